@@ -1,0 +1,92 @@
+//! Every bound of the protocol, each with its reason. Sizes in bytes, times with their unit last.
+//!
+//! Hostile input costs at most what stands here (rule 10 of the design).
+
+/// One signed entry of the ledger. A submission of a few hundred builds fits; a build's files travel
+/// as blobs, never inside an entry.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// One gossip statement (accusation, refutation, presence).
+pub const STATEMENT_BYTES_MAX: usize = 8 << 10;
+
+/// One message of the credential exchange, before anything is known of the speaker.
+pub const HELLO_BYTES_MAX: usize = 16 << 10;
+
+/// Nesting of a decoded value: deep nesting costs stack, and no type of ours needs more.
+pub const DECODE_DEPTH_MAX: usize = 16;
+
+/// Length of a host's name: a DNS label and no more.
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Members of a mesh: the table of members is the one thing that grows with it.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// Voters at most; more cost latency and add no safety that a homelab could use.
+pub const VOTERS_MAX: usize = 7;
+
+/// Invitations open at one time.
+pub const INVITATIONS_MAX: usize = 1_000;
+
+/// Longest life of an invitation, in milliseconds: thirty days (rule 8: what is temporary ends).
+pub const INVITATION_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+/// Builds in one submission.
+pub const SUBMISSION_BUILDS_MAX: usize = 2_000;
+
+/// Builds that are not finished.
+pub const OPEN_BUILDS_MAX: usize = 100_000;
+
+/// Finished builds that the ledger remembers; the oldest go first.
+pub const FINISHED_BUILDS_MAX: usize = 10_000;
+
+/// Attempts of one build, whatever their end: a build that loses its host ten times is shown to a person.
+pub const ATTEMPTS_MAX: u32 = 10;
+
+/// Needs of one build.
+pub const NEEDS_MAX: usize = 500;
+
+/// Inputs of one build.
+pub const INPUTS_MAX: usize = 64;
+
+/// Words of a command, entries of an environment, output patterns, tags.
+pub const WORDS_MAX: usize = 4_096;
+
+/// Bytes of a build's command, environment and patterns together.
+pub const SPEC_BYTES_MAX: usize = 256 << 10;
+
+/// Cores that one build may ask for, and that one host may offer.
+pub const CORES_MAX: u32 = 4_096;
+
+/// Memory that one build may ask for, in MiB: 4 TiB.
+pub const MEMORY_MIB_MAX: u64 = 4 << 20;
+
+/// Longest timeout of a build, in seconds: a week.
+pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3_600;
+
+/// Bytes of a text in an entry that a person wrote or reads (a reason, an error).
+pub const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Request ids that the ledger remembers, so that a retry is not a second build.
+pub const REQUESTS_MAX: usize = 20_000;
+
+/// Bytes of the files that `mesh run` sends along.
+pub const WORKSPACE_BYTES_MAX: u64 = 1 << 30;
+
+/// Files that `mesh run` sends along.
+pub const WORKSPACE_FILES_MAX: usize = 100_000;
+
+/// Bytes of one blob.
+pub const BLOB_BYTES_MAX: u64 = 64 << 30;
+
+/// Output files of one attempt.
+pub const OUTPUT_FILES_MAX: usize = 100_000;
+
+/// Bytes of a build's log that are kept; the middle of a longer one is cut.
+pub const LOG_BYTES_MAX: u64 = 64 << 20;
+
+const _: () = {
+    assert!(SPEC_BYTES_MAX < ENTRY_BYTES_MAX);
+    assert!(STATEMENT_BYTES_MAX < ENTRY_BYTES_MAX);
+    assert!(VOTERS_MAX % 2 == 1);
+    assert!(FINISHED_BUILDS_MAX < OPEN_BUILDS_MAX);
+};

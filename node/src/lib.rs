@@ -1,0 +1,6 @@
+//! The mesh daemon as a library: what `main.rs` starts on a real host and crate `sim` starts in a
+//! simulated one. The protocol itself is in crate `mesh`; here are its network, store, builds, API and
+//! command line. What differs between the two worlds enters by [`seams::Seams`] alone.
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub mod seams;

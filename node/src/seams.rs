@@ -1,0 +1,186 @@
+//! The seams: everything a node takes from the world around it, in one struct.
+//!
+//! The daemon fills them with the real thing ([`crate::machine`], files, TCP and QUIC); the simulator
+//! with virtual ones. Time is not here: it is tokio's everywhere, and `libc::clock_gettime` for
+//! CLOCK_BOOTTIME and the wall clock, both of which the simulator replaces underneath.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::identity::Keypair;
+use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, Outcome};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Starts a task. `tokio::spawn` in the daemon; a local task in the simulator, where the order in
+/// which tasks are dropped must not depend on a process-wide counter.
+pub type Spawn = fn(BoxFuture<'static, ()>);
+
+/// Builds the authenticated, multiplexed transport: TCP with Noise and Yamux, and QUIC, in the
+/// daemon; simulated TCP with Noise and Yamux in the simulator. Admission is wrapped around it later.
+pub type MakeTransport = Box<dyn FnOnce(&Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> + Send>;
+
+/// Opens the file-like thing that the ledger's database lives in.
+pub type OpenStore = Box<dyn FnOnce() -> io::Result<Box<dyn redb::StorageBackend>> + Send>;
+
+/// Where blocking work (a commit with its fsync) runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// On tokio's blocking pool: the daemon.
+    Pool,
+    /// At once, on the calling task: the simulator, which cannot see threads.
+    Inline,
+}
+
+impl Blocking {
+    /// Runs `work` where this seam says.
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match self {
+            Blocking::Inline => work(),
+            Blocking::Pool => match tokio::task::spawn_blocking(work).await {
+                Ok(value) => value,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => std::future::pending().await, // the runtime is shutting down
+                },
+            },
+        }
+    }
+}
+
+/// Everything a node takes from its surroundings.
+pub struct Seams {
+    /// How bytes reach other hosts.
+    pub transport: MakeTransport,
+    /// Where the ledger is kept.
+    pub store: OpenStore,
+    /// Where blobs are kept.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The host itself.
+    pub machine: Arc<dyn Machine>,
+    /// Seeds every random choice of the node.
+    pub seed: [u8; 32],
+    /// How tasks are started.
+    pub spawn: Spawn,
+    /// Where blocking work runs.
+    pub blocking: Blocking,
+}
+
+/// What a host is, as its machine tells. Slow to change; goes into its presence record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Cores offered to builds.
+    pub cores: u32,
+    /// Memory offered to builds, in MiB.
+    pub memory_mib: u64,
+    /// Tags offered to builds.
+    pub tags: Vec<String>,
+    /// Hash of the kernel's boot id and PID 1's start time.
+    pub boot_id: [u8; 16],
+    /// Hash of the machine-id: two hosts with one key are a clone.
+    pub machine_id: [u8; 32],
+    /// Whether the service manager starts the mesh at boot; `None` when that is unknown.
+    pub boot_enabled: Option<bool>,
+    /// Whether builds without a sandbox are allowed here.
+    pub allow_none: bool,
+    /// Whether builds may use the network here.
+    pub allow_network: bool,
+}
+
+/// One attempt, ready to run: every blob it needs is in the local store.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The build.
+    pub build: BuildId,
+    /// Which try.
+    pub attempt: Attempt,
+    /// What to run.
+    pub spec: BuildSpec,
+    /// Outputs of the builds it needs: name and manifest blob.
+    pub needs: Vec<(String, BlobId)>,
+}
+
+/// A host: what it is, and running a build on it.
+#[async_trait]
+pub trait Machine: Send + Sync + 'static {
+    /// What the host is.
+    fn facts(&self) -> Facts;
+
+    /// Runs one attempt to its end and stores its outputs as blobs (files, then the manifest).
+    ///
+    /// Log bytes go to `log` as they appear, standard output and error alike. When `cancel` fires, the
+    /// whole process group is killed and the end is `Cancelled`. Dropping the future kills it too.
+    /// The log blob is not this function's: the caller keeps what it was sent.
+    async fn run(
+        &self,
+        job: Job,
+        blobs: Arc<dyn BlobStore>,
+        log: mpsc::Sender<Bytes>,
+        cancel: CancellationToken,
+    ) -> Outcome;
+}
+
+/// A content-addressed store. What is in it has been verified and synced.
+#[async_trait]
+pub trait BlobStore: Send + Sync + 'static {
+    /// Whether a blob is here.
+    async fn has(&self, id: BlobId) -> bool;
+
+    /// Opens a blob for reading from `offset` on; its size comes along.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not here.
+    async fn open(&self, id: BlobId, offset: u64) -> io::Result<(u64, Box<dyn BlobRead>)>;
+
+    /// Starts a blob whose name is not known yet, or is `expect`.
+    ///
+    /// # Errors
+    /// When there is no room.
+    async fn create(&self, expect: Option<BlobId>) -> io::Result<Box<dyn BlobWrite>>;
+
+    /// Removes a blob. Removing one that is not here is no error.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn remove(&self, id: BlobId) -> io::Result<()>;
+
+    /// Reads a blob again and compares it with its name. A corrupt one is moved out of the way.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not here, `InvalidData` when it was corrupt (and is gone now).
+    async fn verify(&self, id: BlobId) -> io::Result<()>;
+
+    /// Bytes that can still be stored.
+    async fn free_bytes(&self) -> u64;
+}
+
+/// Reads a blob, chunk by chunk.
+#[async_trait]
+pub trait BlobRead: Send {
+    /// The next chunk, at most 256 KiB; `None` at the end.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn chunk(&mut self) -> io::Result<Option<Bytes>>;
+}
+
+/// Writes a blob. Dropped before [`BlobWrite::finish`], it leaves nothing behind.
+#[async_trait]
+pub trait BlobWrite: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When there is no room, or the blob exceeds `BLOB_BYTES_MAX`.
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Hashes, syncs and publishes the blob.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is not the blob that was expected; nothing is kept then.
+    async fn finish(self: Box<Self>) -> io::Result<BlobId>;
+}
