@@ -11,4 +11,5 @@
 pub mod build;
 pub mod identity;
 pub mod limits;
+pub mod time;
 pub mod wire;

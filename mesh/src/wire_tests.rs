@@ -2,10 +2,10 @@ use super::*;
 use proptest::prelude::*;
 
 #[derive(Clone, PartialEq, Debug, Serialize_tuple, Deserialize_tuple)]
-struct Probe {
-    term: u64,
-    act: String,
-    tail: Vec<(u8, String)>,
+pub struct Probe {
+    pub term: u64,
+    pub act: String,
+    pub tail: Vec<(u8, String)>,
 }
 impl Label for Probe {
     const LABEL: &'static str = "mesh/test-probe/v1";
