@@ -10,6 +10,9 @@
 
 pub mod build;
 pub mod identity;
+pub mod lease;
+pub mod ledger;
 pub mod limits;
+pub mod roster;
 pub mod time;
 pub mod wire;

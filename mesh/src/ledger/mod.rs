@@ -1,0 +1,394 @@
+//! The ledger: the state that the replicated log gives, as a pure state machine.
+//!
+//! [`Ledger::apply`] takes committed batches in order and does the same on every host. Every entry is
+//! signed by its author and checked here, whoever led when it was written: Raft guards against
+//! crashes, signatures against a host that lies (rule 3). What only a leader may do carries the fence
+//! and is void when that is not the present one (rule 4). Time is what leaders stamped, and never goes
+//! back. Nothing here knows how the log is replicated; that is `node::consensus`.
+
+mod builds;
+mod entry;
+
+pub use builds::{AttemptRecord, AttemptState, Build, Builds, Counts, State, order_of};
+pub use entry::*;
+
+use crate::build::{BuildId, End, Holders, Receipt};
+use crate::identity::PeerKey;
+use crate::lease::Fence;
+use crate::roster::{Genesis, MeshId, Roster, RosterError, VoterChain, VoterError, mesh_id};
+use crate::wire::{Signed, WireError, decode, encode};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The newest kinds of entries this program knows. An entry of a later kind stops `apply`.
+pub const LEVEL: u32 = 1;
+
+/// The replicated state.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Ledger {
+    mesh: MeshId,
+    genesis: Signed,
+    name: String,
+    recovery_epoch: u64,
+    time_ms: u64,
+    index: u64,
+    head: [u8; 32],
+    term: u64,
+    leader: Option<(PeerKey, Fence)>,
+    roster: Roster,
+    voters: VoterChain,
+    builds: Builds,
+    halted: Option<String>,
+    #[serde(skip)]
+    roster_changed: bool,
+    #[serde(skip)]
+    leader_changed: bool,
+}
+
+/// What changed since somebody last asked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// Builds that are new or different.
+    pub builds: BTreeSet<BuildId>,
+    /// Whether members or voters changed.
+    pub roster: bool,
+    /// Whether there is another leader.
+    pub leader: bool,
+}
+
+/// Why a ledger cannot be founded or restored.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The genesis does not verify.
+    #[error("genesis: {0}")]
+    Genesis(#[from] WireError),
+    /// A snapshot's voter sets do not chain.
+    #[error("snapshot: {0}")]
+    Voters(#[from] VoterError),
+    /// Bytes that are no ledger.
+    #[error("snapshot: {0}")]
+    Malformed(String),
+    /// A snapshot of another mesh.
+    #[error("snapshot is of mesh {got:?}, this is {have:?}")]
+    OtherMesh {
+        /// This mesh.
+        have: MeshId,
+        /// The snapshot's.
+        got: MeshId,
+    },
+}
+
+impl Ledger {
+    /// The ledger before its first entry.
+    ///
+    /// # Errors
+    /// [`LedgerError::Genesis`] when the genesis does not verify.
+    pub fn found(genesis: &Signed) -> Result<Self, LedgerError> {
+        let body: Genesis = genesis.open()?;
+        let mesh = mesh_id(genesis);
+        Ok(Ledger {
+            mesh,
+            name: body.name.clone(),
+            recovery_epoch: 0,
+            time_ms: body.wall_ms,
+            index: 0,
+            head: mesh.0,
+            term: 0,
+            leader: None,
+            roster: Roster::found(genesis.by, &body),
+            voters: VoterChain::found(mesh, genesis.by),
+            builds: Builds::default(),
+            halted: None,
+            genesis: genesis.clone(),
+            roster_changed: true,
+            leader_changed: true,
+        })
+    }
+
+    /// The mesh.
+    pub fn mesh(&self) -> MeshId {
+        self.mesh
+    }
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Its signed genesis.
+    pub fn genesis(&self) -> &Signed {
+        &self.genesis
+    }
+    /// Ledger time, in milliseconds since 1970. Expiry is judged by this alone.
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+    /// Index of the last applied batch.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+    /// Hash of all that was applied, in order.
+    pub fn head(&self) -> [u8; 32] {
+        self.head
+    }
+    /// Term of the last applied batch.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+    /// How often the mesh was re-founded by its recovery key.
+    pub fn recovery_epoch(&self) -> u64 {
+        self.recovery_epoch
+    }
+    /// Who leads, as the ledger knows it, and under which fence.
+    pub fn leader(&self) -> Option<(PeerKey, Fence)> {
+        self.leader
+    }
+    /// Who is enrolled.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+    /// Who may vote.
+    pub fn voters(&self) -> &VoterChain {
+        &self.voters
+    }
+    /// The builds.
+    pub fn builds(&self) -> &Builds {
+        &self.builds
+    }
+    /// Why `apply` has stopped, if it has: this program is too old for the ledger.
+    pub fn halted(&self) -> Option<&str> {
+        self.halted.as_deref()
+    }
+
+    /// What changed since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        Changes {
+            builds: self.builds.take_changed(),
+            roster: std::mem::take(&mut self.roster_changed),
+            leader: std::mem::take(&mut self.leader_changed),
+        }
+    }
+
+    /// A term has begun: whoever led before leads no more, and its entries are void from here on.
+    pub fn begin_term(&mut self, term: u64) {
+        if term > self.term {
+            self.term = term;
+            self.leader = None;
+            self.leader_changed = true;
+        }
+    }
+
+    /// Applies the next committed batch; one reply per entry, in order.
+    pub fn apply(&mut self, index: u64, term: u64, payload: &[u8]) -> Vec<Reply> {
+        if self.halted.is_some() {
+            return vec![];
+        }
+        self.begin_term(term);
+        self.index = index;
+        let Ok(batch) = decode::<Batch>(payload, usize::MAX) else {
+            return vec![]; // only a broken leader writes such a thing; all hosts skip it alike
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.head).update(&index.to_be_bytes()).update(payload);
+        self.head = *hasher.finalize().as_bytes();
+        self.time_ms = self.time_ms.max(batch.time_ms);
+        batch.entries.iter().map(|signed| self.apply_entry(signed)).collect()
+    }
+
+    fn apply_entry(&mut self, signed: &Signed) -> Reply {
+        let entry: Entry = match signed.open() {
+            Ok(entry) => entry,
+            Err(WireError::Malformed(text)) if text.contains("unknown kind") => {
+                // The author is genuine and its program newer than ours: going on would diverge.
+                self.halted = Some(text.clone());
+                return Reply::refused(Code::Invalid, text);
+            }
+            Err(error) => return Reply::refused(Code::Invalid, error.to_string()),
+        };
+        let author = signed.by;
+        if entry.mesh != self.mesh {
+            return Reply::refused(Code::Invalid, "entry is of another mesh");
+        }
+        if !self.roster.is_member(&author) {
+            return Reply::refused(Code::Forbidden, format!("{author} is not enrolled"));
+        }
+        if let Some(refusal) = self.check_fence(author, &entry) {
+            return refusal;
+        }
+        let now = self.time_ms;
+        match entry.command {
+            Command::Lead(_) => self.lead(author, entry.fence),
+            Command::Enrol(enrol) => match self.roster.enrol(self.mesh, &enrol.join, now) {
+                Ok(_) => self.roster_did_change(),
+                Err(error) => Reply::refused(roster_code(error), error.to_string()),
+            },
+            Command::Revoke(revoke) => self.revoke(author, revoke),
+            Command::Voters(change) => match self.voters.advance(change, |k| self.roster.is_member(k)) {
+                Ok(()) => self.roster_did_change(),
+                Err(error) => Reply::refused(Code::Forbidden, error.to_string()),
+            },
+            Command::Submit(submit) => self.builds.submit(author, entry.request, submit.specs, now),
+            Command::Retry(retry) => self.builds.retry(author, entry.request, retry.build, now),
+            Command::Assign(assign) => self.each(assign.attempts, |this, a| match this.roster.is_member(&a.host) {
+                true => this.builds.assign(a, now),
+                false => Err((Code::Unknown, format!("{} is not enrolled", a.host))),
+            }),
+            Command::Report(report) => self.each(report.ends, |this, end| this.report(author, end)),
+            Command::Lose(lose) => self.each(lose.attempts, |this, lost| {
+                let host = this.host_of(lost.build, lost.attempt)?;
+                this.builds.end(lost.build, lost.attempt, host, AttemptState::Lost(lost.reason), vec![], now)
+            }),
+            Command::Cancel(cancel) => {
+                let reason = cancel.reason;
+                self.each(cancel.builds, |this, id| this.builds.cancel(id, &reason, now))
+            }
+        }
+    }
+
+    /// Leader's entries carry the present fence; everybody else's carry none.
+    fn check_fence(&self, author: PeerKey, entry: &Entry) -> Option<Reply> {
+        let leaders =
+            matches!(entry.command, Command::Lead(_) | Command::Voters(_) | Command::Assign(_) | Command::Lose(_));
+        match (leaders, entry.fence) {
+            (false, None) => None,
+            (false, Some(_)) => Some(Reply::refused(Code::Invalid, "only a leader's entry carries a fence")),
+            (true, None) => Some(Reply::refused(Code::Invalid, "a leader's entry must carry its fence")),
+            (true, Some(fence)) => {
+                let present = Fence { epoch: self.recovery_epoch, term: self.term };
+                if fence != present {
+                    return Some(Reply::refused(
+                        Code::Stale,
+                        format!("fence {fence:?} is not the present {present:?}"),
+                    ));
+                }
+                let leads = matches!(entry.command, Command::Lead(_)) || self.leader == Some((author, fence));
+                (!leads).then(|| Reply::refused(Code::Forbidden, format!("{author} does not lead")))
+            }
+        }
+    }
+
+    fn lead(&mut self, author: PeerKey, fence: Option<Fence>) -> Reply {
+        if !self.voters.voters().contains(&author) {
+            return Reply::refused(Code::Forbidden, format!("{author} is not a voter"));
+        }
+        match (self.leader, fence) {
+            (Some((leader, _)), _) if leader != author => {
+                Reply::refused(Code::Conflict, format!("{leader} leads this term"))
+            }
+            (_, Some(fence)) => {
+                self.leader = Some((author, fence));
+                self.leader_changed = true;
+                Reply::ok()
+            }
+            (_, None) => Reply::refused(Code::Invalid, "no fence"),
+        }
+    }
+
+    fn revoke(&mut self, author: PeerKey, revoke: Revoke) -> Reply {
+        let peer = revoke.peer;
+        if let Err(error) = self.roster.revoke(author, peer, revoke.banned, &revoke.reason, self.time_ms) {
+            return Reply::refused(roster_code(error), error.to_string());
+        }
+        let held: Vec<_> = self
+            .builds
+            .running()
+            .flat_map(|b| b.running().filter(|a| a.host == peer).map(|a| (b.id, a.number)))
+            .collect();
+        for (build, attempt) in held {
+            let state = AttemptState::Lost("its host was taken out of the mesh".into());
+            let _ = self.builds.end(build, attempt, peer, state, vec![], self.time_ms); // it runs: we just looked
+        }
+        self.roster_did_change()
+    }
+
+    fn roster_did_change(&mut self) -> Reply {
+        self.roster_changed = true;
+        Reply::ok()
+    }
+
+    fn host_of(&self, build: BuildId, attempt: crate::build::Attempt) -> Result<PeerKey, (Code, String)> {
+        let found = self.builds.get(build).and_then(|b| b.attempts.iter().find(|a| a.number == attempt));
+        found.map(|a| a.host).ok_or_else(|| (Code::Unknown, format!("{build} has no attempt {attempt}")))
+    }
+
+    /// How many distinct hosts must hold a build's blobs: two, or the only one enrolled.
+    pub fn holders_needed(&self) -> usize {
+        self.roster.len().min(2)
+    }
+
+    fn report(&mut self, author: PeerKey, end: AttemptEnd) -> Result<(), (Code, String)> {
+        let AttemptEnd { build, attempt, outcome, receipts } = end;
+        let mut holders: Holders = receipts
+            .iter()
+            .filter(|r| self.roster.is_member(&r.by))
+            .filter_map(|signed| signed.open::<Receipt>().ok().map(|receipt| (signed.by, receipt)))
+            .filter(|(_, r)| {
+                r.mesh == self.mesh.0
+                    && (r.build, r.attempt) == (build, attempt)
+                    && (r.manifest, r.log) == (outcome.manifest, outcome.log)
+            })
+            .map(|(by, _)| by)
+            .collect();
+        holders.sort_unstable();
+        holders.dedup();
+        let has_blobs = outcome.manifest.is_some() || outcome.log.is_some();
+        if outcome.end == End::Done && has_blobs && holders.len() < self.holders_needed() {
+            let text = format!("{build}: held by {} of the {} hosts needed", holders.len(), self.holders_needed());
+            return Err((Code::Receipts, text));
+        }
+        self.builds.end(build, attempt, author, AttemptState::Ended(outcome), holders, self.time_ms)
+    }
+
+    /// Applies one part after the other; the reply is the first refusal, and says how many there were.
+    fn each<T>(&mut self, parts: Vec<T>, mut f: impl FnMut(&mut Self, T) -> Result<(), (Code, String)>) -> Reply {
+        let mut refusals = vec![];
+        let total = parts.len();
+        for part in parts {
+            if let Err(refusal) = f(self, part) {
+                refusals.push(refusal);
+            }
+        }
+        match refusals.first() {
+            None => Reply::ok(),
+            Some((code, text)) if total == 1 => Reply::refused(*code, text.clone()),
+            Some((code, text)) => {
+                Reply::refused(*code, format!("{} of {total} refused, first: {text}", refusals.len()))
+            }
+        }
+    }
+
+    /// The whole state as bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// The state from such bytes, when they belong to this mesh and their voter sets chain from its genesis.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; nothing is changed.
+    pub fn restore(&self, bytes: &[u8]) -> Result<Ledger, LedgerError> {
+        let mut ledger: Ledger = ciborium::from_reader(bytes).map_err(|e| LedgerError::Malformed(e.to_string()))?;
+        if ledger.mesh != self.mesh || mesh_id(&ledger.genesis) != self.mesh {
+            return Err(LedgerError::OtherMesh { have: self.mesh, got: ledger.mesh });
+        }
+        ledger.voters.verify()?;
+        ledger.roster_changed = true;
+        ledger.leader_changed = true;
+        let all: Vec<BuildId> = ledger.builds.iter().map(|b| b.id).collect();
+        ledger.builds.mark_changed(all);
+        Ok(ledger)
+    }
+}
+
+fn roster_code(error: RosterError) -> Code {
+    match error {
+        RosterError::Invalid | RosterError::WrongMesh | RosterError::BadName => Code::Invalid,
+        RosterError::NotSigner | RosterError::Banned | RosterError::Expired | RosterError::LastSigner => {
+            Code::Forbidden
+        }
+        RosterError::Used | RosterError::NameTaken | RosterError::AlreadyMember => Code::Conflict,
+        RosterError::Unknown => Code::Unknown,
+        RosterError::Full => Code::Full,
+    }
+}
+
+#[cfg(test)]
+mod tests;
