@@ -9,10 +9,12 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod clock;
 pub mod identity;
 pub mod lease;
 pub mod ledger;
 pub mod limits;
+pub mod placement;
 pub mod roster;
 pub mod time;
 pub mod wire;

@@ -391,4 +391,4 @@ fn roster_code(error: RosterError) -> Code {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,7 @@ use crate::build::*;
 use crate::identity::Keys;
 use crate::roster::{Cosignature, Invitation, JoinRequest, VoterChange, invitation_proof};
 
-fn keys(n: u8) -> Keys {
+pub(crate) fn keys(n: u8) -> Keys {
     Keys::from_seed([n; 32])
 }
 
@@ -83,18 +83,25 @@ impl World {
         self.ledger.apply(self.index, self.term, &encode(&batch)).remove(0)
     }
 
-    fn submit(&mut self, specs: Vec<BuildSpec>) -> Vec<BuildId> {
+    pub(crate) fn submit(&mut self, specs: Vec<BuildSpec>) -> Vec<BuildId> {
         let reply = self.send(1, Command::Submit(Submit { specs }));
         assert!(reply.is_ok(), "{reply:?}");
         reply.builds
     }
 
-    fn assign(&mut self, build: BuildId, attempt: u32, host: u8) -> Reply {
+    pub(crate) fn assign(&mut self, build: BuildId, attempt: u32, host: u8) -> Reply {
         let assignment = Assignment { build, attempt: Attempt(attempt), host: keys(host).key(), start: 1 };
         self.send(1, Command::Assign(Assign { attempts: vec![assignment] }))
     }
 
-    fn end_with(&mut self, build: BuildId, attempt: u32, host: u8, outcome: Outcome, holders: &[u8]) -> Reply {
+    pub(crate) fn end_with(
+        &mut self,
+        build: BuildId,
+        attempt: u32,
+        host: u8,
+        outcome: Outcome,
+        holders: &[u8],
+    ) -> Reply {
         let receipt = Receipt {
             mesh: self.ledger.mesh().0,
             build,
@@ -107,15 +114,15 @@ impl World {
         self.send(host, Command::Report(Report { ends: vec![end] }))
     }
 
-    fn state(&self, build: BuildId) -> State {
+    pub(crate) fn state(&self, build: BuildId) -> State {
         self.ledger.builds().get(build).unwrap().state
     }
 }
 
-fn spec(name: &str, needs: &[&str]) -> BuildSpec {
+pub(crate) fn spec(name: &str, needs: &[&str]) -> BuildSpec {
     BuildSpec { needs: needs.iter().map(|n| n.to_string()).collect(), ..BuildSpec::new(name, vec!["true".into()]) }
 }
-fn done(manifest: Option<u8>) -> Outcome {
+pub(crate) fn done(manifest: Option<u8>) -> Outcome {
     Outcome {
         end: End::Done,
         phase: Phase::Command,
@@ -126,7 +133,7 @@ fn done(manifest: Option<u8>) -> Outcome {
         took_ms: 5,
     }
 }
-fn failed(phase: Phase) -> Outcome {
+pub(crate) fn failed(phase: Phase) -> Outcome {
     Outcome { end: End::Failed, phase, code: 1, text: "no".into(), ..done(None) }
 }
 
