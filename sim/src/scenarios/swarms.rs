@@ -115,6 +115,8 @@ async fn swarm(seed: u64, host: u64, place: Place, peers: Vec<(PeerId, Multiaddr
             event = swarm.select_next_some() => on_event(event, me, &tally),
             _ = seconds.tick() => {
                 count += 1;
+                // One side dials: with two connections between a pair, libp2p-stream picks one in the hash
+                // order of their ids, which count per process.
                 for (peer, address) in peers.iter().skip(host as usize + 1) {
                     let dial = DialOpts::peer_id(*peer).addresses(vec![address.clone()]);
                     // An error says that it is connected, or being dialled.
