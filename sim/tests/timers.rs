@@ -1,4 +1,5 @@
 //! The timers of libp2p are the simulated ones: cargo only warns when a patch is not used.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
 use std::path::Path;
 
