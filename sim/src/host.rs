@@ -1,0 +1,109 @@
+//! A host for a whole node: what stays when the node on it dies, and the seams for each of its starts.
+//!
+//! Disk, blobs and machine belong to the host; a node gets handles to them with [`Host::seams`], anew at
+//! each start, with a seed that differs from start to start as a real one would. Faults that concern more
+//! than the network are here: [`Host::crash`] kills the process, [`Host::power_cut`] the machine.
+
+use crate::det;
+use crate::disk::{Disk, Loss};
+use crate::machine::SimMachine;
+use crate::transport::{self, Place};
+use crate::world::World;
+use node::seams::{BlobStore, Blocking, Seams};
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A host. Clones are the same host.
+#[derive(Clone)]
+pub struct Host {
+    place: Place,
+    disk: Disk,
+    blobs: Arc<dyn BlobStore>,
+    machine: Arc<SimMachine>,
+    seed: u64,
+    starts: Arc<AtomicU64>,
+}
+
+impl Host {
+    /// A host that has never been started. `seed` is the simulation's.
+    pub fn new(place: Place, machine: SimMachine, blobs: Arc<dyn BlobStore>, seed: u64) -> Host {
+        let disk = Disk::new(&place.name, place.trace.clone());
+        Host { place, disk, blobs, machine: Arc::new(machine), seed, starts: Arc::default() }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.place.name
+    }
+
+    /// Its address.
+    pub fn ip(&self) -> IpAddr {
+        self.place.ip
+    }
+
+    /// Its identity's seed: a function of the simulation's seed and the name.
+    pub fn key_seed(&self) -> [u8; 32] {
+        det::derive(self.seed, &format!("key of {}", self.name()), 0)
+    }
+
+    /// The disk that its ledger is on.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// How often a node was started on it.
+    pub fn starts(&self) -> u64 {
+        self.starts.load(Ordering::Relaxed)
+    }
+
+    /// The seams for one start of a node.
+    pub fn seams(&self) -> Seams {
+        let start = self.starts.fetch_add(1, Ordering::Relaxed) + 1;
+        Seams {
+            transport: transport::make(self.place.clone()),
+            store: self.disk.open_store(),
+            blobs: self.blobs.clone(),
+            machine: self.machine.clone(),
+            seed: det::derive(self.seed, &format!("starts of {}", self.name()), start),
+            spawn: |task| drop(tokio::task::spawn_local(task)),
+            blocking: Blocking::Inline,
+        }
+    }
+
+    /// Puts it into a world; `node` runs now and after each restart.
+    pub fn install<Fut>(&self, world: &mut World, node: impl Fn(Seams) -> Fut + 'static)
+    where
+        Fut: Future<Output = turmoil::Result> + 'static,
+    {
+        let host = self.clone();
+        world.host(self.name(), self.ip(), move || node(host.seams()));
+    }
+
+    /// The node dies; its kernel closes its connections and keeps what was written.
+    pub fn crash(&self, world: &mut World) {
+        // First the disk: what the dying node's destructors write must not count.
+        self.disk.crash(Loss::Nothing);
+        world.crash(self.name());
+    }
+
+    /// The power goes, without a word to anybody; unsynced writes are lost in part.
+    pub fn power_cut(&self, world: &mut World) {
+        let which = det::derive(self.seed, &format!("losses of {}", self.name()), self.starts());
+        let [a, b, c, d, e, f, g, h, ..] = which;
+        self.disk.crash(Loss::Some(u64::from_le_bytes([a, b, c, d, e, f, g, h])));
+        self.machine.reboot();
+        world.power_cut(self.name());
+    }
+
+    /// Starts the node again after [`Host::crash`].
+    pub fn restart(&self, world: &mut World) {
+        world.bounce(self.name());
+    }
+
+    /// Gives the power back after [`Host::power_cut`]; the node starts.
+    pub fn power_on(&self, world: &mut World) {
+        world.power_on(self.name());
+    }
+}
