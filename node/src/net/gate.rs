@@ -133,7 +133,7 @@ mod tests {
         let limits = Limits { pending_max: 5, pending_per_ip_max: 2 };
         let mut gate = Gate::new(Arc::default(), limits);
         let local: Multiaddr = "/ip4/10.0.0.1/tcp/7400".parse().unwrap();
-        let mut knock = |gate: &mut Gate, id, from: &str| {
+        let knock = |gate: &mut Gate, id, from: &str| {
             let from: Multiaddr = from.parse().unwrap();
             let id = ConnectionId::new_unchecked(id);
             gate.handle_pending_inbound_connection(id, &local, &from).is_ok()
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn nobody_enters_who_is_not_in_the_book() {
         let gate = Gate::new(Arc::default(), Limits::default());
-        let denied = gate.check(PeerId::random()).unwrap_err();
+        let Err(denied) = gate.check(PeerId::random()) else { panic!("it entered") };
         assert!(matches!(denied.downcast_ref(), Some(AdmitError::WeRefused { .. })));
     }
 }

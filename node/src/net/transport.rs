@@ -3,6 +3,7 @@
 
 use crate::seams::MakeTransport;
 use futures::future::Either;
+use futures::io::{AsyncRead, AsyncWrite};
 use libp2p::core::Transport;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
@@ -35,18 +36,35 @@ pub fn real() -> MakeTransport {
     })
 }
 
-/// TCP alone, for hosts without UDP.
+fn tcp(keys: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    secure(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)), keys)
+}
+
+/// Noise and Yamux over any transport of plain byte streams, real or simulated.
 ///
 /// # Errors
 /// When Noise cannot use the key.
-fn tcp(keys: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+pub fn secure<T>(bytes: T, keys: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>>
+where
+    T: Transport<Error = io::Error> + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
     let noise = noise::Config::new(keys).map_err(io::Error::other)?;
-    Ok(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+    Ok(bytes
+        .map_err(Legible)
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux::Config::default())
         .boxed())
 }
+
+/// An error one level deeper than it was: the `Either` of libp2p's upgrades skips a level of
+/// `source()`, and "connection refused" would be lost with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Legible(#[source] io::Error);
 
 fn quic(keys: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
     let mut config = quic::Config::new(keys);

@@ -133,12 +133,13 @@ fn raw(keys: &Keys, counts: &Arc<Counts>) -> Boxed<(PeerId, StreamMuxerBox)> {
     let memory = MemoryTransport::new()
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&pair).unwrap())
-        .multiplex(yamux::Config::default());
+        .multiplex(yamux::Config::default())
+        .boxed();
     let counts = Arc::clone(counts);
     memory
         .or_transport(transport::real()(&pair).unwrap())
         .map(move |either, _| {
-            let (peer, muxer) = either.into_inner();
+            let (futures::future::Either::Left((peer, muxer)) | futures::future::Either::Right((peer, muxer))) = either;
             (peer, StreamMuxerBox::new(Counting(muxer, counts)))
         })
         .boxed()

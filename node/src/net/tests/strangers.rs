@@ -183,8 +183,12 @@ async fn a_crowd_at_the_door_is_bounded_and_passes() {
     let club = Club::presenting(credential("home", keys(1).key()));
     let mut host = Node::with(1, &[MEMORY], club, limits);
     let address = host.listening().await;
-    let crowd = (0..12).map(|n| bare(&keys(100 + n), host.key, address.clone()).into_future());
-    let crowd: Vec<_> = crowd.map(|dial| tokio::spawn(dial)).collect();
+    let crowd: Vec<_> = (0..12)
+        .map(|n| {
+            let (key, address) = (host.key, address.clone());
+            tokio::spawn(async move { bare(&keys(100 + n), key, address).await })
+        })
+        .collect();
     let mut inside = Vec::new();
     for dial in crowd {
         inside.extend(dial.await.unwrap());
