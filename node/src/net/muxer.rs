@@ -90,3 +90,39 @@ impl StreamMuxer for Mortal {
         self.inner.poll_unpin(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    /// A connection with a peer that is gone: it never closes.
+    struct Dead;
+
+    impl StreamMuxer for Dead {
+        type Substream = SubstreamBox;
+        type Error = io::Error;
+
+        fn poll_inbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<SubstreamBox>> {
+            Poll::Pending
+        }
+        fn poll_outbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<SubstreamBox>> {
+            Poll::Pending
+        }
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_connection_closes_in_bounded_time() {
+        let close = async |mut muxer: StreamMuxerBox| {
+            timeout(Duration::from_secs(900), poll_fn(|cx| muxer.poll_close_unpin(cx))).await
+        };
+        assert!(matches!(close(Mortal::wrap(StreamMuxerBox::new(Dead))).await, Ok(Ok(()))));
+        assert!(close(StreamMuxerBox::new(Dead)).await.is_err(), "the naive one waits for the dead");
+    }
+}

@@ -17,7 +17,7 @@ use libp2p::core::transport::{Boxed, TransportError};
 use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, DialError, ListenError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify};
+use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, quic};
 use mesh::identity::PeerKey;
 use mesh::limits::STATEMENT_BYTES_MAX;
 use std::collections::{BTreeMap, VecDeque};
@@ -323,6 +323,7 @@ impl Task {
             Some(AdmitError::Joined { .. } | AdmitError::Lost { .. } | AdmitError::AnsweredBy { .. }) => {
                 return tracing::debug!(%address, ?verdict, "an inbound connection ended before it stood");
             }
+            None if hung_up(error) => return tracing::debug!(%address, "somebody hung up during the handshake"),
             None => (None, Refusal::new(Reason::Malformed, chain(error))),
         };
         self.shared.strangers.fetch_add(1, Ordering::Relaxed);
@@ -361,15 +362,36 @@ pub(super) fn dial_failure(error: &TransportError<io::Error>) -> DialFailure {
     if let Some(failure) = verdict(error) {
         return failure;
     }
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = next {
-        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::ConnectionRefused) => return DialFailure::Refused,
-            Some(io::ErrorKind::TimedOut) => return DialFailure::Timeout,
-            _ => next = inner(error),
-        }
+    if links(error).any(|link| is_kind(link, &[io::ErrorKind::ConnectionRefused])) {
+        return DialFailure::Refused;
+    }
+    let quic_timeout =
+        |link: &(dyn StdError + 'static)| matches!(link.downcast_ref(), Some(quic::Error::HandshakeTimedOut));
+    if links(error).any(|link| is_kind(link, &[io::ErrorKind::TimedOut]) || quic_timeout(link)) {
+        return DialFailure::Timeout;
     }
     other(error)
+}
+
+/// Whether the other side went away in the middle of the handshake. A member does so when another of
+/// its dials was quicker, so nobody is called a stranger for it.
+fn hung_up(error: &(dyn StdError + 'static)) -> bool {
+    const ENDS: [io::ErrorKind; 4] = [
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::BrokenPipe,
+    ];
+    links(error).any(|link| is_kind(link, &ENDS) || matches!(link.downcast_ref(), Some(quic::Error::Connection(_))))
+}
+
+fn is_kind(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
+}
+
+/// An error and all errors inside it.
+fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| inner(*error))
 }
 
 /// Admission's part in an error.
@@ -385,8 +407,7 @@ fn verdict(error: &(dyn StdError + 'static)) -> Option<DialFailure> {
 /// An error and its causes in one line, each said once.
 pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
+    for error in links(error) {
         let link = error.to_string().replace('\n', " ");
         if !text.contains(&link) {
             if !text.is_empty() {
@@ -394,7 +415,6 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
             }
             text.push_str(&link);
         }
-        next = inner(error);
     }
     text
 }

@@ -82,7 +82,7 @@ async fn a_plain_libp2p_peer_that_is_dialled_meets_no_protocol() {
     tokio::spawn(async move { while stranger.next().await.is_some() {} });
     host.net.dial(keys(66).key(), vec![address]);
     let failure = host.dial_failed(keys(66).key()).await;
-    assert!(matches!(&failure, DialFailure::WeRefused(r) if r.reason == Reason::Malformed), "{failure}");
+    assert!(matches!(&failure, DialFailure::Other(text) if text.contains("during admission")), "{failure}");
     assert_eq!(host.counts.get(), (1, 0));
     assert!(!host.saw_protocols());
 }
@@ -175,6 +175,46 @@ async fn who_never_speaks_is_sent_away() {
     assert_eq!(strangers, expected);
     assert_eq!(host.counts.get(), (0, 1));
     assert!(!host.saw_protocols());
+}
+
+#[tokio::test]
+async fn who_is_revoked_between_welcome_and_accept_stays_outside() {
+    let mut host = Node::member(1, &[MEMORY]);
+    let address = host.listening().await;
+    let slow = keys(2);
+    let mut muxer = bare(&slow, host.key, address).await.unwrap();
+    let mut stream = first_stream(&mut muxer, true).await.unwrap();
+    let told = drive(&mut muxer, async {
+        let hello = Message::Hello(ByteBuf::from(credential("home", slow.key()))).encode();
+        frame::write_frame(&mut stream, &hello).await.unwrap();
+        let welcome = frame::read_frame(&mut stream, Message::MAX).await.unwrap();
+        assert!(matches!(Message::decode(&welcome), Ok(Message::Welcome(_))));
+        lock(&host.club.revoked).insert(slow.key());
+        host.net.revoke(slow.key());
+        frame::write_frame(&mut stream, &Message::Accept(()).encode()).await.unwrap();
+        frame::read_frame(&mut stream, Message::MAX).await.unwrap()
+    });
+    let told = Message::decode(&told.await).unwrap();
+    assert!(matches!(&told, Message::Refuse((reason, _)) if Reason::from(*reason) == Reason::Revoked), "{told:?}");
+    drop((stream, muxer));
+    assert_eq!(host.stranger().await, (Some(slow.key()), Reason::Revoked));
+    assert!(!host.saw_protocols());
+}
+
+#[tokio::test]
+async fn noise_on_the_line_is_a_stranger_and_hanging_up_is_none() {
+    let mut host = Node::member(1, &[TCP]);
+    let address = host.listening().await;
+    let port = address.iter().find_map(|part| match part {
+        libp2p::multiaddr::Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let to = ("127.0.0.1", port.unwrap());
+    drop(tokio::net::TcpStream::connect(to).await.unwrap());
+    let mut browser = tokio::net::TcpStream::connect(to).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut browser, b"GET / HTTP/1.1\r\nHost: mesh\r\n\r\n").await.unwrap();
+    assert_eq!(host.stranger().await, (None, Reason::Malformed));
+    assert_eq!((host.net.strangers(), host.counts.get()), (1, (0, 0)));
 }
 
 #[tokio::test(start_paused = true)]
