@@ -1,0 +1,341 @@
+//! Streams: everything that is neither gossip nor identify. A stream is opened on the oldest standing
+//! connection with a peer, whoever dialled it; nothing here ever dials.
+//!
+//! A host offers the protocols that somebody here accepts, and to a peer that is let in for catching up
+//! [`Protocol::Raft`] alone. Each protocol has a queue of its own: one that is not read loses its
+//! own streams (the opener sees them end) and holds back no other. (libp2p-stream, of which this is a
+//! relative, keeps one waiting stream per protocol, drops the rest of a burst, and dials.)
+
+use super::admission::{Book, Level};
+use super::{Connection, NetError, lock};
+use futures::future::{Ready, ready};
+use libp2p::core::transport::PortUse;
+use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
+use libp2p::core::Endpoint;
+use libp2p::swarm::behaviour::ConnectionClosed;
+use libp2p::swarm::handler::{
+    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, StreamUpgradeError,
+};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour, Stream,
+    SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use mesh::identity::PeerKey;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+/// How long opening a stream may take.
+pub(crate) const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Streams of one protocol that wait for its acceptor.
+const WAITING_MAX: usize = 256;
+
+/// Requests for streams that wait for one connection.
+const REQUESTS_MAX: usize = 64;
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Consensus.
+    Raft,
+    /// Probes of the watchers.
+    Probe,
+    /// Contents of blobs.
+    Blobs,
+    /// Live logs.
+    Logs,
+    /// Entries on their way to the leader.
+    Submit,
+    /// Co-signatures.
+    Cosign,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Protocol; 6] =
+        [Protocol::Raft, Protocol::Probe, Protocol::Blobs, Protocol::Logs, Protocol::Submit, Protocol::Cosign];
+
+    /// Its name on the wire, with its version.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Raft => "/mesh/raft/1",
+            Protocol::Probe => "/mesh/probe/1",
+            Protocol::Blobs => "/mesh/blobs/1",
+            Protocol::Logs => "/mesh/logs/1",
+            Protocol::Submit => "/mesh/submit/1",
+            Protocol::Cosign => "/mesh/cosign/1",
+        }
+    }
+
+    /// Whether a peer of this level may open it here.
+    pub const fn open_to(self, level: Level) -> bool {
+        matches!((self, level), (_, Level::Member) | (Protocol::Raft, Level::CatchUp))
+    }
+}
+
+impl AsRef<str> for Protocol {
+    fn as_ref(&self) -> &str {
+        self.name()
+    }
+}
+
+/// Streams that peers open here, in one protocol: who opened it, and the stream.
+pub type Inbound = mpsc::Receiver<(PeerKey, Stream)>;
+
+type Reply = oneshot::Sender<Result<Stream, NetError>>;
+
+/// Somebody here wants a stream.
+#[derive(Debug)]
+pub(crate) struct Request {
+    protocol: Protocol,
+    reply: Reply,
+}
+
+struct Standing {
+    info: Connection,
+    requests: mpsc::Sender<Request>,
+}
+
+/// What stands and what is accepted; shared by handle, behaviour and handlers.
+pub(crate) struct Table {
+    book: Arc<Book>,
+    connections: Mutex<BTreeMap<PeerKey, BTreeMap<ConnectionId, Standing>>>,
+    acceptors: Mutex<BTreeMap<Protocol, mpsc::Sender<(PeerKey, Stream)>>>,
+}
+
+impl Table {
+    pub(crate) fn new(book: Arc<Book>) -> Arc<Self> {
+        Arc::new(Table { book, connections: Mutex::default(), acceptors: Mutex::default() })
+    }
+
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        let connections = lock(&self.connections);
+        connections.values().flat_map(|of_peer| of_peer.values().map(|c| c.info.clone())).collect()
+    }
+
+    pub(crate) fn is_connected(&self, peer: PeerKey) -> bool {
+        lock(&self.connections).contains_key(&peer)
+    }
+
+    pub(crate) fn accept(&self, protocol: Protocol) -> Result<Inbound, NetError> {
+        let mut acceptors = lock(&self.acceptors);
+        if acceptors.get(&protocol).is_some_and(|sender| !sender.is_closed()) {
+            return Err(NetError::AcceptedElsewhere(protocol));
+        }
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        acceptors.insert(protocol, sender);
+        Ok(receiver)
+    }
+
+    pub(crate) async fn open(&self, peer: PeerKey, protocol: Protocol) -> Result<Stream, NetError> {
+        let requests = {
+            let connections = lock(&self.connections);
+            let oldest = connections.get(&peer).and_then(|of_peer| of_peer.values().next());
+            oldest.ok_or(NetError::NotConnected(peer))?.requests.clone()
+        };
+        let (reply, answer) = oneshot::channel();
+        let ask = async {
+            let gone = |_| NetError::NotConnected(peer);
+            requests.send(Request { protocol, reply }).await.map_err(|_| NetError::NotConnected(peer))?;
+            answer.await.map_err(gone)?
+        };
+        timeout(OPEN_DEADLINE, ask).await.unwrap_or(Err(NetError::OpenTimeout { peer, protocol }))
+    }
+
+    /// What is offered to a peer at this moment.
+    fn offered(&self, peer: PeerKey) -> Vec<Protocol> {
+        let Some(level) = self.book.level(peer) else { return Vec::new() };
+        let acceptors = lock(&self.acceptors);
+        let accepted = acceptors.iter().filter(|(protocol, sender)| protocol.open_to(level) && !sender.is_closed());
+        accepted.map(|(protocol, _)| *protocol).collect()
+    }
+
+    fn deliver(&self, peer: PeerKey, protocol: Protocol, stream: Stream) {
+        if !self.book.level(peer).is_some_and(|level| protocol.open_to(level)) {
+            return; // revoked since the protocol was offered
+        }
+        let acceptor = lock(&self.acceptors).get(&protocol).cloned();
+        if acceptor.is_none_or(|acceptor| acceptor.try_send((peer, stream)).is_err()) {
+            tracing::warn!(peer = %peer.short(), protocol = protocol.name(), "a stream was dropped: its queue is full");
+        }
+    }
+}
+
+/// The behaviour: a handler for each connection, and the table of them.
+pub(crate) struct Streams {
+    table: Arc<Table>,
+}
+
+impl Streams {
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        Streams { table }
+    }
+
+    fn attach(&self, id: ConnectionId, peer: PeerId, address: &Multiaddr, dialed: bool) -> Result<Handler, ConnectionDenied> {
+        let Some(peer) = PeerKey::from_peer_id(&peer) else {
+            return Err(ConnectionDenied::new(NetError::UnusableKey)); // the gate has denied it before
+        };
+        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+        let info = Connection { peer, address: address.clone(), dialed, since: Instant::now() };
+        lock(&self.table.connections).entry(peer).or_default().insert(id, Standing { info, requests });
+        Ok(Handler { peer, table: self.table.clone(), requests: receiver })
+    }
+}
+
+impl NetworkBehaviour for Streams {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.attach(id, peer, remote, false)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.attach(id, peer, address, true)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        let FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) = event else { return };
+        let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
+        let mut connections = lock(&self.table.connections);
+        if let Some(of_peer) = connections.get_mut(&peer) {
+            of_peer.remove(&connection_id);
+            if of_peer.is_empty() {
+                connections.remove(&peer);
+            }
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+/// One connection's part.
+pub(crate) struct Handler {
+    peer: PeerKey,
+    table: Arc<Table>,
+    requests: mpsc::Receiver<Request>,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = Offer;
+    type OutboundProtocol = Offer;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = Request;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Offer, ()> {
+        SubstreamProtocol::new(Offer(self.table.offered(self.peer)), ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        true // connections stand until the driver closes them
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Offer, Request, Infallible>> {
+        while let Poll::Ready(Some(request)) = self.requests.poll_recv(cx) {
+            if request.reply.is_closed() {
+                continue; // nobody waits any more
+            }
+            let protocol = SubstreamProtocol::new(Offer(vec![request.protocol]), request).with_timeout(OPEN_DEADLINE);
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+        }
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, event: Infallible) {
+        match event {}
+    }
+
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Offer, (), Request>) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, protocol), .. }) => {
+                self.table.deliver(self.peer, protocol, stream);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (stream, _), info }) => {
+                let _ = info.reply.send(Ok(stream)); // whoever asked may have given up: the stream ends
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: Request { protocol, reply }, error }) => {
+                let peer = self.peer;
+                let error = match error {
+                    StreamUpgradeError::Timeout => NetError::OpenTimeout { peer, protocol },
+                    StreamUpgradeError::NegotiationFailed => NetError::NotOffered { peer, protocol },
+                    StreamUpgradeError::Io(error) => NetError::Open { peer, protocol, text: error.to_string() },
+                    StreamUpgradeError::Apply(never) => match never {},
+                };
+                let _ = reply.send(Err(error));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The upgrade of a stream: agree on the protocol, hand over the stream.
+pub(crate) struct Offer(Vec<Protocol>);
+
+impl UpgradeInfo for Offer {
+    type Info = Protocol;
+    type InfoIter = std::vec::IntoIter<Protocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.clone().into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for Offer {
+    type Output = (Stream, Protocol);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, protocol: Protocol) -> Self::Future {
+        ready(Ok((stream, protocol)))
+    }
+}
+
+impl OutboundUpgrade<Stream> for Offer {
+    type Output = (Stream, Protocol);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_outbound(self, stream: Stream, protocol: Protocol) -> Self::Future {
+        ready(Ok((stream, protocol)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catching_up_opens_raft_and_nothing_else() {
+        for protocol in Protocol::ALL {
+            assert!(protocol.open_to(Level::Member));
+            assert_eq!(protocol.open_to(Level::CatchUp), protocol == Protocol::Raft);
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The task that owns the Swarm: commands in, events out.
+//!
+//! One loop. Events wait in a short outbox while the driver is busy; when it is full the Swarm is not
+//! polled any more, and libp2p holds its peers back. Commands are taken all the same, so that neither
+//! side can wait for the other in a circle.
+
+use super::admission::{self, AdmitError, Level, Usher, inner};
+use super::gate::Gate;
+use super::hello::{Reason, Refusal};
+use super::streams::{Streams, Table};
+use super::{DialFailure, Mailbox, Net, NetConfig, NetError, NetEvent, Shared, lock};
+use crate::seams::{MakeTransport, Spawn};
+use futures::StreamExt;
+use libp2p::core::connection::ConnectedPoint;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, TransportError};
+use libp2p::identity::Keypair;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionError, DialError, ListenError, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, quic};
+use mesh::identity::PeerKey;
+use mesh::limits::STATEMENT_BYTES_MAX;
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Events on their way to the driver.
+const EVENTS_MAX: usize = 256;
+
+/// Events that wait for room in that channel before the Swarm is held back.
+const OUTBOX_MAX: usize = 64;
+
+/// The one topic of gossip.
+const TOPIC: &str = "mesh/statements/v1";
+
+/// Author, signature, key and topic around a statement.
+const GOSSIP_OVERHEAD_BYTES: usize = 1_024;
+
+/// Addresses taken from one identify message.
+const IDENTIFY_ADDRESSES_MAX: usize = 32;
+
+#[derive(NetworkBehaviour)]
+#[behaviour(to_swarm = "Told")]
+struct Behaviour {
+    gate: Gate, // first: what it denies, the others never see
+    identify: identify::Behaviour,
+    gossip: gossipsub::Behaviour,
+    streams: Streams,
+}
+
+/// What the behaviours tell.
+#[derive(Debug)]
+enum Told {
+    Identify(Box<identify::Event>),
+    Gossip(Box<gossipsub::Event>),
+}
+
+impl From<identify::Event> for Told {
+    fn from(event: identify::Event) -> Self {
+        Told::Identify(Box::new(event))
+    }
+}
+
+impl From<gossipsub::Event> for Told {
+    fn from(event: gossipsub::Event) -> Self {
+        Told::Gossip(Box::new(event))
+    }
+}
+
+impl From<std::convert::Infallible> for Told {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Starts the network: binds the addresses and leaves a task behind.
+///
+/// # Errors
+/// When the transport cannot be made or an address cannot be listened on. Nothing runs then.
+pub fn start(
+    config: NetConfig,
+    transport: MakeTransport,
+    spawn: Spawn,
+) -> Result<(Net, mpsc::Receiver<NetEvent>), NetError> {
+    let pair = config.keys.libp2p();
+    let raw = transport(&pair).map_err(|error| NetError::Transport(error.to_string()))?;
+    let book = Arc::default();
+    let table = Table::new(Arc::clone(&book));
+    let usher = Usher { policy: config.admission, book: Arc::clone(&book) };
+    let behaviour = Behaviour {
+        gate: Gate::new(Arc::clone(&book), config.limits),
+        identify: identify(&pair, config.agent),
+        gossip: gossip(&pair).map_err(NetError::Transport)?,
+        streams: Streams::new(Arc::clone(&table)),
+    };
+    let mut swarm = assemble(admission::wrap(raw, Arc::new(usher)), behaviour, &pair, spawn);
+    for address in config.listen {
+        if let Err(error) = swarm.listen_on(address.clone()) {
+            return Err(NetError::Listen { address, text: chain(&error) });
+        }
+    }
+    let (events, receiver) = mpsc::channel(EVENTS_MAX);
+    let (net, end) = Net::new(book, table);
+    let task = Task { swarm, shared: Arc::clone(&net.shared), outbox: VecDeque::new(), whys: BTreeMap::new() };
+    spawn(Box::pin(task.run(events, end)));
+    Ok((net, receiver))
+}
+
+pub(super) fn assemble<B: NetworkBehaviour>(
+    transport: Boxed<(PeerId, StreamMuxerBox)>,
+    behaviour: B,
+    pair: &Keypair,
+    spawn: Spawn,
+) -> Swarm<B> {
+    let config = libp2p::swarm::Config::with_executor(move |task| spawn(task));
+    Swarm::new(transport, behaviour, pair.public().to_peer_id(), config)
+}
+
+pub(super) fn identify(pair: &Keypair, agent: String) -> identify::Behaviour {
+    let config = identify::Config::new("/mesh/1".into(), pair.public())
+        .with_agent_version(agent)
+        .with_push_listen_addr_updates(true)
+        .with_cache_size(0); // claimed addresses are the driver's business
+    identify::Behaviour::new(config)
+}
+
+pub(super) fn gossip(pair: &Keypair) -> Result<gossipsub::Behaviour, String> {
+    let config = gossipsub::ConfigBuilder::default()
+        .max_transmit_size(STATEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
+        .validation_mode(gossipsub::ValidationMode::Strict)
+        .validate_messages() // passed on only after we have seen who says it
+        .flood_publish(true)
+        .heartbeat_interval(Duration::from_secs(1))
+        .message_id_fn(|message| {
+            gossipsub::MessageId::from(blake3::hash(&message.data).as_bytes().to_vec()) // not the random number
+        })
+        .build()
+        .map_err(|error| error.to_string())?;
+    let authenticity = gossipsub::MessageAuthenticity::Signed(pair.clone());
+    let mut gossip = gossipsub::Behaviour::new(authenticity, config)?;
+    gossip.subscribe(&gossipsub::IdentTopic::new(TOPIC)).map_err(|error| error.to_string())?;
+    Ok(gossip)
+}
+
+struct Task {
+    swarm: Swarm<Behaviour>,
+    shared: Arc<Shared>,
+    outbox: VecDeque<NetEvent>,
+    /// Why we are closing the connections of a peer.
+    whys: BTreeMap<PeerKey, &'static str>,
+}
+
+impl Task {
+    async fn run(mut self, events: mpsc::Sender<NetEvent>, end: CancellationToken) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => break,
+                () = shared.posted.notified() => self.collect(),
+                room = events.reserve(), if !self.outbox.is_empty() => match room {
+                    Ok(room) => if let Some(event) = self.outbox.pop_front() { room.send(event) },
+                    Err(_) => break, // nobody listens any more
+                },
+                () = events.closed() => break,
+                event = self.swarm.select_next_some(), if self.outbox.len() < OUTBOX_MAX => self.on_event(event),
+            }
+        }
+    }
+
+    /// Does what is in the mailbox.
+    fn collect(&mut self) {
+        let Mailbox { revoke, disconnect, dial, publish } = std::mem::take(&mut *lock(&self.shared.mailbox));
+        for (peers, why) in [(revoke, "revoked"), (disconnect, "closed by this host")] {
+            for peer in peers {
+                if peer.peer_id().is_some_and(|id| self.swarm.disconnect_peer_id(id).is_ok()) {
+                    self.whys.entry(peer).or_insert(why);
+                }
+            }
+        }
+        for (peer, addresses) in dial {
+            self.dial(peer, addresses);
+        }
+        for statement in publish {
+            if let Err(error) = self.swarm.behaviour_mut().gossip.publish(gossipsub::IdentTopic::new(TOPIC), statement) {
+                tracing::debug!(%error, "a statement was not published");
+            }
+        }
+    }
+
+    fn dial(&mut self, peer: PeerKey, addresses: Vec<Multiaddr>) {
+        let Some(id) = peer.peer_id() else {
+            let failure = DialFailure::Other(NetError::UnusableKey.to_string());
+            return self.outbox.push_back(NetEvent::DialFailed { peer, address: None, failure });
+        };
+        let opts = DialOpts::peer_id(id)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(addresses)
+            .allocate_new_port()
+            .build();
+        if let Err(error) = self.swarm.dial(opts) {
+            self.on_dial_error(peer, error);
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<Told>) {
+        match event {
+            SwarmEvent::Behaviour(Told::Identify(event)) => self.on_identify(*event),
+            SwarmEvent::Behaviour(Told::Gossip(event)) => self.on_gossip(*event),
+            SwarmEvent::NewListenAddr { address, .. } => {
+                lock(&self.shared.listening).insert(address.clone());
+                self.outbox.push_back(NetEvent::Listening(address));
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_closed_listener(address),
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::warn!(?addresses, ?reason, "a listener has closed");
+                addresses.into_iter().for_each(|address| self.on_closed_listener(address));
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener reports an error"),
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+                let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
+                if num_established.get() == 1 {
+                    let dialed = endpoint.is_dialer();
+                    let level = self.shared.book.level(peer).unwrap_or(Level::CatchUp);
+                    let address = remote(endpoint);
+                    self.outbox.push_back(NetEvent::Connected { peer, level, address, dialed });
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+                let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
+                let why = match (self.whys.remove(&peer), cause) {
+                    (Some(why), _) => why.to_owned(),
+                    (None, Some(ConnectionError::IO(error))) => chain(&error),
+                    (None, Some(error)) => error.to_string(),
+                    (None, None) => "closed".to_owned(),
+                };
+                self.outbox.push_back(NetEvent::Disconnected { peer, why });
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer_id), error, .. } => {
+                if let Some(peer) = PeerKey::from_peer_id(&peer_id) {
+                    self.on_dial_error(peer, error);
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.on_inbound_error(send_back_addr, &error);
+            }
+            // Candidates for external addresses are hearsay: never promoted.
+            _ => {}
+        }
+    }
+
+    fn on_closed_listener(&mut self, address: Multiaddr) {
+        if lock(&self.shared.listening).remove(&address) {
+            self.outbox.push_back(NetEvent::NotListening(address));
+        }
+    }
+
+    fn on_identify(&mut self, event: identify::Event) {
+        let identify::Event::Received { peer_id, info, .. } = event else { return };
+        let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
+        let mut listen = info.listen_addrs;
+        listen.truncate(IDENTIFY_ADDRESSES_MAX);
+        let (observed, mut agent) = (info.observed_addr, info.agent_version);
+        agent.truncate(agent.floor_char_boundary(mesh::limits::TEXT_BYTES_MAX));
+        self.outbox.push_back(NetEvent::Identified { peer, listen, observed, agent });
+    }
+
+    /// Takes a statement from a member, and passes it on; what comes through or from a peer that may
+    /// only catch up stops here.
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        let gossipsub::Event::Message { propagation_source, message_id, message } = event else { return };
+        let level = |peer: &PeerId| PeerKey::from_peer_id(peer).and_then(|key| self.shared.book.level(key));
+        let author = message.source.as_ref().and_then(PeerKey::from_peer_id);
+        // An author that is not connected to us has no level here: its statement says who it is.
+        let heard = level(&propagation_source) == Some(Level::Member)
+            && message.source.as_ref().is_some_and(|source| level(source) != Some(Level::CatchUp));
+        let (verdict, from) = match author {
+            Some(from) if heard => (gossipsub::MessageAcceptance::Accept, Some(from)),
+            _ => (gossipsub::MessageAcceptance::Ignore, None),
+        };
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
+        if let Some(from) = from {
+            self.outbox.push_back(NetEvent::Gossip { from, bytes: message.data });
+        }
+    }
+
+    fn on_dial_error(&mut self, peer: PeerKey, error: DialError) {
+        let failures: Vec<(Option<Multiaddr>, DialFailure)> = match error {
+            DialError::DialPeerConditionFalse(_) => return, // connected, or another dial will tell
+            DialError::Transport(errors) => errors.into_iter().map(|(a, error)| (Some(a), dial_failure(&error))).collect(),
+            DialError::WrongPeerId { obtained, address } => vec![(Some(address), answered(PeerKey::from_peer_id(&obtained)))],
+            DialError::LocalPeerId { address } => {
+                vec![(Some(address), answered(PeerKey::from_peer_id(self.swarm.local_peer_id())))]
+            }
+            DialError::Denied { cause } => vec![(None, verdict(&cause).unwrap_or_else(|| other(&cause)))],
+            DialError::NoAddresses => vec![(None, DialFailure::Other("no address to dial".into()))],
+            error @ DialError::Aborted => vec![(None, other(&error))],
+        };
+        for (address, failure) in failures {
+            self.outbox.push_back(NetEvent::DialFailed { peer, address, failure });
+        }
+    }
+
+    fn on_inbound_error(&mut self, address: Multiaddr, error: &ListenError) {
+        let verdict = match error {
+            ListenError::Transport(TransportError::Other(error)) => AdmitError::find(error),
+            ListenError::Denied { cause } => AdmitError::find(cause).or_else(|| cause.downcast_ref()),
+            _ => None,
+        };
+        let (peer, refusal) = match verdict {
+            Some(AdmitError::WeRefused { peer, refusal }) => (*peer, refusal.clone()),
+            Some(AdmitError::RefusedBy { peer, refusal }) => {
+                let (peer, refusal) = (*peer, refusal.clone());
+                return self.optional(NetEvent::Rejected { peer, address, refusal });
+            }
+            // A joiner has been served; a member may hang up when another of its dials was quicker.
+            Some(AdmitError::Joined { .. } | AdmitError::Lost { .. } | AdmitError::AnsweredBy { .. }) => {
+                return tracing::debug!(%address, ?verdict, "an inbound connection ended before it stood");
+            }
+            None if hung_up(error) => return tracing::debug!(%address, "somebody hung up during the handshake"),
+            None => (None, Refusal::new(Reason::Malformed, chain(error))),
+        };
+        self.shared.strangers.fetch_add(1, Ordering::Relaxed);
+        self.optional(NetEvent::Stranger { peer, address, reason: refusal.reason, text: refusal.text });
+    }
+
+    /// An event that strangers can cause at will: told only while there is room.
+    fn optional(&mut self, event: NetEvent) {
+        if self.outbox.is_empty() {
+            self.outbox.push_back(event);
+        }
+    }
+}
+
+fn remote(endpoint: ConnectedPoint) -> Multiaddr {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => address,
+        ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+    }
+}
+
+fn answered(by: Option<PeerKey>) -> DialFailure {
+    match by {
+        Some(peer) => DialFailure::AnsweredBy(peer),
+        None => DialFailure::Other("a peer answered whose key is not ed25519".into()),
+    }
+}
+
+fn other(error: &(dyn StdError + 'static)) -> DialFailure {
+    DialFailure::Other(chain(error))
+}
+
+/// What one address's error means.
+pub(super) fn dial_failure(error: &TransportError<io::Error>) -> DialFailure {
+    let TransportError::Other(error) = error else { return other(error) };
+    if let Some(failure) = verdict(error) {
+        return failure;
+    }
+    if links(error).any(|link| is_kind(link, &[io::ErrorKind::ConnectionRefused])) {
+        return DialFailure::Refused;
+    }
+    let quic_timeout =
+        |link: &(dyn StdError + 'static)| matches!(link.downcast_ref(), Some(quic::Error::HandshakeTimedOut));
+    if links(error).any(|link| is_kind(link, &[io::ErrorKind::TimedOut]) || quic_timeout(link)) {
+        return DialFailure::Timeout;
+    }
+    other(error)
+}
+
+/// Whether the other side went away in the middle of the handshake. A member does so when another of
+/// its dials was quicker, so nobody is called a stranger for it.
+fn hung_up(error: &(dyn StdError + 'static)) -> bool {
+    const ENDS: [io::ErrorKind; 4] = [
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::BrokenPipe,
+    ];
+    links(error).any(|link| is_kind(link, &ENDS) || matches!(link.downcast_ref(), Some(quic::Error::Connection(_))))
+}
+
+fn is_kind(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
+}
+
+/// An error and all errors inside it.
+fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| inner(*error))
+}
+
+/// Admission's part in an error.
+fn verdict(error: &(dyn StdError + 'static)) -> Option<DialFailure> {
+    Some(match AdmitError::find(error)? {
+        AdmitError::WeRefused { refusal, .. } => DialFailure::WeRefused(refusal.clone()),
+        AdmitError::RefusedBy { refusal, .. } => DialFailure::RefusedBy(refusal.clone()),
+        AdmitError::AnsweredBy { answered: by } => answered(*by),
+        error @ (AdmitError::Lost { .. } | AdmitError::Joined { .. }) => DialFailure::Other(error.to_string()),
+    })
+}
+
+/// An error and its causes in one line, each said once.
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    for error in links(error) {
+        let link = error.to_string().replace('\n', " ");
+        if !text.contains(&link) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&link);
+        }
+    }
+    text
+}
