@@ -8,8 +8,10 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+
 pub mod build;
 pub mod identity;
 pub mod limits;
+pub mod membership;
 pub mod time;
 pub mod wire;
