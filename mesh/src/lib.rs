@@ -8,7 +8,7 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
-
+pub mod addresses;
 pub mod build;
 pub mod identity;
 pub mod limits;
