@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod build;
 pub mod clock;
 pub mod identity;
@@ -16,5 +17,6 @@ pub mod ledger;
 pub mod limits;
 pub mod placement;
 pub mod roster;
+pub mod membership;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,304 @@
+//! The table of leads: where a peer might be reached, who said so, and what came of trying.
+//!
+//! An address is never an identity (rule 1). It is *proved* only by a handshake that this host began
+//! with the peer's id on that very address; until then it is somebody's claim. The source address of
+//! an inbound connection is only ever shown: behind a masquerade it is another host's (incident 1).
+//! Nothing here dials: the driver asks for [`Addresses::leads`], dials, and reports the outcome.
+//! Relays, hole punching and the whole topology come with later issues.
+
+use crate::identity::PeerKey;
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Leads kept of one peer: interfaces of both families and an overlay, with room for old ones.
+pub const LEADS_MAX: usize = 16;
+/// Observed source addresses kept of one peer.
+pub const OBSERVED_MAX: usize = 4;
+/// A lead that was not proved, nor told again, for so long is forgotten (incident 17).
+pub const LEAD_LIFE: Duration = Duration::from_secs(24 * 3_600);
+/// First pause after a failed dial; doubled by each further one.
+pub const RETRY_MIN: Duration = Duration::from_millis(500);
+/// Longest pause: a host that comes back is found within this.
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Where a lead comes from, the most trusted first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Source {
+    /// This host's configuration.
+    Configured,
+    /// An invitation.
+    Invitation,
+    /// An interface or listener of this host itself.
+    Interface,
+    /// The peer's own presence, by gossip.
+    Gossip,
+    /// The peer's identify message.
+    Identify,
+    /// The source of an inbound connection: shown, never dialled.
+    Observed,
+}
+
+/// Why a dial failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// Nobody listens there.
+    Refused,
+    /// Nobody answered.
+    Timeout,
+    /// Another peer answered.
+    Peer(PeerKey),
+    /// Anything else, in words.
+    Other(String),
+}
+
+/// One address of one peer, and its history.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    /// How it came here; the best source when there were several.
+    pub source: Source,
+    /// Who said so; `None` when this host knows by itself.
+    pub observer: Option<PeerKey>,
+    /// When it came first.
+    pub first_seen: Time,
+    /// When it was told last.
+    pub last_seen: Time,
+    /// When a handshake with this peer last succeeded on it.
+    pub proved: Option<Time>,
+    /// The last failure since then.
+    pub failed: Option<(Time, Failure)>,
+    failures: u32,
+}
+
+impl Lead {
+    fn fresh(&self) -> Time {
+        self.proved.unwrap_or(self.last_seen).max(self.last_seen)
+    }
+
+    fn lives(&self, now: Time) -> bool {
+        self.source == Source::Configured || now < self.fresh() + LEAD_LIFE
+    }
+
+    fn next_try(&self) -> Option<Time> {
+        let (at, _) = self.failed.as_ref()?;
+        let pause = RETRY_MIN * 2u32.saturating_pow(self.failures.saturating_sub(1).min(16));
+        Some(*at + pause.min(RETRY_MAX))
+    }
+}
+
+/// One line of the table for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// The multiaddr, or the bare IP of an observed one.
+    pub addr: String,
+    /// How it came here.
+    pub source: Source,
+    /// A handshake has succeeded on it, and nothing has failed since.
+    pub proved: bool,
+    /// Since the proof, or since it was told when there is none.
+    pub age_ms: u64,
+    /// It is this host's, which masquerades for the peer.
+    pub nat_of: Option<PeerKey>,
+    /// The last failure since the proof.
+    pub failed: Option<Failure>,
+}
+
+/// The table. Addresses are multiaddrs without `/p2p`, observed ones bare IPs.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    me: PeerKey,
+    peers: BTreeMap<PeerKey, BTreeMap<String, Lead>>,
+}
+
+impl Addresses {
+    /// An empty table of this host.
+    pub fn new(me: PeerKey) -> Self {
+        Addresses { me, peers: BTreeMap::new() }
+    }
+
+    /// Forgets whoever is no longer enrolled.
+    pub fn set_members(&mut self, members: &BTreeSet<PeerKey>) {
+        self.peers.retain(|peer, _| *peer == self.me || members.contains(peer));
+    }
+
+    /// Takes a lead. Our own listeners are learned for our own key, as [`Source::Interface`]. What
+    /// is no address, or only a source, is not taken: `false`.
+    pub fn learn(&mut self, peer: PeerKey, addr: &str, source: Source, observer: Option<PeerKey>, now: Time) -> bool {
+        if source == Source::Observed || addr.len() > 256 || !addr.starts_with('/') || addr.contains("/p2p/") {
+            return false;
+        }
+        if ip_of(addr).is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
+            return false; // where somebody listens, but nowhere to go
+        }
+        self.note(peer, addr, source, observer, now);
+        true
+    }
+
+    /// What a peer's presence names now. Leads of older presences go, unless they are proved.
+    pub fn learn_presence(&mut self, peer: PeerKey, addrs: &[String], now: Time) {
+        if let Some(leads) = self.peers.get_mut(&peer) {
+            leads.retain(|addr, lead| lead.source != Source::Gossip || lead.proved.is_some() || addrs.contains(addr));
+            for (addr, lead) in leads.iter_mut() {
+                if lead.source == Source::Gossip && !addrs.contains(addr) {
+                    lead.source = Source::Identify; // proved once, but the peer no longer claims it
+                }
+            }
+        }
+        for addr in addrs {
+            self.learn(peer, addr, Source::Gossip, Some(peer), now);
+        }
+    }
+
+    /// A dial of ours to this address ended in a handshake with this peer.
+    pub fn proved(&mut self, peer: PeerKey, addr: &str, now: Time) {
+        self.note(peer, addr, Source::Identify, None, now);
+        if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
+            lead.proved = Some(now);
+            lead.failed = None;
+            lead.failures = 0;
+        }
+    }
+
+    /// A dial of ours failed. When another peer answered, the address is proved for *that* one.
+    pub fn failed(&mut self, peer: PeerKey, addr: &str, reason: Failure, now: Time) {
+        let other = match reason {
+            Failure::Peer(other) if other != peer => Some(other),
+            _ => None,
+        };
+        if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
+            if other.is_some() {
+                lead.proved = None;
+            }
+            lead.failed = Some((now, reason));
+            lead.failures = lead.failures.saturating_add(1);
+        }
+        // Only of peers that are known: a stranger that answers gets no line in the table.
+        if let Some(other) = other.filter(|other| self.peers.contains_key(other)) {
+            self.proved(other, addr, now);
+        }
+    }
+
+    /// An inbound connection of the peer came from this IP. A claim, and never dialled.
+    pub fn observed(&mut self, peer: PeerKey, ip: IpAddr, now: Time) {
+        let me = self.me;
+        self.note(peer, &ip.to_canonical().to_string(), Source::Observed, Some(me), now);
+    }
+
+    /// Where to dial the peer, most promising first: proved, then by source. Without what is backing
+    /// off, expired, observed, or proved to be another peer's.
+    pub fn leads(&self, peer: &PeerKey, now: Time) -> Vec<String> {
+        let Some(leads) = self.peers.get(peer) else { return Vec::new() };
+        let mut usable: Vec<(&String, &Lead)> = leads
+            .iter()
+            .filter(|(_, lead)| lead.source != Source::Observed && lead.lives(now))
+            .filter(|(_, lead)| lead.next_try().is_none_or(|at| at <= now))
+            .filter(|(addr, lead)| lead.proved.is_some() || !self.is_anothers(peer, addr))
+            .collect();
+        usable.sort_by_key(|(addr, lead)| {
+            let proved = lead.proved.filter(|_| lead.failed.is_none());
+            (std::cmp::Reverse(proved), lead.source, lead.failures, (*addr).clone())
+        });
+        usable.into_iter().map(|(addr, _)| addr.clone()).collect()
+    }
+
+    /// When the next lead of the peer may be tried; `None` when there is none at all.
+    pub fn next_try(&self, peer: &PeerKey, now: Time) -> Option<Time> {
+        let usable = |(addr, lead): &(&String, &Lead)| {
+            lead.source != Source::Observed
+                && lead.lives(now)
+                && (lead.proved.is_some() || !self.is_anothers(peer, addr))
+        };
+        self.peers.get(peer)?.iter().filter(usable).map(|(_, lead)| lead.next_try().unwrap_or(now).max(now)).min()
+    }
+
+    /// Whose masquerade an address of a peer is: its IP is another peer's, proved by a handshake or
+    /// its own interface, and neither proved for, nor claimed by, the peer itself. `addr` is a
+    /// multiaddr or a bare IP. Loopback is everybody's, and told apart by port.
+    pub fn nat_of(&self, peer: &PeerKey, addr: &str) -> Option<PeerKey> {
+        let ip = ip_of(addr).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())?;
+        let at = |lead: &(&String, &Lead)| lead.1.source != Source::Observed && ip_of(lead.0) == Some(ip);
+        let owns = |lead: &Lead| lead.proved.is_some() || lead.source == Source::Interface;
+        let has = |lead: &Lead| owns(lead) || matches!(lead.source, Source::Gossip | Source::Configured);
+        let leads = self.peers.get(peer)?;
+        if leads.iter().filter(at).any(|(_, lead)| has(lead)) {
+            return None;
+        }
+        let mut others = self.peers.iter().filter(|(other, _)| *other != peer);
+        others.find(|(_, leads)| leads.iter().filter(at).any(|(_, lead)| owns(lead))).map(|(other, _)| *other)
+    }
+
+    /// The table of one peer for people. Expired leads are not in it.
+    pub fn rows(&self, peer: &PeerKey, now: Time) -> Vec<Row> {
+        let row = |(addr, lead): (&String, &Lead)| Row {
+            addr: addr.clone(),
+            source: lead.source,
+            proved: lead.proved.is_some() && lead.failed.is_none(),
+            age_ms: now.since(lead.proved.unwrap_or(lead.last_seen)).as_millis() as u64,
+            nat_of: self.nat_of(peer, addr),
+            failed: lead.failed.as_ref().map(|(_, reason)| reason.clone()),
+        };
+        self.peers.get(peer).into_iter().flatten().filter(|(_, lead)| lead.lives(now)).map(row).collect()
+    }
+
+    /// Drops what has expired.
+    pub fn expire(&mut self, now: Time) {
+        for leads in self.peers.values_mut() {
+            leads.retain(|_, lead| lead.lives(now));
+        }
+    }
+
+    /// Another peer answered on this very address (port included), or its IP is a masquerade.
+    fn is_anothers(&self, peer: &PeerKey, addr: &str) -> bool {
+        let same = |(other, leads): (&PeerKey, &BTreeMap<String, Lead>)| {
+            other != peer
+                && leads.get(addr).is_some_and(|lead| {
+                    lead.proved.is_some() || (*other == self.me && lead.source == Source::Interface)
+                })
+        };
+        self.peers.iter().any(same) || self.nat_of(peer, addr).is_some()
+    }
+
+    fn note(&mut self, peer: PeerKey, addr: &str, source: Source, observer: Option<PeerKey>, now: Time) {
+        let leads = self.peers.entry(peer).or_default();
+        if let Some(lead) = leads.get_mut(addr) {
+            lead.last_seen = now;
+            if source < lead.source {
+                lead.source = source;
+                lead.observer = observer;
+            }
+            return;
+        }
+        let observed = source == Source::Observed;
+        let alike = |lead: &Lead| (lead.source == Source::Observed) == observed;
+        let max = if observed { OBSERVED_MAX } else { LEADS_MAX };
+        if leads.values().filter(|lead| alike(lead)).count() >= max {
+            // The least promising goes: configured and proved ones stay, then the freshest.
+            let worst = leads
+                .iter()
+                .filter(|(_, lead)| alike(lead) && lead.source != Source::Configured)
+                .min_by_key(|(addr, lead)| (lead.proved, lead.last_seen, (*addr).clone()))
+                .map(|(addr, _)| addr.clone());
+            match worst {
+                Some(worst) => leads.remove(&worst),
+                None => return,
+            };
+        }
+        let lead = Lead { source, observer, first_seen: now, last_seen: now, proved: None, failed: None, failures: 0 };
+        leads.insert(addr.to_owned(), lead);
+    }
+}
+
+/// The IP of a multiaddr that begins with one, or of a bare IP.
+fn ip_of(addr: &str) -> Option<IpAddr> {
+    let ip = match addr.strip_prefix("/ip4/").or_else(|| addr.strip_prefix("/ip6/")) {
+        Some(rest) if !addr.contains("/p2p-circuit") => rest.split('/').next()?,
+        Some(_) => return None, // the relay's, not the peer's
+        None => addr,
+    };
+    ip.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+#[cfg(test)]
+#[path = "addresses_tests.rs"]
+mod tests;

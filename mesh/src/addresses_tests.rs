@@ -1,0 +1,163 @@
+use super::*;
+use crate::identity::Keys;
+
+fn key(n: u8) -> PeerKey {
+    Keys::from_seed([n; 32]).key()
+}
+fn at(seconds: u64) -> Time {
+    Time::from_millis(seconds * 1_000)
+}
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an IP")
+}
+
+const GATEWAY: &str = "/ip4/10.42.0.199/tcp/7400";
+const DRONE: &str = "/ip4/192.168.20.7/tcp/7400";
+
+/// The orchestrator's table: a gateway that was dialled and proved, a drone behind its masquerade.
+fn site_a() -> (Addresses, PeerKey, PeerKey) {
+    let (me, gateway, drone) = (key(1), key(2), key(3));
+    let mut table = Addresses::new(me);
+    assert!(table.learn(me, "/ip4/10.42.0.10/tcp/7400", Source::Interface, None, at(0)));
+    assert!(table.learn(gateway, GATEWAY, Source::Configured, None, at(0)));
+    table.proved(gateway, GATEWAY, at(1));
+    table.learn_presence(drone, &[DRONE.to_owned()], at(1));
+    table.observed(drone, ip("10.42.0.199"), at(2));
+    (table, gateway, drone)
+}
+
+#[test]
+fn incident_1_the_masquerade_is_named_and_never_dialled() {
+    let (mut table, gateway, drone) = site_a();
+    assert_eq!(table.nat_of(&drone, "10.42.0.199"), Some(gateway));
+    assert_eq!(table.leads(&drone, at(3)), [DRONE]);
+    let rows = table.rows(&drone, at(3));
+    let observed = rows.iter().find(|r| r.source == Source::Observed).expect("shown");
+    assert_eq!((observed.addr.as_str(), observed.nat_of, observed.proved), ("10.42.0.199", Some(gateway), false));
+    // identify makes up the router's address with the drone's port: nobody falls for it.
+    assert!(table.learn(drone, GATEWAY, Source::Identify, Some(drone), at(4)));
+    assert!(table.learn(drone, "/ip4/10.42.0.199/tcp/7401", Source::Identify, Some(drone), at(4)));
+    assert_eq!(table.leads(&drone, at(5)), [DRONE]);
+    // The naive table dials what it observed.
+    let naive: Vec<_> = table.rows(&drone, at(5)).into_iter().filter(|r| r.addr.contains("10.42.0.199")).collect();
+    assert!(!naive.is_empty() && naive.iter().all(|r| r.nat_of == Some(gateway)));
+    // The gateway itself is nobody's masquerade.
+    assert_eq!(table.nat_of(&gateway, GATEWAY), None);
+}
+
+#[test]
+fn a_masquerade_by_this_host_itself_is_seen() {
+    let (me, drone) = (key(1), key(3));
+    let mut table = Addresses::new(me);
+    table.learn(me, GATEWAY, Source::Interface, None, at(0));
+    table.observed(drone, ip("::ffff:10.42.0.199"), at(1));
+    assert_eq!(table.nat_of(&drone, "10.42.0.199"), Some(me));
+    assert_eq!(table.leads(&drone, at(1)), Vec::<String>::new());
+}
+
+#[test]
+fn incident_2_a_container_that_shares_its_hosts_address_stays_another_identity() {
+    let (me, workstation, container) = (key(1), key(2), key(3));
+    let mut table = Addresses::new(me);
+    let (first, second) = ("/ip4/10.42.0.50/tcp/7400", "/ip4/10.42.0.50/tcp/7401");
+    table.learn_presence(workstation, &[first.to_owned()], at(0));
+    table.proved(workstation, first, at(1));
+    // It claims the shared address, on a port of its own, and answers there.
+    table.learn_presence(container, &[second.to_owned(), first.to_owned()], at(2));
+    table.observed(container, ip("10.42.0.50"), at(2));
+    assert_eq!(table.nat_of(&container, "10.42.0.50"), None, "it lists the address as its own");
+    assert_eq!(table.leads(&container, at(2)), [second], "not the one on which the workstation answered");
+    table.proved(container, second, at(3));
+    assert_eq!(table.leads(&workstation, at(4)), [first]);
+    // With a broken bridge it dials out only: then the address is the workstation's masquerade.
+    let mut table = Addresses::new(me);
+    table.learn_presence(workstation, &[first.to_owned()], at(0));
+    table.proved(workstation, first, at(1));
+    table.observed(container, ip("10.42.0.50"), at(2));
+    assert_eq!(table.nat_of(&container, "10.42.0.50"), Some(workstation));
+}
+
+#[test]
+fn many_daemons_on_loopback_are_told_apart_by_port() {
+    let (me, a, b) = (key(1), key(2), key(3));
+    let mut table = Addresses::new(me);
+    table.learn(me, "/ip4/127.0.0.1/tcp/7400", Source::Interface, None, at(0));
+    table.proved(a, "/ip4/127.0.0.1/tcp/7401", at(0));
+    table.learn_presence(b, &["/ip4/127.0.0.1/tcp/7402".to_owned()], at(0));
+    table.observed(b, ip("127.0.0.1"), at(0));
+    assert_eq!(table.nat_of(&b, "127.0.0.1"), None);
+    assert_eq!(table.leads(&b, at(0)), ["/ip4/127.0.0.1/tcp/7402"]);
+}
+
+#[test]
+fn who_answers_for_another_gets_the_address() {
+    let (mut table, gateway, drone) = site_a();
+    let wrong = "/ip4/10.42.0.77/tcp/7400";
+    table.learn(drone, wrong, Source::Configured, None, at(3));
+    assert_eq!(table.leads(&drone, at(3)), [wrong, DRONE]);
+    table.failed(drone, wrong, Failure::Peer(gateway), at(4));
+    assert_eq!(table.leads(&drone, at(100)), [DRONE]);
+    assert_eq!(table.leads(&gateway, at(100))[0], wrong, "proved last");
+    // DHCP gives it to the drone after all (incident 17): proved anew, it is the drone's.
+    table.proved(drone, wrong, at(200));
+    assert_eq!(table.leads(&drone, at(201))[0], wrong);
+    // A stranger that answers gets no line.
+    table.failed(drone, DRONE, Failure::Peer(key(99)), at(202));
+    assert!(table.rows(&key(99), at(202)).is_empty());
+}
+
+#[test]
+fn failures_back_off_and_success_forgives() {
+    let (mut table, _, drone) = site_a();
+    let mut pauses = Vec::new();
+    let mut now = at(10);
+    for _ in 0..9 {
+        table.failed(drone, DRONE, Failure::Timeout, now);
+        assert!(table.leads(&drone, now).is_empty());
+        let next = table.next_try(&drone, now).expect("there is a lead");
+        pauses.push(next.since(now).as_millis());
+        now = next;
+        assert_eq!(table.leads(&drone, now), [DRONE]);
+    }
+    assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+    table.proved(drone, DRONE, now);
+    assert_eq!(table.next_try(&drone, now), Some(now));
+    assert_eq!(table.next_try(&key(9), now), None);
+}
+
+#[test]
+fn leads_expire_and_are_bounded() {
+    let (mut table, gateway, drone) = site_a();
+    let day = 24 * 3_600;
+    assert_eq!(table.leads(&drone, at(day + 2)), Vec::<String>::new());
+    assert_eq!(table.leads(&gateway, at(9 * day)), [GATEWAY], "configured: the owner's word does not expire");
+    table.expire(at(day + 3));
+    assert!(table.rows(&drone, at(0)).is_empty());
+    for n in 0..100 {
+        table.learn(gateway, &format!("/ip4/10.9.0.{n}/tcp/1"), Source::Gossip, Some(gateway), at(n));
+        table.observed(gateway, ip(&format!("10.8.0.{n}")), at(n));
+    }
+    assert_eq!(table.rows(&gateway, at(100)).len(), LEADS_MAX + OBSERVED_MAX);
+    assert_eq!(table.leads(&gateway, at(100))[0], GATEWAY);
+    table.set_members(&BTreeSet::new());
+    assert!(table.rows(&gateway, at(100)).is_empty());
+}
+
+#[test]
+fn what_leads_nowhere_is_not_taken() {
+    let mut table = Addresses::new(key(1));
+    for addr in ["/ip4/0.0.0.0/tcp/7400", "10.0.0.1", "/ip4/10.0.0.1/tcp/1/p2p/12D3KooW", "", "/ip4/224.0.0.1/udp/1"] {
+        assert!(!table.learn(key(2), addr, Source::Configured, None, at(0)), "{addr}");
+    }
+    assert!(!table.learn(key(2), GATEWAY, Source::Observed, None, at(0)));
+    assert!(table.learn(key(2), "/dns4/host.lan/udp/7400/quic-v1", Source::Configured, None, at(0)));
+    assert_eq!(table.leads(&key(2), at(0)).len(), 1);
+}
+
+#[test]
+fn a_new_presence_replaces_the_old_ones_addresses() {
+    let (mut table, _, drone) = site_a();
+    let new = "/ip4/192.168.20.8/tcp/7400".to_owned();
+    table.learn_presence(drone, std::slice::from_ref(&new), at(5));
+    assert_eq!(table.leads(&drone, at(5)), [new]);
+}

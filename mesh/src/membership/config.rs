@@ -1,0 +1,84 @@
+//! The numbers of the watchers, each with its reason and source.
+
+use std::time::Duration;
+
+/// How watchers judge. [`Config::default`] holds the values that met the goals in a model of 6 to
+/// 1,000 hosts: a killed host known to all within 3 s, no false down in ten minutes at 25 % loss.
+/// Sources: SWIM (Das, Gupta, Motivala, DSN 2002), Lifeguard (Dadgar, Phillips, Currey, 2017), Rapid
+/// (Suresh et al., USENIX ATC 2018), RFC 6298 for round trips.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Between two probes of a healthy subject, jittered by a tenth: SWIM's protocol period.
+    pub probe: Duration,
+    /// A probe is missed no sooner than this, whatever the round trip: schedulers are late by that much.
+    pub miss_min: Duration,
+    /// And no later: a wild estimate must not hide a death.
+    pub miss_max: Duration,
+    /// Re-probes of a silent subject follow each other by this and up to twice this. Ten or more fit
+    /// into `silence`, so that 25 % loss each way (44 % of probes) rarely makes an accusation.
+    pub again: Duration,
+    /// Silence after which a watcher accuses, from the first missed probe on. Doubled after each
+    /// accusation that was refuted: a watcher with a bad link learns to doubt itself (Lifeguard).
+    pub silence: Duration,
+    /// Doublings at most: 1.6 s becomes 25.6 s.
+    pub doublings_max: u32,
+    /// A watcher whose accusations were not refuted for so long forgets a doubling.
+    pub forgive: Duration,
+    /// Silence after which a watcher accuses when the connection is closed: a crash closes at once,
+    /// and a redial that fails says so at once. The close alone is no evidence.
+    pub silence_closed: Duration,
+    /// A newly enrolled host, and every host after our own start, has so long to be heard.
+    pub newcomer: Duration,
+    /// Distinct accusers that make a host down (H of Rapid; 3 of 8 watchers in the model).
+    pub accusers: usize,
+    /// The same with 2 to `few` watchers.
+    pub accusers_few: usize,
+    /// Up to so many watchers are few.
+    pub few: usize,
+    /// From the last accusation needed to down: one round of gossip for a refutation to arrive.
+    pub grace: Duration,
+    /// With a single watcher nobody else can be asked: it waits so many silences.
+    pub sole_factor: u32,
+    /// A watcher that misses more than this share of its subjects at once (and more than one)
+    /// suspects itself and keeps still (Lifeguard's local health, in percent).
+    pub still_percent: usize,
+    /// A loop that wakes later than asked by this was stalled itself: its windows start over.
+    pub stall: Duration,
+    /// A standing accusation without a verdict is repeated so often, with a newer time of silence: it
+    /// may have met a watcher that had heard the subject a moment before.
+    pub repeat_undecided: Duration,
+    /// The same after the verdict, for those that gossip did not reach.
+    pub repeat: Duration,
+    /// An accusation that its accuser no longer repeats counts no more after this.
+    pub accusation_life: Duration,
+    /// Own presence is published again so often; changes and probes carry it at once.
+    pub presence: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Config {
+            probe: ms(1_000),
+            miss_min: ms(100),
+            miss_max: ms(1_000),
+            again: ms(100),
+            silence: ms(1_600),
+            doublings_max: 4,
+            forgive: ms(60_000),
+            silence_closed: ms(600),
+            newcomer: ms(10_000),
+            accusers: 3,
+            accusers_few: 2,
+            few: 4,
+            grace: ms(350),
+            sole_factor: 4,
+            still_percent: 75,
+            stall: ms(500),
+            repeat_undecided: ms(2_000),
+            repeat: ms(10_000),
+            accusation_life: ms(35_000),
+            presence: ms(300_000),
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! What others say: probes, replies, statements. Everything is checked here before it counts.
+
+use super::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Own refutations and repetitions are at least this far apart, however many accuse.
+const SPEAK_EVERY: Duration = Duration::from_millis(200);
+/// An own accusation is repeated for a newcomer's sake no sooner than this.
+const ECHO_EVERY: Duration = Duration::from_secs(1);
+
+/// A life, a time of its clock, a place: what every word of a host says.
+struct Word {
+    incarnation: Incarnation,
+    stamp_us: u64,
+    origin: u64,
+    /// When the probe was sent that it answers; `None` when it came by gossip.
+    asked: Option<Time>,
+}
+
+impl Membership {
+    pub(super) fn probed(&mut self, from: PeerKey, bytes: &[u8], now: Time) -> Result<(), Refused> {
+        self.enrolled(from)?;
+        let probe: Probe = decode(bytes, PROBE_BYTES_MAX)?;
+        if self.left {
+            return Ok(());
+        }
+        let reply = Reply {
+            nonce: probe.nonce,
+            incarnation: self.incarnation(),
+            stamp_us: now.as_micros(),
+            origin: self.origin(),
+            sequence: self.own_view.presence.as_ref().map_or(0, |p| p.sequence),
+            free_cores: self.free_cores,
+            wall_ms: self.wall_ms(now).unwrap_or(0),
+            proof: probe.want_proof.then(|| self.signed_alive(now)),
+            presence: if probe.want_presence { self.own_presence.clone() } else { None },
+        };
+        self.outputs.push_back(Output::Reply { to: from, bytes: encode(&reply) });
+        self.greet(from, now);
+        Ok(())
+    }
+
+    pub(super) fn replied(&mut self, from: PeerKey, bytes: &[u8], now: Time) -> Result<(), Refused> {
+        self.enrolled(from)?;
+        let reply: Reply = decode(bytes, PROBE_BYTES_MAX)?;
+        let wall = self.wall_ms(now);
+        let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
+        let asked = subject.settle(reply.nonce).ok_or(Refused::OutOfPlace("a reply to no probe"))?;
+        let Reply { incarnation, stamp_us, origin, .. } = reply;
+        self.word(from, Word { incarnation, stamp_us, origin, asked: Some(asked) }, now)?;
+
+        let pace = self.config.probe - self.config.probe / 10 + self.jitter(self.config.probe / 5);
+        let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
+        let rtt = now.since(asked);
+        subject.measured(rtt);
+        subject.answered = Some(now);
+        subject.silent_since = None;
+        subject.attempts = 0;
+        subject.next = now + pace;
+        subject.view.free_cores = Some(reply.free_cores);
+        if let Some(wall) = wall
+            && reply.wall_ms > 0
+        {
+            let sent_ms = i128::from(wall) - rtt.as_millis() as i128 / 2;
+            subject.view.wall_offset_ms = i64::try_from(i128::from(reply.wall_ms) - sent_ms).ok();
+        }
+        if now.since(subject.doubled) >= self.config.forgive && subject.doublings > 0 {
+            subject.doublings -= 1;
+            subject.doubled = now;
+        }
+        let have = subject.view.presence.as_ref().map_or((0, 0), Presence::order);
+        let newer = (incarnation.start, reply.sequence) > have && reply.sequence > 0;
+        if newer && reply.presence.is_none() {
+            // Once at once; when the answer to that gets lost, with the next probe.
+            if !subject.want_presence {
+                subject.next = now;
+            }
+        }
+        subject.want_presence = newer;
+        let unproved = subject.vouch && reply.proof.is_none();
+        if unproved && !subject.sent.iter().any(|s| s.proof) {
+            subject.next = now;
+        }
+        if let Some(signed) = reply.presence {
+            self.presence(&signed, Some(from), now)?;
+        }
+        if let Some(signed) = reply.proof {
+            self.vouch(from, signed, now)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn stated(&mut self, bytes: &[u8], now: Time) -> Result<(), Refused> {
+        match decode::<Statement>(bytes, STATEMENT_BYTES_MAX)? {
+            Statement::Presence(signed) => self.presence(&signed, None, now),
+            Statement::Alive(signed) => {
+                let alive: Alive = self.open(&signed)?;
+                self.in_mesh(&alive.mesh)?;
+                let Alive { incarnation, stamp_us, origin, .. } = alive;
+                if signed.by == self.me {
+                    return self.own_word(incarnation.start, origin);
+                }
+                self.word(signed.by, Word { incarnation, stamp_us, origin, asked: None }, now)
+            }
+            Statement::Accusation(signed) => self.accusation(&signed, now),
+            Statement::Farewell(signed) => self.farewell(signed, now),
+        }
+    }
+
+    /// A word of a host, direct or relayed: the one place where anybody comes back to life.
+    fn word(&mut self, peer: PeerKey, word: Word, now: Time) -> Result<(), Refused> {
+        let me = self.me;
+        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
+        let before = subject.view.incarnation;
+        let known = subject.known();
+        let Word { incarnation, stamp_us, origin, asked } = word;
+        if incarnation.start < known.start {
+            let learned = subject.learned;
+            if asked.is_some_and(|asked| asked >= learned) {
+                let evidence = CloneEvidence::OlderAnswers { newest: known.start, answered: incarnation.start };
+                self.cloned(peer, evidence);
+            }
+            return Err(Refused::Stale);
+        }
+        if incarnation.start == known.start && before.is_some() {
+            if subject.view.state == State::Left && incarnation <= known {
+                return Err(Refused::Stale);
+            }
+            if asked.is_none() && incarnation <= known && stamp_us <= subject.stamp_us {
+                return Err(Refused::Stale);
+            }
+        }
+        if subject.view.presence.as_ref().is_some_and(|p| incarnation.start < p.start) {
+            return Err(Refused::Stale);
+        }
+        let rises = before.is_some_and(|before| incarnation > before);
+        let restarted = before.is_some_and(|before| incarnation.start > before.start);
+        if restarted || before.is_none() {
+            subject.reborn(me, incarnation, now);
+        }
+        let mine = subject.refute(me, incarnation, stamp_us, asked, now);
+        if mine && !restarted {
+            subject.doublings = (subject.doublings + 1).min(self.config.doublings_max);
+            subject.doubled = now;
+        }
+        subject.view.incarnation = Some(incarnation.max(known));
+        subject.stamp_us = subject.stamp_us.max(stamp_us);
+        subject.view.last_heard = Some(now);
+        subject.relayed = asked.is_none();
+        if asked.is_none() && subject.silent_since.is_some() {
+            subject.silent_since = Some(now); // it lives: our silence at it starts over
+        }
+        subject.credit = subject.credit.min(now);
+        let clean = subject.standing.is_empty();
+        if clean && asked.is_none() {
+            subject.vouch = false; // somebody else has passed it on
+        }
+        let first = *subject.origin.get_or_insert(origin);
+        if first != origin {
+            self.cloned(peer, CloneEvidence::TwoOrigins { start: incarnation.start, first, second: origin });
+        }
+        if let (true, Some(before)) = (restarted, before) {
+            self.outputs.push_back(Output::Restarted { peer, before: before.start, start: incarnation.start });
+        }
+        if rises {
+            let why = || if restarted { "started anew".to_owned() } else { "refuted an accusation".to_owned() };
+            self.step(peer, Event::Rise, why, now);
+        } else if clean {
+            let why = || match asked {
+                Some(_) => "answers".to_owned(),
+                None => "answered another host".to_owned(),
+            };
+            self.step(peer, Event::Word, why, now);
+        }
+        Ok(())
+    }
+
+    /// Passes a signed answer on when somebody doubts the subject.
+    fn vouch(&mut self, from: PeerKey, signed: Signed, now: Time) -> Result<(), Refused> {
+        let alive: Alive = self.open(&signed)?;
+        self.in_mesh(&alive.mesh)?;
+        if signed.by != from {
+            return Err(Refused::OutOfPlace("a proof by somebody else"));
+        }
+        let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
+        if std::mem::take(&mut subject.vouch) {
+            tracing::debug!(peer = ?from, at = ?now, "vouching");
+            self.publish(&Statement::Alive(signed));
+        }
+        Ok(())
+    }
+
+    fn presence(&mut self, signed: &Signed, from: Option<PeerKey>, now: Time) -> Result<(), Refused> {
+        let presence: Presence = self.open(signed)?;
+        self.in_mesh(&presence.mesh)?;
+        let peer = signed.by;
+        if from.is_some_and(|from| from != peer) {
+            return Err(Refused::OutOfPlace("a presence of somebody else"));
+        }
+        if !presence.fits() {
+            return Err(Refused::OutOfPlace("a presence beyond its bounds"));
+        }
+        if peer == self.me {
+            return self.own_word(presence.start, presence.origin());
+        }
+        let me = self.me;
+        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
+        let (before, origin) = (subject.view.incarnation, presence.origin());
+        if presence.start < subject.known().start {
+            return Err(Refused::Stale);
+        }
+        let risen = before.filter(|before| presence.start > before.start);
+        if let Some(before) = risen {
+            let incarnation = Incarnation { start: presence.start, refutation: 0 };
+            subject.reborn(me, incarnation, now);
+            subject.view.incarnation = Some(incarnation);
+            self.outputs.push_back(Output::Restarted { peer, before: before.start, start: presence.start });
+            self.step(peer, Event::Rise, || "started anew".to_owned(), now);
+        }
+        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
+        let same_start = subject.view.incarnation.is_some_and(|i| i.start == presence.start);
+        // A presence alone is no life sign: of a host never heard it leaves the incarnation unknown.
+        let first = if same_start { *subject.origin.get_or_insert(origin) } else { origin };
+        let old = subject.view.presence.as_ref();
+        let twin = old.filter(|old| old.start == presence.start).map(Presence::origin).unwrap_or(first);
+        let other = if first != origin { first } else { twin };
+        let newer = old.is_none_or(|old| presence.order() > old.order());
+        if newer {
+            subject.view.presence = Some(presence.clone());
+            subject.want_presence = false;
+            self.outputs.push_back(Output::Presence(peer));
+        }
+        if other != origin {
+            self.cloned(peer, CloneEvidence::TwoOrigins { start: presence.start, first: other, second: origin });
+        }
+        if newer { Ok(()) } else { Err(Refused::Stale) }
+    }
+
+    fn accusation(&mut self, signed: &Signed, now: Time) -> Result<(), Refused> {
+        let accusation: Accusation = self.open(signed)?;
+        self.in_mesh(&accusation.mesh)?;
+        self.enrolled(accusation.subject)?;
+        let (accuser, peer) = (signed.by, accusation.subject);
+        if accuser == peer {
+            return Err(Refused::OutOfPlace("a host accuses itself"));
+        }
+        if accuser == self.me {
+            return Err(Refused::Stale); // our own, come back
+        }
+        if peer == self.me {
+            self.refute(&accusation, now);
+            return Ok(());
+        }
+        let me = self.me;
+        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
+        if subject.taken.get(&accuser).is_some_and(|taken| accusation.order() <= *taken) {
+            return Err(Refused::Stale);
+        }
+        let known = subject.known();
+        if let (State::Left, Some(farewell)) = (subject.view.state, subject.farewell.clone()) {
+            // The accuser has missed the farewell.
+            subject.taken.insert(accuser, accusation.order());
+            if accusation.incarnation <= known {
+                self.publish(&Statement::Farewell(farewell));
+            }
+            return Ok(());
+        }
+        let relearned = known.start == accusation.incarnation.start || subject.view.incarnation.is_none();
+        if accusation.incarnation < known || (relearned && accusation.refuted_by(known, subject.stamp_us)) {
+            // Known better. Still its accuser has no word: ask, and pass the answer on.
+            subject.taken.insert(accuser, accusation.order());
+        } else if subject.accused(accuser, accusation, now) {
+            if let Some(mine) = subject.standing.get(&me)
+                && now.since(mine.renewed) >= ECHO_EVERY
+                && subject.repeat.is_some()
+            {
+                subject.repeat = Some(now); // the newcomer has not heard ours
+            }
+            self.step(peer, Event::Doubt, || format!("does not answer {}", accuser.short()), now);
+            self.convict_when_due(peer, now);
+        } else {
+            return Ok(());
+        }
+        let Some(subject) = self.subjects.get_mut(&peer) else { return Ok(()) };
+        subject.vouch = true;
+        let asked = subject.sent.iter().any(|s| s.proof && now.since(s.at) < self.config.again);
+        if subject.view.connected && !asked {
+            self.probe(peer, now);
+            let Some(subject) = self.subjects.get_mut(&peer) else { return Ok(()) };
+            subject.next = subject.next.min(now + subject.patience(&self.config));
+        }
+        Ok(())
+    }
+
+    /// This host is accused, and speaks for itself, with a higher incarnation where that is due.
+    fn refute(&mut self, accusation: &Accusation, now: Time) {
+        let hurried = self.spoken.is_some_and(|spoken| now.since(spoken) < SPEAK_EVERY);
+        if self.left || hurried {
+            return;
+        }
+        if accusation.incarnation == self.incarnation() {
+            self.refutation = self.refutation.saturating_add(1);
+            self.own_view.incarnation = Some(self.incarnation());
+        }
+        self.spoken = Some(now);
+        let alive = self.signed_alive(now);
+        self.publish(&Statement::Alive(alive));
+    }
+
+    fn farewell(&mut self, signed: Signed, now: Time) -> Result<(), Refused> {
+        let farewell: Farewell = self.open(&signed)?;
+        self.in_mesh(&farewell.mesh)?;
+        if signed.by == self.me {
+            return Err(Refused::Stale);
+        }
+        let me = self.me;
+        let peer = signed.by;
+        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
+        if farewell.incarnation < subject.known() || subject.view.state == State::Left {
+            return Err(Refused::Stale);
+        }
+        subject.view.incarnation = Some(farewell.incarnation);
+        subject.view.free_cores = None;
+        subject.refute(me, farewell.incarnation, u64::MAX, Some(now), now);
+        subject.silent_since = None;
+        subject.sent.clear();
+        subject.farewell = Some(signed);
+        self.step(peer, Event::Farewell, || "said farewell".to_owned(), now);
+        Ok(())
+    }
+
+    /// Our own key speaks. Either gossip brought back what we said, or there is a second one of us.
+    fn own_word(&mut self, start: u64, origin: u64) -> Result<(), Refused> {
+        let own = self.origin();
+        if start > self.own.start {
+            self.cloned(self.me, CloneEvidence::OlderAnswers { newest: start, answered: self.own.start });
+        } else if start == self.own.start && origin != own {
+            self.cloned(self.me, CloneEvidence::TwoOrigins { start, first: own, second: origin });
+        }
+        Err(Refused::Stale)
+    }
+
+    /// Reports once a start: a twin speaks every second.
+    fn cloned(&mut self, peer: PeerKey, evidence: CloneEvidence) {
+        let view = match self.subjects.get_mut(&peer) {
+            Some(subject) => &mut subject.view,
+            None => &mut self.own_view,
+        };
+        if !std::mem::replace(&mut view.cloned, true) {
+            self.outputs.push_back(Output::Clone { peer, evidence });
+        }
+    }
+
+    fn wall_ms(&self, now: Time) -> Option<u64> {
+        self.wall.map(|(wall, at)| wall + now.since(at).as_millis() as u64)
+    }
+
+    fn open<T: crate::wire::Label + Serialize + DeserializeOwned>(&self, signed: &Signed) -> Result<T, Refused> {
+        self.enrolled(signed.by)?;
+        Ok(signed.open()?)
+    }
+
+    fn enrolled(&self, peer: PeerKey) -> Result<(), Refused> {
+        let known = peer == self.me || self.subjects.contains_key(&peer);
+        if known { Ok(()) } else { Err(Refused::NotEnrolled(peer)) }
+    }
+
+    fn in_mesh(&self, mesh: &[u8; 32]) -> Result<(), Refused> {
+        if *mesh == self.own.mesh { Ok(()) } else { Err(Refused::OtherMesh) }
+    }
+}

@@ -1,0 +1,401 @@
+//! Who is there: watchers, signed accusations, and what every host says of itself. Sans-IO.
+//!
+//! Everybody watches everybody. A watcher asks each subject once a second; when the answers stop it
+//! accuses, signed and with its evidence. The others then ask at once, and whoever gets an answer
+//! passes the signed answer on; the subject itself refutes with a higher incarnation. Down needs
+//! several accusers and nobody's fresh word, and ends with the first fresh answer. After Rapid
+//! (Suresh et al., USENIX ATC 2018), SWIM (2002) and Lifeguard (2017); numbers in [`Config`].
+//!
+//! A host that was enrolled but not yet heard is *suspect* with `last_heard: None`: nothing is given
+//! to it, and nothing is claimed either. After [`Config::newcomer`] its silence counts like any
+//! other, so that it goes down by the same rules and by them only.
+//!
+//! Nothing here opens a connection, knows an address, reads a clock or heals anything. The driver
+//! carries probes over the standing connection and statements over gossip ([`Output`]); rings of
+//! watchers for large meshes come here, blame and healing read [`HostView`] elsewhere.
+
+mod config;
+mod hearing;
+mod probing;
+mod state;
+mod statement;
+mod subject;
+
+pub use config::Config;
+pub use state::{Event, State};
+pub use statement::*;
+pub use subject::{Heard, HostView};
+
+use crate::identity::{Keys, PeerKey};
+use crate::limits::STATEMENT_BYTES_MAX;
+use crate::time::Time;
+use crate::wire::{Signed, WireError, decode, encode};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+use subject::Subject;
+
+/// Who this process is; fixed while it runs.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Its keys.
+    pub keys: Keys,
+    /// The mesh.
+    pub mesh: [u8; 32],
+    /// Its start number, counted up and fsynced by the caller.
+    pub start: u64,
+    /// Random id of the state folder.
+    pub store: [u8; 16],
+    /// Id of the machine, hashed by the caller.
+    pub machine_id: [u8; 32],
+    /// Id of the machine's (or container's) present boot.
+    pub boot_id: [u8; 16],
+}
+
+/// What the world tells the core.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A connection to the peer stands, the first or another.
+    Connected(PeerKey),
+    /// The last connection to the peer is gone.
+    Disconnected(PeerKey),
+    /// A peer asks, on its own connection.
+    Probe {
+        /// Who, as proved by the connection.
+        from: PeerKey,
+        /// An encoded [`Probe`].
+        bytes: Vec<u8>,
+    },
+    /// A peer answers, on its own connection.
+    Reply {
+        /// Who, as proved by the connection.
+        from: PeerKey,
+        /// An encoded [`Reply`].
+        bytes: Vec<u8>,
+    },
+    /// An encoded [`Statement`], from anybody.
+    Statement(Vec<u8>),
+}
+
+/// What the core wants done, or made known.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// Send to the peer on the standing connection.
+    Probe {
+        /// To whom.
+        to: PeerKey,
+        /// An encoded [`Probe`].
+        bytes: Vec<u8>,
+    },
+    /// Send to the peer that asked.
+    Reply {
+        /// To whom.
+        to: PeerKey,
+        /// An encoded [`Reply`].
+        bytes: Vec<u8>,
+    },
+    /// No connection stands where a probe is due: dial, if the table of addresses allows it now.
+    Reach(PeerKey),
+    /// Give to gossip.
+    Publish(Vec<u8>),
+    /// A host went from one state to another.
+    Changed {
+        /// Which.
+        peer: PeerKey,
+        /// From.
+        from: State,
+        /// To.
+        to: State,
+        /// Why, in words.
+        why: String,
+    },
+    /// A newer presence of the peer is known.
+    Presence(PeerKey),
+    /// The peer has started anew: its attempts are lost.
+    Restarted {
+        /// Which.
+        peer: PeerKey,
+        /// Start number known before.
+        before: u64,
+        /// Start number now.
+        start: u64,
+    },
+    /// Two live starts of one key.
+    Clone {
+        /// Whose; this host's own key when the twin is ours.
+        peer: PeerKey,
+        /// What shows it.
+        evidence: CloneEvidence,
+    },
+}
+
+/// What shows that a key lives twice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CloneEvidence {
+    /// One start number spoke from two places (state folder, machine, boot).
+    TwoOrigins {
+        /// The start number.
+        start: u64,
+        /// Fingerprint heard first.
+        first: u64,
+        /// And the other.
+        second: u64,
+    },
+    /// A probe sent after a higher start was known got an answer of a lower one.
+    OlderAnswers {
+        /// The highest start known.
+        newest: u64,
+        /// The start that answered.
+        answered: u64,
+    },
+}
+
+/// Why an input was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Bytes or signature are bad.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// It is by, or about, somebody who is not enrolled.
+    #[error("{0} is not enrolled")]
+    NotEnrolled(PeerKey),
+    /// It was said in another mesh.
+    #[error("statement of another mesh")]
+    OtherMesh,
+    /// It is not newer than what is known.
+    #[error("nothing new")]
+    Stale,
+    /// A reply to no probe of ours, or a claim about oneself that only others can make.
+    #[error("out of place: {0}")]
+    OutOfPlace(&'static str),
+}
+
+/// The membership core of one host.
+pub struct Membership {
+    own: Own,
+    me: PeerKey,
+    config: Config,
+    random: u64,
+    own_view: HostView,
+    own_presence: Option<Signed>,
+    refutation: u32,
+    accusations: u64,
+    spoken: Option<Time>,
+    publish_presence: Time,
+    left: bool,
+    free_cores: u32,
+    wall: Option<(u64, Time)>,
+    subjects: BTreeMap<PeerKey, Subject>,
+    outputs: VecDeque<Output>,
+    refused: u64,
+}
+
+impl Membership {
+    /// A core that knows nobody yet.
+    pub fn new(own: Own, seed: u64, config: Config, now: Time) -> Self {
+        let me = own.keys.key();
+        let mut own_view = Subject::new(now, now, now).view;
+        own_view.state = State::Alive;
+        own_view.why = "this host".to_owned();
+        own_view.incarnation = Some(Incarnation { start: own.start, refutation: 0 });
+        own_view.connected = true;
+        own_view.last_heard = Some(now);
+        let publish_presence = now + config.presence;
+        Membership {
+            me,
+            own,
+            random: seed,
+            own_view,
+            own_presence: None,
+            refutation: 0,
+            accusations: 0,
+            spoken: None,
+            publish_presence,
+            left: false,
+            free_cores: 0,
+            wall: None,
+            subjects: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            refused: 0,
+            config,
+        }
+    }
+
+    /// The enrolled peers, this host among them or not. Who is no longer one is forgotten, with all
+    /// that it said of others.
+    pub fn set_members(&mut self, members: &BTreeSet<PeerKey>, now: Time) {
+        self.subjects.retain(|peer, _| members.contains(peer));
+        for subject in self.subjects.values_mut() {
+            subject.standing.retain(|accuser, _| members.contains(accuser) || *accuser == self.me);
+            subject.taken.retain(|accuser, _| members.contains(accuser) || *accuser == self.me);
+        }
+        for peer in members {
+            if *peer != self.me && !self.subjects.contains_key(peer) {
+                // Spread over a whole period, so that watchers and subjects do not march in step.
+                let first = now + self.jitter(self.config.probe);
+                self.subjects.insert(*peer, Subject::new(now, first, now + self.config.newcomer));
+            }
+        }
+    }
+
+    /// Own slow facts. Signs and publishes a new presence, but only when something changed.
+    pub fn set_facts(&mut self, mut facts: PresenceFacts, now: Time) {
+        facts.clip();
+        let old = self.own_view.presence.as_ref();
+        if old.is_some_and(|p| p.facts == facts) {
+            return;
+        }
+        let presence = Presence {
+            mesh: self.own.mesh,
+            start: self.own.start,
+            sequence: old.map_or(1, |p| p.sequence + 1),
+            store: self.own.store,
+            machine_id: self.own.machine_id,
+            boot_id: self.own.boot_id,
+            facts,
+        };
+        let signed = Signed::seal(&self.own.keys, &presence);
+        self.own_presence = Some(signed.clone());
+        self.own_view.presence = Some(presence);
+        self.publish_presence = now + self.config.presence;
+        self.publish(&Statement::Presence(signed));
+        self.outputs.push_back(Output::Presence(self.me));
+    }
+
+    /// What the leader wants to know often: free cores, and the wall clock at this moment.
+    pub fn set_load(&mut self, free_cores: u32, wall_ms: u64, now: Time) {
+        self.free_cores = free_cores;
+        self.own_view.free_cores = Some(free_cores);
+        self.wall = Some((wall_ms, now));
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, input: Input, now: Time) {
+        self.notice_stall(now);
+        let result = match input {
+            Input::Connected(peer) => {
+                self.connected(peer, now);
+                Ok(())
+            }
+            Input::Disconnected(peer) => {
+                self.disconnected(peer, now);
+                Ok(())
+            }
+            Input::Probe { from, bytes } => self.probed(from, &bytes, now),
+            Input::Reply { from, bytes } => self.replied(from, &bytes, now),
+            Input::Statement(bytes) => self.stated(&bytes, now),
+        };
+        if let Err(error) = result
+            && error != Refused::Stale
+        {
+            self.refused += 1;
+            tracing::debug!(%error, "input refused");
+        }
+    }
+
+    /// Says farewell. From now on this core neither asks nor answers.
+    pub fn leave(&mut self, now: Time) {
+        if self.left {
+            return;
+        }
+        self.left = true;
+        let farewell = Farewell { mesh: self.own.mesh, incarnation: self.incarnation() };
+        self.publish(&Statement::Farewell(Signed::seal(&self.own.keys, &farewell)));
+        let from = std::mem::replace(&mut self.own_view.state, State::Left);
+        self.own_view.since = now;
+        self.own_view.why = "said farewell".to_owned();
+        let why = self.own_view.why.clone();
+        self.outputs.push_back(Output::Changed { peer: self.me, from, to: State::Left, why });
+    }
+
+    /// What to do next for this core, until `None`.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What is believed of a host, this one included.
+    pub fn host(&self, peer: &PeerKey) -> Option<&HostView> {
+        if *peer == self.me { Some(&self.own_view) } else { self.subjects.get(peer).map(|s| &s.view) }
+    }
+
+    /// All hosts, this one first.
+    pub fn hosts(&self) -> impl Iterator<Item = (&PeerKey, &HostView)> {
+        std::iter::once((&self.me, &self.own_view)).chain(self.subjects.iter().map(|(p, s)| (p, &s.view)))
+    }
+
+    /// Accusations of a host: those that ended, oldest first, then those that stand.
+    pub fn accusations(&self, peer: &PeerKey) -> impl Iterator<Item = &Heard> {
+        self.subjects.get(peer).into_iter().flat_map(|s| s.past.iter().chain(s.standing.values()))
+    }
+
+    /// Inputs refused so far, but for what was merely old.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Whether this host misses so many others that it suspects itself, and accuses nobody.
+    pub fn keeps_still(&self, now: Time) -> bool {
+        let silence = self.config.silence;
+        let silent = |s: &&Subject| s.silent_since.is_some_and(|since| now.since(since) >= silence);
+        let heard = || self.subjects.values().filter(|s| s.counts() && s.view.last_heard.is_some());
+        self.most(heard().filter(silent).count(), heard().count())
+    }
+
+    fn most(&self, silent: usize, all: usize) -> bool {
+        silent > 1 && silent * 100 > all * self.config.still_percent
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation { start: self.own.start, refutation: self.refutation }
+    }
+
+    fn origin(&self) -> u64 {
+        origin(&self.own.store, &self.own.machine_id, &self.own.boot_id)
+    }
+
+    fn signed_alive(&self, now: Time) -> Signed {
+        let alive = Alive {
+            mesh: self.own.mesh,
+            incarnation: self.incarnation(),
+            stamp_us: now.as_micros(),
+            origin: self.origin(),
+        };
+        Signed::seal(&self.own.keys, &alive)
+    }
+
+    fn publish(&mut self, statement: &Statement) {
+        self.outputs.push_back(Output::Publish(encode(statement)));
+    }
+
+    fn step(&mut self, peer: PeerKey, event: Event, why: impl FnOnce() -> String, now: Time) {
+        let Some(subject) = self.subjects.get_mut(&peer) else { return };
+        let Some(to) = subject.view.state.after(event) else { return };
+        let from = std::mem::replace(&mut subject.view.state, to);
+        let why = why();
+        subject.view.since = now;
+        subject.view.why = why.clone();
+        if to != State::Down {
+            subject.view.sole_witness = false;
+        }
+        self.outputs.push_back(Output::Changed { peer, from, to, why });
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): nonces and jitter, nothing that has to be secret.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn jitter(&mut self, below: Duration) -> Duration {
+        Duration::from_micros(self.next_random() % (below.as_micros() as u64).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod wire_tests;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,299 @@
+//! One watched host: what is believed of it, the probes under way, and who accuses it.
+//!
+//! Bookkeeping only. What follows from it is decided in [`super::Membership`].
+
+use super::config::Config;
+use super::state::State;
+use super::statement::{Accusation, Incarnation, Presence};
+use crate::identity::PeerKey;
+use crate::time::Time;
+use crate::wire::Signed;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Probes under way to one subject: at one every 100 ms, more than a second's worth.
+const SENT_MAX: usize = 16;
+/// Refuted or expired accusations that are remembered of one subject, to be shown.
+const PAST_MAX: usize = 16;
+/// Standing accusations of one subject: three convict, the rest is for show.
+const STANDING_MAX: usize = 64;
+
+/// What this host believes of another, or of itself.
+#[derive(Clone, Debug)]
+pub struct HostView {
+    /// The verdict.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// Why, in words.
+    pub why: String,
+    /// The life heard last; `None` when it was never heard.
+    pub incarnation: Option<Incarnation>,
+    /// Its newest presence.
+    pub presence: Option<Presence>,
+    /// When it was last heard, directly or by a relayed answer.
+    pub last_heard: Option<Time>,
+    /// Whether a connection stands.
+    pub connected: bool,
+    /// Smoothed round trip of its probes.
+    pub rtt: Option<Duration>,
+    /// Its wall clock less ours, in milliseconds.
+    pub wall_offset_ms: Option<i64>,
+    /// Cores that no build used at its last answer.
+    pub free_cores: Option<u32>,
+    /// This host alone judged it: nobody else could be asked.
+    pub sole_witness: bool,
+    /// Two live starts of its key were seen (a cloned disk, a restored backup). Ends with a higher start.
+    pub cloned: bool,
+}
+
+/// One accusation, kept and shown.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// Who accuses.
+    pub accuser: PeerKey,
+    /// What it says.
+    pub accusation: Accusation,
+    /// When it first arrived here.
+    pub at: Time,
+    /// When it stopped to count: refuted, or no longer repeated.
+    pub ended: Option<Time>,
+    /// The life accused, as far as known here: a claim about the future counts for the present only.
+    pub(super) against: Incarnation,
+    /// The time of the subject's clock from which on a word refutes, bounded in the same way.
+    pub(super) stamp_us: u64,
+    /// When it last arrived.
+    pub(super) renewed: Time,
+}
+
+impl Heard {
+    fn refuted_by(&self, incarnation: Incarnation, stamp_us: u64) -> bool {
+        incarnation > self.against || (incarnation.start == self.against.start && stamp_us > self.stamp_us)
+    }
+}
+
+pub(super) struct Sent {
+    pub nonce: u64,
+    pub at: Time,
+    pub proof: bool,
+}
+
+pub(super) struct Subject {
+    pub view: HostView,
+    /// Highest time of its own clock heard in its present start.
+    pub stamp_us: u64,
+    /// When its present start number was learned.
+    pub learned: Time,
+    pub origin: Option<u64>,
+    pub relayed: bool,
+    /// When it last answered this host itself.
+    pub answered: Option<Time>,
+    /// Not accused before: it may still be on its way.
+    pub credit: Time,
+
+    pub next: Time,
+    pub sent: VecDeque<Sent>,
+    pub silent_since: Option<Time>,
+    pub attempts: u32,
+    /// A newer presence than ours is said to exist.
+    pub want_presence: bool,
+    /// Others doubt it: ask for a proof, and pass it on.
+    pub vouch: bool,
+    var: Duration,
+
+    pub doublings: u32,
+    pub doubled: Time,
+    pub standing: BTreeMap<PeerKey, Heard>,
+    /// Newest accusation taken from each accuser, so that a replay is known.
+    pub taken: BTreeMap<PeerKey, (u64, u64)>,
+    pub past: VecDeque<Heard>,
+    pub farewell: Option<Signed>,
+    /// When this host's own accusation is to be repeated.
+    pub repeat: Option<Time>,
+}
+
+impl Subject {
+    pub fn new(now: Time, first_probe: Time, credit: Time) -> Self {
+        Subject {
+            view: HostView {
+                state: State::Suspect,
+                since: now,
+                why: "not heard yet".to_owned(),
+                incarnation: None,
+                presence: None,
+                last_heard: None,
+                connected: false,
+                rtt: None,
+                wall_offset_ms: None,
+                free_cores: None,
+                sole_witness: false,
+                cloned: false,
+            },
+            stamp_us: 0,
+            learned: now,
+            origin: None,
+            relayed: false,
+            answered: None,
+            credit,
+            next: first_probe,
+            sent: VecDeque::new(),
+            silent_since: None,
+            attempts: 0,
+            want_presence: false,
+            vouch: false,
+            var: Duration::ZERO,
+            doublings: 0,
+            doubled: now,
+            standing: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            past: VecDeque::new(),
+            farewell: None,
+            repeat: None,
+        }
+    }
+
+    pub fn known(&self) -> Incarnation {
+        self.view.incarnation.unwrap_or_default()
+    }
+
+    /// Takes part: is neither down nor gone.
+    pub fn counts(&self) -> bool {
+        !matches!(self.view.state, State::Down | State::Left)
+    }
+
+    /// A probe is missed after this (RFC 6298, with a floor for late schedulers).
+    pub fn patience(&self, config: &Config) -> Duration {
+        let guess = match self.view.rtt {
+            Some(rtt) => rtt + 4 * self.var + Duration::from_millis(25),
+            None => Duration::from_millis(300),
+        };
+        guess.clamp(config.miss_min, config.miss_max)
+    }
+
+    pub fn measured(&mut self, rtt: Duration) {
+        match self.view.rtt {
+            None => {
+                self.view.rtt = Some(rtt);
+                self.var = rtt / 2;
+            }
+            Some(srtt) => {
+                self.var = (3 * self.var + srtt.abs_diff(rtt)) / 4;
+                self.view.rtt = Some((7 * srtt + rtt) / 8);
+            }
+        }
+    }
+
+    /// Silence after which this watcher accuses.
+    pub fn window(&self, config: &Config) -> Duration {
+        let base = if self.view.connected { config.silence } else { config.silence_closed };
+        base * 2u32.saturating_pow(self.doublings.min(config.doublings_max))
+    }
+
+    pub fn remember(&mut self, nonce: u64, at: Time, proof: bool) {
+        if self.sent.len() >= SENT_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(Sent { nonce, at, proof });
+    }
+
+    /// Finds the probe that a reply answers; it and all before it are settled.
+    pub fn settle(&mut self, nonce: u64) -> Option<Time> {
+        let found = self.sent.iter().position(|s| s.nonce == nonce)?;
+        self.sent.drain(..=found).next_back().map(|s| s.at)
+    }
+
+    /// When the first probe went out that should have been answered by now. Probes that were under
+    /// way when the last answer came do not count: the answer came.
+    pub fn first_missed(&self) -> Option<Time> {
+        self.sent.iter().map(|s| s.at).find(|at| self.answered.is_none_or(|answered| *at > answered))
+    }
+
+    /// The subject's clock at a moment of ours, reckoned from its last word.
+    pub fn reckoned_stamp_us(&self, at: Time) -> u64 {
+        match self.view.last_heard {
+            Some(heard) => self.stamp_us.saturating_add(at.since(heard).as_micros() as u64),
+            None => 0,
+        }
+    }
+
+    /// Takes in an accusation. `true` when this accuser did not accuse before.
+    pub fn accused(&mut self, accuser: PeerKey, accusation: Accusation, now: Time) -> bool {
+        self.taken.insert(accuser, accusation.order());
+        let against = accusation.incarnation.min(self.known());
+        let stamp_us = accusation.stamp_us.min(self.reckoned_stamp_us(now));
+        if let Some(standing) = self.standing.get_mut(&accuser) {
+            standing.renewed = now;
+            standing.accusation = accusation;
+            standing.against = against;
+            standing.stamp_us = stamp_us;
+            return false;
+        }
+        if self.standing.len() >= STANDING_MAX {
+            return false;
+        }
+        let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, renewed: now };
+        self.standing.insert(accuser, heard);
+        true
+    }
+
+    /// Ends the accusations that a word of the subject answers; a direct one answers all that came
+    /// before the probe was sent. `true` when `me` was among the accusers.
+    pub fn refute(
+        &mut self,
+        me: PeerKey,
+        incarnation: Incarnation,
+        stamp_us: u64,
+        asked: Option<Time>,
+        now: Time,
+    ) -> bool {
+        self.end(me, now, |heard| {
+            heard.refuted_by(incarnation, stamp_us) || asked.is_some_and(|asked| asked >= heard.at)
+        })
+    }
+
+    /// Ends accusations that their accusers no longer repeat.
+    pub fn expire(&mut self, me: PeerKey, config: &Config, now: Time) {
+        self.end(me, now, |heard| heard.accuser != me && now >= heard.renewed + config.accusation_life);
+    }
+
+    fn end(&mut self, me: PeerKey, now: Time, over: impl Fn(&Heard) -> bool) -> bool {
+        let ended: Vec<PeerKey> = self.standing.iter().filter(|(_, h)| over(h)).map(|(p, _)| *p).collect();
+        for accuser in &ended {
+            if let Some(mut heard) = self.standing.remove(accuser) {
+                heard.ended = Some(now);
+                if self.past.len() >= PAST_MAX {
+                    self.past.pop_front();
+                }
+                self.past.push_back(heard);
+            }
+        }
+        let mine = ended.contains(&me);
+        if mine {
+            self.repeat = None;
+        }
+        mine
+    }
+
+    /// A new life: nothing of the old one's clock or accusations holds.
+    pub fn reborn(&mut self, me: PeerKey, incarnation: Incarnation, now: Time) {
+        self.end(me, now, |heard| heard.against < incarnation);
+        self.view.cloned = false;
+        self.stamp_us = 0;
+        self.learned = now;
+        self.origin = None;
+        self.farewell = None;
+    }
+
+    /// A stall of our own loop: what was not heard meanwhile proves nothing.
+    pub fn restart_windows(&mut self, next: Time, now: Time) {
+        self.sent.clear();
+        self.silent_since = self.silent_since.map(|_| now);
+        self.attempts = 0;
+        self.next = next;
+        self.repeat = self.repeat.map(|at| at.max(now));
+        for heard in self.standing.values_mut() {
+            heard.at = now;
+            heard.renewed = now;
+        }
+    }
+}

@@ -1,0 +1,416 @@
+use super::world::*;
+use super::*;
+use proptest::prelude::*;
+
+fn world(hosts: usize, seed: u64) -> World {
+    let mut world = World::new(hosts, seed, Config::default());
+    world.run(3_000);
+    world
+}
+
+fn all_alive(world: &World) {
+    for at in 0..world.cores.len() {
+        for of in 0..world.cores.len() {
+            if world.cores[at].is_some() && world.cores[of].is_some() {
+                assert_eq!(world.state(at, of), State::Alive, "h{of} in the eyes of h{at} at {:?}", world.now);
+            }
+        }
+    }
+}
+
+#[test]
+fn all_meet_and_know_each_other() {
+    let world = world(6, 1);
+    all_alive(&world);
+    for core in world.cores.iter().flatten() {
+        for (_, view) in core.hosts() {
+            assert!(view.presence.as_ref().is_some_and(|p| p.facts.cores == 4));
+            assert_eq!(view.free_cores, Some(3));
+        }
+        assert_eq!(core.refused(), 0);
+    }
+    let view = world.cores[0].as_ref().unwrap().host(&keys(1).key()).unwrap();
+    assert_eq!(view.rtt, Some(Duration::from_millis(4)));
+    assert_eq!(view.wall_offset_ms, Some(0));
+}
+
+#[test]
+fn a_killed_host_is_down_for_all_within_three_seconds() {
+    for seed in 0..20 {
+        for closes in [false, true] {
+            let mut world = world(6, seed);
+            world.run(seed * 37);
+            let killed = world.now;
+            world.kill(5, closes);
+            world.run(20_000);
+            let downs = world.downs();
+            let who: BTreeSet<usize> = downs.iter().map(|d| d.1).collect();
+            assert_eq!(who, (0..5).collect(), "seed {seed}");
+            assert!(downs.iter().all(|d| d.2 == 5), "seed {seed}: {downs:?}");
+            let last = downs.iter().map(|d| d.0.since(killed)).max().unwrap();
+            assert!(last < Duration::from_millis(if closes { 1_500 } else { 3_200 }), "seed {seed}: {last:?}");
+            all_alive(&world);
+        }
+    }
+}
+
+/// One watcher whose link to a healthy host is broken: rule 5.
+fn broken_link(config: Config) -> World {
+    let mut world = World::new(6, 3, config);
+    world.run(3_000);
+    world.cuts.extend([(0, 5), (5, 0)]);
+    world.run(120_000);
+    world
+}
+
+#[test]
+fn one_observer_is_not_evidence() {
+    let world = broken_link(Config::default());
+    assert_eq!(world.downs(), []);
+    let core = world.cores[0].as_ref().unwrap();
+    let kept: Vec<_> = core.accusations(&keys(5).key()).collect();
+    assert!(!kept.is_empty() && kept.iter().all(|a| a.accuser == keys(0).key()));
+    // Its doubts become rarer: 1.6, 3.2, 6.4 … 25.6 s.
+    assert!(kept.len() < 12, "{} accusations in two minutes", kept.len());
+
+    let naive = Config { accusers: 1, accusers_few: 1, grace: Duration::ZERO, ..Config::default() };
+    assert!(!broken_link(naive).downs().is_empty(), "the naive rule takes one host's word");
+}
+
+#[test]
+fn a_quarter_of_all_packets_lost_kills_nobody() {
+    for seed in 0..4 {
+        let mut world = world(6, seed);
+        world.loss_percent = 25;
+        world.run(120_000);
+        assert_eq!(world.downs(), [], "seed {seed}");
+        world.loss_percent = 0;
+        world.run(5_000);
+        all_alive(&world);
+    }
+}
+
+#[test]
+fn who_loses_everybody_keeps_still() {
+    let mut world = world(6, 5);
+    for other in 0..5 {
+        world.cuts.extend([(5, other), (other, 5)]);
+    }
+    world.published.clear();
+    world.run(20_000);
+    let downs = world.downs();
+    assert!(downs.iter().all(|d| d.1 != 5 && d.2 == 5), "{downs:?}");
+    assert_eq!(downs.len(), 5);
+    let now = world.now;
+    assert!(world.core(5).keeps_still(now));
+    assert_eq!(world.state(5, 0), State::Suspect, "shown, but not claimed");
+    let mine = keys(5).key();
+    for bytes in &world.published {
+        if let Ok(Statement::Accusation(signed)) = decode::<Statement>(bytes, STATEMENT_BYTES_MAX) {
+            assert_ne!(signed.by, mine);
+        }
+    }
+    // Down is cheap to reverse, on both sides.
+    world.cuts.clear();
+    world.run(5_000);
+    all_alive(&world);
+}
+
+#[test]
+fn a_stalled_loop_accuses_nobody() {
+    for seed in 0..5 {
+        let mut world = world(6, seed);
+        // Five seconds: the others miss it, and are right. It must not miss them.
+        let wake = world.now + Duration::from_millis(5_000);
+        world.stalled.insert(2, wake);
+        world.run(5_000);
+        assert!(world.downs().iter().all(|d| d.2 == 2));
+        world.log.clear();
+        world.run(10_000);
+        let doubts = |o: &Output| matches!(o, Output::Changed { to: State::Suspect | State::Down, .. });
+        assert!(!world.log.iter().any(|(_, at, o)| *at == 2 && doubts(o)), "{:?}", world.log);
+        all_alive(&world);
+    }
+}
+
+#[test]
+fn a_restart_is_noticed_once_by_all() {
+    let mut world = world(6, 7);
+    world.kill(4, true);
+    world.run(300);
+    world.start(4, 2);
+    world.run(3_000);
+    let peer = keys(4).key();
+    for at in [0, 1, 2, 3, 5] {
+        let noticed: Vec<_> = world
+            .log
+            .iter()
+            .filter(|(_, by, o)| *by == at && matches!(o, Output::Restarted { .. }))
+            .map(|(_, _, o)| o.clone())
+            .collect();
+        assert_eq!(noticed, [Output::Restarted { peer, before: 1, start: 2 }]);
+    }
+    all_alive(&world);
+}
+
+#[test]
+fn a_farewell_holds_until_the_next_start() {
+    let mut world = world(4, 8);
+    let now = world.now;
+    world.core(3).leave(now);
+    world.drain(3);
+    world.run(1_000);
+    world.kill(3, true);
+    world.run(60_000);
+    for at in 0..3 {
+        assert_eq!(world.state(at, 3), State::Left);
+    }
+    assert_eq!(world.downs(), []);
+    world.start(3, 2);
+    world.run(3_000);
+    all_alive(&world);
+}
+
+#[test]
+fn who_missed_the_farewell_learns_it_by_accusing() {
+    let mut world = world(4, 9);
+    world.cuts.extend([(3, 0), (3, 1), (3, 2), (0, 3)]);
+    world.cuts.remove(&(3, 1));
+    world.cuts.extend([(1, 0), (2, 0)]); // h0 hears nothing for a moment
+    let now = world.now;
+    world.core(3).leave(now);
+    world.drain(3);
+    world.run(100);
+    world.kill(3, false);
+    world.cuts.clear();
+    world.run(20_000);
+    for at in 0..3 {
+        assert_eq!(world.state(at, 3), State::Left, "at h{at}");
+    }
+}
+
+#[test]
+fn of_two_hosts_the_survivor_judges_alone_and_slowly() {
+    let mut world = world(2, 10);
+    let killed = world.now;
+    world.kill(1, false);
+    world.run(5_000);
+    assert_eq!(world.state(0, 1), State::Suspect);
+    world.run(10_000);
+    let view = world.core(0).host(&keys(1).key()).unwrap().clone();
+    assert_eq!(view.state, State::Down);
+    assert!(view.sole_witness);
+    assert!(view.since.since(killed) >= Duration::from_millis(6_400), "{:?}", view.since.since(killed));
+    world.start(1, 2);
+    world.run(3_000);
+    all_alive(&world);
+    assert!(!world.core(0).host(&keys(1).key()).unwrap().sole_witness);
+}
+
+#[test]
+fn a_host_never_heard_is_suspect_then_down_by_the_rules() {
+    let mut world = World::new(4, 11, Config::default());
+    world.cores[3] = None;
+    world.run(9_000);
+    assert_eq!(world.state(0, 3), State::Suspect);
+    assert_eq!(world.core(0).accusations(&keys(3).key()).count(), 0);
+    world.run(10_000);
+    for at in 0..3 {
+        assert_eq!(world.state(at, 3), State::Down);
+    }
+    // A newcomer among the watchers comes to the same view.
+    world.kill(2, false);
+    world.run(10_000);
+    world.start(2, 2);
+    world.run(25_000);
+    assert_eq!(world.state(2, 3), State::Down);
+    all_alive(&world);
+}
+
+#[test]
+fn old_statements_do_nothing() {
+    let mut world = world(4, 12);
+    world.cuts.extend([(0, 3), (3, 0)]);
+    world.run(8_000);
+    world.cuts.clear();
+    world.kill(2, true);
+    world.run(300);
+    world.start(2, 2);
+    world.run(40_000);
+    all_alive(&world);
+    let old = world.published.clone();
+    assert!(old.len() > 8);
+    world.log.clear();
+    let views: Vec<String> =
+        world.core(1).hosts().map(|(p, v)| format!("{p:?} {:?} {:?}", v.state, v.incarnation)).collect();
+    for bytes in old {
+        world.give(1, Input::Statement(bytes));
+    }
+    let after: Vec<String> =
+        world.core(1).hosts().map(|(p, v)| format!("{p:?} {:?} {:?}", v.state, v.incarnation)).collect();
+    assert_eq!(views, after);
+    assert_eq!(world.log, []);
+    assert_eq!(world.core(1).refused(), 0, "old is not hostile");
+}
+
+fn accusation(subject: usize, mesh: [u8; 32]) -> Accusation {
+    let evidence = Evidence { silent_ms: 1_600, attempts: 9, heard_ms: Some(1), relayed: false, connected: true };
+    Accusation {
+        mesh,
+        start: 1,
+        sequence: 1,
+        subject: keys(subject).key(),
+        incarnation: Incarnation { start: u64::MAX, refutation: u32::MAX },
+        stamp_us: u64::MAX,
+        evidence,
+    }
+}
+
+#[test]
+fn forgeries_are_refused_and_counted() {
+    let mut world = world(4, 13);
+    world.log.clear();
+    let good = Signed::seal(&keys(2), &accusation(3, MESH));
+    let forged = Signed { by: keys(1).key(), ..good.clone() };
+    let stranger = Signed::seal(&keys(77), &accusation(3, MESH));
+    let elsewhere = Signed::seal(&keys(2), &accusation(3, [1; 32]));
+    let unknown = Signed::seal(&keys(2), &accusation(77, MESH));
+    let itself = Signed::seal(&keys(3), &accusation(3, MESH));
+    for (n, signed) in [forged, stranger, elsewhere, unknown, itself].into_iter().enumerate() {
+        world.give(0, Input::Statement(encode(&Statement::Accusation(signed))));
+        assert_eq!(world.core(0).refused(), n as u64 + 1);
+    }
+    // One label's signature under another's name.
+    world.give(0, Input::Statement(encode(&Statement::Farewell(good.clone()))));
+    world.give(0, Input::Statement(b"noise".to_vec()));
+    world.give(0, Input::Probe { from: keys(77).key(), bytes: vec![] });
+    world.give(0, Input::Reply { from: keys(2).key(), bytes: vec![0] });
+    assert_eq!(world.core(0).refused(), 9);
+    assert_eq!(world.log, []);
+    // The signed one counts, but a claim about the future is answered by the present.
+    world.give(0, Input::Statement(encode(&Statement::Accusation(good))));
+    assert_eq!(world.state(0, 3), State::Suspect);
+    world.run(1_000);
+    all_alive(&world);
+}
+
+#[test]
+fn two_lives_of_one_key_are_noticed() {
+    // The same start number in another place.
+    let mut world = world(3, 14);
+    let twin = Presence {
+        mesh: MESH,
+        start: 1,
+        sequence: 1,
+        store: [2; 16],
+        machine_id: [2; 32],
+        boot_id: [77; 16],
+        facts: PresenceFacts::default(),
+    };
+    let bytes = encode(&Statement::Presence(Signed::seal(&keys(2), &twin)));
+    world.give(0, Input::Statement(bytes.clone()));
+    world.give(2, Input::Statement(bytes));
+    for at in [0, 2] {
+        let clone = |o: &Output| matches!(o, Output::Clone { peer, evidence: CloneEvidence::TwoOrigins { .. } } if *peer == keys(2).key());
+        assert_eq!(world.log.iter().filter(|(_, by, o)| *by == at && clone(o)).count(), 1, "at h{at}");
+        assert!(world.core(at).host(&keys(2).key()).unwrap().cloned);
+    }
+    // A lower start that answers after a higher one was heard: the higher number is never given up.
+    let later = Presence { start: 5, ..twin };
+    world.give(1, Input::Statement(encode(&Statement::Presence(Signed::seal(&keys(2), &later)))));
+    world.run(3_000);
+    let evidence = CloneEvidence::OlderAnswers { newest: 5, answered: 1 };
+    assert!(
+        world
+            .log
+            .iter()
+            .any(|(_, at, o)| *at == 1 && *o == Output::Clone { peer: keys(2).key(), evidence: evidence.clone() })
+    );
+    assert_eq!(world.core(1).host(&keys(2).key()).unwrap().incarnation.unwrap().start, 5);
+}
+
+#[test]
+fn facts_make_a_new_presence_only_when_they_change() {
+    let mut world = world(3, 15);
+    let now = world.now;
+    let facts =
+        PresenceFacts { name: "h0".into(), cores: 8, tags: vec!["x".repeat(999), "ok".into()], ..Default::default() };
+    world.published.clear();
+    world.core(0).set_facts(facts.clone(), now);
+    world.core(0).set_facts(facts, now);
+    world.drain(0);
+    assert_eq!(world.published.len(), 1);
+    world.run(100);
+    let presence = world.core(1).host(&keys(0).key()).unwrap().presence.clone().unwrap();
+    assert_eq!((presence.sequence, presence.facts.cores, presence.facts.tags), (2, 8, vec!["ok".to_owned()]));
+}
+
+#[test]
+fn a_presence_that_gossip_lost_comes_with_a_probe() {
+    let mut world = world(3, 16);
+    let now = world.now;
+    world.core(0).set_facts(PresenceFacts { cores: 64, ..Default::default() }, now);
+    while world.core(0).poll().is_some() {} // gossip loses it
+    world.run(2_500);
+    assert_eq!(world.core(2).host(&keys(0).key()).unwrap().presence.as_ref().unwrap().facts.cores, 64);
+}
+
+/// Everything that one seed does to a world of four, as text.
+fn history(seed: u64, acts: &[(u8, u8, u16)]) -> Vec<String> {
+    let mut world = World::new(4, seed, Config::default());
+    let mut starts = [1u64; 4];
+    let mut highest: BTreeMap<(usize, PeerKey), (Incarnation, (u64, u64))> = BTreeMap::new();
+    for &(act, host, wait) in acts {
+        let (host, other) = (host as usize % 4, (host as usize / 4) % 4);
+        match act % 6 {
+            0 => world.kill(host, act > 100),
+            1 if world.cores[host].is_none() => {
+                starts[host] += 1;
+                let start = starts[host];
+                highest.retain(|(at, _), _| *at != host);
+                world.start(host, start);
+            }
+            2 if host != other => world.cuts.extend([(host, other)]),
+            3 => world.cuts.clear(),
+            4 => world.loss_percent = u64::from(act) % 60,
+            5 if !world.published.is_empty() && world.cores[host].is_some() => {
+                let bytes = world.published[usize::from(wait) % world.published.len()].clone();
+                world.give(host, Input::Statement(bytes));
+            }
+            _ => {}
+        }
+        world.run(u64::from(wait) % 4_000);
+        for (at, core) in world.cores.iter().enumerate() {
+            for (peer, view) in core.iter().flat_map(|c| c.hosts()) {
+                let new =
+                    (view.incarnation.unwrap_or_default(), view.presence.as_ref().map_or((0, 0), Presence::order));
+                let old = highest.insert((at, *peer), new).unwrap_or_default();
+                assert!(old.0 <= new.0 && old.1 <= new.1, "{peer:?} went back at h{at}: {old:?} -> {new:?}");
+            }
+        }
+    }
+    // When all is well again, all end with the same view.
+    world.cuts.clear();
+    world.loss_percent = 0;
+    world.run(40_000);
+    all_alive(&world);
+    let gone: Vec<usize> = (0..4).filter(|h| world.cores[*h].is_none()).collect();
+    if gone.len() <= 1 {
+        for at in (0..4).filter(|h| world.cores[*h].is_some()) {
+            for of in &gone {
+                let core = world.cores[at].as_ref().unwrap();
+                let kept: Vec<_> = core.accusations(&keys(*of).key()).collect();
+                assert_eq!(world.state(at, *of), State::Down, "h{of} at h{at} at {:?}: {kept:#?}", world.now);
+            }
+        }
+    }
+    world.log.iter().map(|entry| format!("{entry:?}")).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn nothing_goes_back_and_equal_inputs_give_equal_outputs(seed: u64, acts in prop::collection::vec(any::<(u8, u8, u16)>(), 0..14)) {
+        prop_assert_eq!(history(seed, &acts), history(seed, &acts));
+    }
+}

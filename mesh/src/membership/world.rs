@@ -1,0 +1,212 @@
+//! A few cores and a tiny network between them, in virtual time.
+
+use super::*;
+
+pub const MESH: [u8; 32] = [9; 32];
+
+pub fn keys(host: usize) -> Keys {
+    Keys::from_seed([host as u8 + 1; 32])
+}
+
+pub fn own(host: usize, start: u64) -> Own {
+    let id = host as u8;
+    Own { keys: keys(host), mesh: MESH, start, store: [id; 16], machine_id: [id; 32], boot_id: [id; 16] }
+}
+
+pub struct World {
+    pub now: Time,
+    pub cores: Vec<Option<Membership>>,
+    pub config: Config,
+    pub delay: Duration,
+    pub loss_percent: u64,
+    /// From, to: nothing passes directly.
+    pub cuts: BTreeSet<(usize, usize)>,
+    /// Not served until then.
+    pub stalled: BTreeMap<usize, Time>,
+    /// Everything that became known: when, at which host, what.
+    pub log: Vec<(Time, usize, Output)>,
+    pub published: Vec<Vec<u8>>,
+    queue: BTreeMap<(Time, u64), (usize, Input)>,
+    count: u64,
+    random: u64,
+    members: BTreeSet<PeerKey>,
+}
+
+impl World {
+    pub fn new(hosts: usize, seed: u64, config: Config) -> World {
+        let mut world = World {
+            now: Time::from_millis(1_000),
+            cores: Vec::new(),
+            config,
+            delay: Duration::from_millis(2),
+            loss_percent: 0,
+            cuts: BTreeSet::new(),
+            stalled: BTreeMap::new(),
+            log: Vec::new(),
+            published: Vec::new(),
+            queue: BTreeMap::new(),
+            count: 0,
+            random: seed ^ 0x5eed,
+            members: (0..hosts).map(|h| keys(h).key()).collect(),
+        };
+        world.cores.resize_with(hosts, || None);
+        for host in 0..hosts {
+            world.start(host, 1);
+        }
+        world
+    }
+
+    pub fn start(&mut self, host: usize, start: u64) {
+        let mut core = Membership::new(own(host, start), self.random() ^ host as u64, self.config.clone(), self.now);
+        core.set_members(&self.members, self.now);
+        core.set_facts(PresenceFacts { name: format!("h{host}"), cores: 4, ..Default::default() }, self.now);
+        core.set_load(3, 1_700_000_000_000 + self.now.as_millis(), self.now);
+        self.cores[host] = Some(core);
+        for other in 0..self.cores.len() {
+            if other != host && self.cores[other].is_some() {
+                self.connect(host, other);
+            }
+        }
+        self.drain(host);
+    }
+
+    /// Power off; `closes` when the peers' kernels get to know.
+    pub fn kill(&mut self, host: usize, closes: bool) {
+        self.cores[host] = None;
+        if closes {
+            for other in 0..self.cores.len() {
+                self.later(self.delay, other, Input::Disconnected(keys(host).key()));
+            }
+        }
+    }
+
+    pub fn core(&mut self, host: usize) -> &mut Membership {
+        self.cores[host].as_mut().expect("runs")
+    }
+
+    pub fn give(&mut self, host: usize, input: Input) {
+        let now = self.now;
+        self.core(host).handle(input, now);
+        self.drain(host);
+    }
+
+    pub fn state(&self, at: usize, of: usize) -> State {
+        self.cores[at].as_ref().expect("runs").host(&keys(of).key()).expect("enrolled").state
+    }
+
+    pub fn run(&mut self, millis: u64) {
+        let end = self.now + Duration::from_millis(millis);
+        loop {
+            let timer = (0..self.cores.len())
+                .filter_map(|h| {
+                    let (at, _) = self.cores[h].as_ref()?.poll_timeout()?;
+                    Some((at.max(self.stalled.get(&h).copied().unwrap_or_default()), h))
+                })
+                .min();
+            let message = self.queue.keys().next().copied();
+            let at = timer.map(|t| t.0).into_iter().chain(message.map(|m| m.0)).min();
+            let Some(at) = at.filter(|at| *at <= end) else { break };
+            self.now = self.now.max(at);
+            if let Some(key) = message.filter(|m| m.0 <= at) {
+                let (to, input) = self.queue.remove(&key).expect("was first");
+                if let Some(until) = self.stalled.get(&to).filter(|until| **until > self.now) {
+                    let wait = until.since(self.now);
+                    self.later(wait, to, input);
+                } else if self.cores[to].is_some() {
+                    self.give(to, input);
+                }
+            } else if let Some((_, host)) = timer {
+                let now = self.now;
+                self.core(host).handle_timeout(now);
+                self.drain(host);
+            }
+        }
+        self.now = end;
+    }
+
+    pub fn drain(&mut self, host: usize) {
+        while let Some(output) = self.cores[host].as_mut().and_then(Membership::poll) {
+            match output {
+                Output::Probe { to, bytes } => {
+                    let input = Input::Probe { from: keys(host).key(), bytes };
+                    self.send(host, self.index(&to), input);
+                }
+                Output::Reply { to, bytes } => {
+                    let input = Input::Reply { from: keys(host).key(), bytes };
+                    self.send(host, self.index(&to), input);
+                }
+                Output::Publish(bytes) => {
+                    for to in (0..self.cores.len()).filter(|to| *to != host) {
+                        self.gossip(host, to, &bytes);
+                    }
+                    self.published.push(bytes);
+                }
+                Output::Reach(peer) => {
+                    let to = self.index(&peer);
+                    if self.cores[to].is_some() && !self.cut(host, to) && !self.cut(to, host) {
+                        self.connect(host, to);
+                    }
+                }
+                known => self.log.push((self.now, host, known)),
+            }
+        }
+    }
+
+    /// Who went down in whose eyes, though it ran.
+    pub fn downs(&self) -> Vec<(Time, usize, usize)> {
+        let down = |(at, by, output): &(Time, usize, Output)| match output {
+            Output::Changed { peer, to: State::Down, .. } => Some((*at, *by, self.index(peer))),
+            _ => None,
+        };
+        self.log.iter().filter_map(down).collect()
+    }
+
+    pub fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random >> 33
+    }
+
+    fn index(&self, peer: &PeerKey) -> usize {
+        (0..self.cores.len()).find(|h| keys(*h).key() == *peer).expect("a host of this world")
+    }
+
+    fn cut(&self, from: usize, to: usize) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    fn lost(&mut self) -> bool {
+        self.random() % 100 < self.loss_percent
+    }
+
+    fn send(&mut self, from: usize, to: usize, input: Input) {
+        if !self.cut(from, to) && !self.lost() {
+            self.later(self.delay, to, input);
+        }
+    }
+
+    /// Gossip runs over streams that repeat what is lost, and around a broken link.
+    fn gossip(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        let mut delay = self.delay;
+        if self.cut(from, to) {
+            let around = |k: usize| self.cores[k].is_some() && !self.cut(from, k) && !self.cut(k, to);
+            if !(0..self.cores.len()).any(|k| k != from && k != to && around(k)) {
+                return;
+            }
+            delay *= 2;
+        }
+        while self.lost() {
+            delay += Duration::from_millis(200);
+        }
+        self.later(delay, to, Input::Statement(bytes.to_vec()));
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        self.later(self.delay, a, Input::Connected(keys(b).key()));
+        self.later(self.delay, b, Input::Connected(keys(a).key()));
+    }
+
+    fn later(&mut self, delay: Duration, to: usize, input: Input) {
+        self.count += 1;
+        self.queue.insert((self.now + delay, self.count), (to, input));
+    }
+}
