@@ -10,6 +10,7 @@
 
 pub mod build;
 pub mod identity;
+pub mod lease;
 pub mod limits;
 pub mod time;
 pub mod wire;

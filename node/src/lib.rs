@@ -3,4 +3,5 @@
 //! command line. What differs between the two worlds enters by [`seams::Seams`] alone.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod consensus;
 pub mod seams;
