@@ -4,4 +4,5 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod net;
+pub mod consensus;
 pub mod seams;

@@ -1,0 +1,451 @@
+//! Consensus: the replicated log under the ledger, by Raft (openraft).
+//!
+//! Proposals go in, committed entries come out of a [`StateMachine`] in the same order everywhere, and
+//! [`Consensus::grant`] says whether this host may act as the leader now. Nothing here knows what an entry
+//! means, opens a connection or decides who should vote. Streams come from `node::net`, entries go to
+//! `mesh::ledger`, the rule of the lease is [`mesh::lease`].
+
+mod disk;
+mod machine;
+mod rpc;
+pub mod rt;
+mod serve;
+mod status;
+mod store;
+mod timing;
+mod types;
+
+pub use machine::StateMachine;
+pub use rpc::{Dial, Duplex};
+pub use rt::{Clock, boottime};
+pub use serve::Refusal;
+pub use status::{Changes, Members, Role, Status};
+pub use timing::Timing;
+pub use types::{Applied, Payload};
+
+use crate::seams::{Blocking, OpenStore, Spawn};
+use disk::Disk;
+use futures::StreamExt;
+use mesh::identity::PeerKey;
+use mesh::lease::{Grant, LeaseInput};
+use mesh::limits::ENTRY_BYTES_MAX;
+use mesh::time::Time;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
+use openraft::{ChangeMembers, EmptyNode, ServerState};
+use rt::{Scope, Sleep};
+use serve::Desk;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use store::Store;
+use types::{Metrics, Raft, TypeConfig};
+
+/// A member this many entries behind counts as caught up: less than one batch of replication.
+const CAUGHT_UP: u64 = 256;
+
+/// What [`Consensus::start`] needs.
+pub struct ConsensusConfig {
+    /// This host.
+    pub me: PeerKey,
+    /// Opens the database file.
+    pub store: OpenStore,
+    /// Opens streams to other hosts.
+    pub dial: Arc<dyn Dial>,
+    /// What the log is for. In its initial state.
+    pub machine: Arc<dyn StateMachine>,
+    /// How fast.
+    pub timing: Timing,
+    /// The epoch of recovery, part of every fence.
+    pub epoch: u64,
+    /// Off only to show what it is good for: without it a restart can put two leases in force at once.
+    pub boot_quarantine: bool,
+    /// Seeds election timeouts. Must differ between starts and hosts, or elections tie for ever.
+    pub seed: [u8; 32],
+    /// How tasks start.
+    pub spawn: Spawn,
+    /// Where syncs run.
+    pub blocking: Blocking,
+    /// The clock, [`boottime`] but in tests. It must run when tokio's clock does.
+    pub clock: Clock,
+}
+
+/// Why consensus did not start. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database cannot be opened or read.
+    #[error("cannot open the ledger's database: {0}")]
+    Store(#[from] io::Error),
+    /// The times contradict each other.
+    #[error("impossible timing: {0}")]
+    Timing(String),
+    /// openraft refused what it found.
+    #[error("the ledger cannot be started from what is in its database: {0}")]
+    Raft(String),
+}
+
+/// Why a proposal has no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Not written: only the leader takes proposals.
+    #[error("this host does not lead the mesh")]
+    NotLeader {
+        /// Who does, as far as known.
+        leader: Option<PeerKey>,
+    },
+    /// Unknown outcome: it may still be committed.
+    #[error("no answer in time; the entry may still be committed")]
+    Timeout,
+    /// Unknown outcome: another leader took over; it may still be committed.
+    #[error("another leader took over; the entry may still be committed")]
+    Lost {
+        /// Who leads now, as far as known.
+        leader: Option<PeerKey>,
+    },
+    /// Not written: larger than an entry may be.
+    #[error("an entry of {0} bytes is larger than the {ENTRY_BYTES_MAX} allowed")]
+    TooLarge(usize),
+    /// Unknown outcome: consensus has stopped here.
+    #[error("the ledger has stopped on this host: {0}")]
+    Stopped(String),
+}
+
+/// Why the membership was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing was done: only the leader changes the membership.
+    #[error("this host does not lead the mesh")]
+    NotLeader {
+        /// Who does, as far as known.
+        leader: Option<PeerKey>,
+    },
+    /// Nothing was done: another change is under way. Try again when it is committed.
+    #[error("another change of the membership is under way")]
+    InProgress,
+    /// Nothing was done: a new voter has to be a learner first.
+    #[error("{0:?} is not a learner yet: add it, and wait until it has caught up")]
+    NotLearner(PeerKey),
+    /// Nothing was done: the change makes no sense.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Unknown outcome.
+    #[error("no answer in time; the change may still be committed")]
+    Timeout,
+    /// Unknown outcome.
+    #[error("the ledger has stopped on this host: {0}")]
+    Stopped(String),
+}
+
+/// Handle to consensus; clones share it.
+#[derive(Clone)]
+pub struct Consensus {
+    me: PeerKey,
+    raft: Raft,
+    scope: Scope,
+    timing: Timing,
+    epoch: Arc<AtomicU64>,
+    desk: Arc<Desk>,
+}
+
+impl Consensus {
+    /// Opens the store, restores the applied state, and takes part again.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(config: ConsensusConfig) -> Result<Consensus, StartError> {
+        let ConsensusConfig { me, store, dial, machine, timing, epoch, boot_quarantine, seed, spawn, blocking, clock } = config;
+        let scope = Scope::new(clock, spawn, seed);
+        let started = scope.now();
+        let raft_config = timing.config().map_err(|e| StartError::Timing(e.to_string()))?;
+        let (disk, mut found) = blocking.run(move || Disk::open(store()?)).await?;
+        let snapshot = found.snapshot.take();
+        let store = Store::start(disk, &found, &scope, blocking);
+        let machine = machine::Machine::new(machine, store.clone(), snapshot)?;
+        let network = rpc::Network { dial, patience: timing.lease };
+        let raft = scope
+            .run(Raft::new(me, Arc::new(raft_config), network, store, machine))
+            .await
+            .map_err(|e| StartError::Raft(e.to_string()))?;
+
+        let voters = Status::of(&raft.metrics().borrow_watched()).effective.voters;
+        let alone = voters.iter().all(|v| *v == me);
+        let quiet_until = if alone || !boot_quarantine { started } else { started + timing.quarantine() };
+        let desk = Desk {
+            raft: raft.clone(),
+            scope: scope.clone(),
+            quiet_until,
+            vouched: Mutex::default(),
+            streams: Mutex::default(),
+        };
+        let consensus =
+            Consensus { me, raft, scope, timing, epoch: Arc::new(AtomicU64::new(epoch)), desk: Arc::new(desk) };
+        consensus.begin_to_vote(quiet_until, alone && !voters.is_empty()).await;
+        Ok(consensus)
+    }
+
+    /// Elections begin when the quarantine is over. A sole voter has nobody to wait for, not even for an
+    /// election timeout.
+    async fn begin_to_vote(&self, quiet_until: Time, sole: bool) {
+        if self.scope.now() < quiet_until {
+            let this = self.clone();
+            let mut metrics = self.raft.metrics();
+            self.scope.spawn(async move {
+                let mut sleep = Sleep::until(this.scope.clone(), quiet_until);
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = &mut sleep => break,
+                        change = metrics.changed() => if change.is_err() { return },
+                    }
+                }
+                this.raft.runtime_config().elect(true);
+            });
+            return;
+        }
+        self.raft.runtime_config().elect(true);
+        if sole && let Err(error) = self.scope.run(self.raft.trigger().elect(false)).await {
+            tracing::error!(%error, "the sole voter cannot begin to lead");
+        }
+    }
+
+    /// Makes this host the first and only voter of a new log. Does nothing when there is a log already.
+    ///
+    /// # Errors
+    /// When consensus has stopped.
+    pub async fn initialize_single(&self) -> Result<(), ChangeError> {
+        let members = BTreeMap::from([(self.me, EmptyNode {})]);
+        match self.scope.run(self.raft.initialize(members)).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(ChangeError::Refused(error.to_string())),
+            Err(RaftError::Fatal(error)) => Err(ChangeError::Stopped(error.to_string())),
+        }
+    }
+
+    /// Proposes an entry and waits until it is applied here, for one lease and a half at most.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]: not all of them mean that the entry was not written.
+    pub async fn propose(&self, payload: Vec<u8>) -> Result<Applied, ProposeError> {
+        let many = self.propose_many(vec![payload]).await;
+        many.into_iter().next().unwrap_or(Err(ProposeError::Timeout))
+    }
+
+    /// Proposes entries that follow each other in the log, with one sync for all. One result for each.
+    pub async fn propose_many(&self, payloads: Vec<Vec<u8>>) -> Vec<Result<Applied, ProposeError>> {
+        let count = payloads.len();
+        if let Some(large) = payloads.iter().map(Vec::len).find(|len| *len > ENTRY_BYTES_MAX) {
+            return vec![Err(ProposeError::TooLarge(large)); count];
+        }
+        let mut results = Vec::with_capacity(count);
+        let write = async {
+            let answers = self.raft.client_write_many(payloads.into_iter().map(Payload)).await;
+            let mut answers = match answers {
+                Ok(answers) => answers,
+                Err(error) => return Some(ProposeError::Stopped(error.to_string())),
+            };
+            while let Some(answer) = answers.next().await {
+                results.push(match answer {
+                    Ok(Ok(written)) => Ok(written.response),
+                    Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: to.leader_id }),
+                    Ok(Err(ClientWriteError::LogEntryDiscarded(to))) => Err(ProposeError::Lost { leader: to.leader_id }),
+                    Ok(Err(error)) => Err(ProposeError::Stopped(error.to_string())),
+                    Err(error) => Err(ProposeError::Stopped(error.to_string())),
+                });
+            }
+            None
+        };
+        let rest = self.within(write).await.unwrap_or(Some(ProposeError::Timeout));
+        results.resize(count, Err(rest.unwrap_or(ProposeError::Timeout)));
+        results
+    }
+
+    /// Runs a call of openraft for one lease and a half at most: by then a leader that cannot reach a
+    /// quorum has lost its lease, and another may lead.
+    async fn within<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let sleep = Sleep::until(self.scope.clone(), self.scope.now() + self.timing.lease * 3 / 2);
+        self.scope
+            .run(async {
+                tokio::select! {
+                    biased;
+                    value = call => Some(value),
+                    () = sleep => None,
+                }
+            })
+            .await
+    }
+
+    /// Whether this host may act as the leader now. No await, no network. Ask again before every effect.
+    pub fn grant(&self) -> Option<Grant> {
+        let now = self.scope.now();
+        let input = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let configs = metrics.membership_config.get_joint_config();
+            LeaseInput {
+                is_leader: metrics.state == ServerState::Leader && metrics.running_state.is_ok(),
+                is_voter: configs.last().is_some_and(|newest| newest.contains(&self.me)),
+                sole_voter: configs.iter().all(|c| c.len() == 1 && c.contains(&self.me)),
+                last_quorum_acked: metrics.last_quorum_acked.map(|at| at.into_inner().0),
+                lease: self.timing.lease,
+                margin: self.timing.margin,
+                epoch: self.epoch.load(Ordering::Relaxed),
+                term: metrics.current_term,
+            }
+        };
+        mesh::lease::grant(&input, now)
+    }
+
+    /// Raises the epoch of recovery. A lower one than before is ignored.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// Who leads, as far as known here. Whether it may act, only its own grant says.
+    pub fn leader(&self) -> Option<PeerKey> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Raft's term.
+    pub fn term(&self) -> u64 {
+        self.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Who votes, by the newest membership in the log, committed or not.
+    pub fn voters(&self) -> BTreeSet<PeerKey> {
+        self.status().effective.voters
+    }
+
+    /// Who is sent the log without a vote, by the newest membership in the log.
+    pub fn learners(&self) -> BTreeSet<PeerKey> {
+        self.status().effective.learners
+    }
+
+    /// Everything that is known here.
+    pub fn status(&self) -> Status {
+        Status::of(&self.raft.metrics().borrow_watched())
+    }
+
+    /// Word of changes.
+    pub fn changes(&self) -> Changes {
+        Changes { metrics: self.raft.metrics(), last: None }
+    }
+
+    /// Whether a member's log is nearly as long as this leader's. False on any other host.
+    pub fn is_caught_up(&self, peer: PeerKey) -> bool {
+        self.status().lag.get(&peer).is_some_and(|lag| lag.is_some_and(|lag| lag <= CAUGHT_UP))
+    }
+
+    /// Sends a host the log from now on. Leader only.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn add_learner(&self, peer: PeerKey) -> Result<Applied, ChangeError> {
+        if self.status().effective.voters.contains(&peer) {
+            return Err(ChangeError::Refused(format!("{peer:?} votes already")));
+        }
+        self.change(self.raft.add_learner(peer, EmptyNode {}, false)).await
+    }
+
+    /// Makes exactly these hosts the voters; voters that are not among them become learners. Leader only.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]. After `Timeout` or `NotLeader` half of the change may stand
+    /// ([`Members::joint`]): call it again.
+    pub async fn change_voters(&self, voters: BTreeSet<PeerKey>) -> Result<Applied, ChangeError> {
+        if voters.is_empty() || voters.len() > mesh::limits::VOTERS_MAX {
+            return Err(ChangeError::Refused(format!("a mesh has 1 to {} voters, not {}", mesh::limits::VOTERS_MAX, voters.len())));
+        }
+        self.change(self.raft.change_membership(voters, true)).await
+    }
+
+    /// Removes a host from the log, voter or learner. Leader only. A leader that removes itself stops acting
+    /// at once and leads on for one lease, so that the others hear of it.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn remove(&self, peer: PeerKey) -> Result<Applied, ChangeError> {
+        let peers = BTreeSet::from([peer]);
+        let change = if self.status().effective.voters.contains(&peer) {
+            ChangeMembers::RemoveVoters(peers)
+        } else {
+            ChangeMembers::RemoveNodes(peers)
+        };
+        self.change(self.raft.change_membership(change, false)).await
+    }
+
+    async fn change(
+        &self,
+        call: impl Future<Output = WriteOutcome>,
+    ) -> Result<Applied, ChangeError> {
+        match self.within(call).await {
+            Some(Ok(done)) => Ok(done.data),
+            None => Err(ChangeError::Timeout),
+            Some(Err(RaftError::Fatal(error))) => Err(ChangeError::Stopped(error.to_string())),
+            Some(Err(RaftError::APIError(error))) => Err(match error {
+                ClientWriteError::ForwardToLeader(to) => ChangeError::NotLeader { leader: to.leader_id },
+                ClientWriteError::LogEntryDiscarded(_) => ChangeError::Timeout,
+                ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => ChangeError::InProgress,
+                ClientWriteError::ChangeMembershipError(ChangeMembershipError::LearnerNotFound(e)) => {
+                    ChangeError::NotLearner(e.node_id)
+                }
+                error => ChangeError::Refused(error.to_string()),
+            }),
+        }
+    }
+
+    /// Waits until the entry of this index is applied here. False when consensus stopped before.
+    pub async fn wait_applied(&self, index: u64) -> bool {
+        let mut metrics = self.raft.metrics();
+        loop {
+            {
+                let now: &Metrics = &metrics.borrow_watched();
+                if now.last_applied.is_some_and(|applied| applied.index >= index) {
+                    return true;
+                }
+                if now.running_state.is_err() {
+                    return false;
+                }
+            }
+            if metrics.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Names peers that may lead although the log here does not say so yet: the newest voters, proved by
+    /// the roster's chain of signatures. Replaces what was named before. Without it a host that was away
+    /// while all voters changed refuses the new ones for ever.
+    pub fn vouch(&self, voters: BTreeSet<PeerKey>) {
+        *self.desk.vouched.lock().unwrap_or_else(PoisonError::into_inner) = voters;
+    }
+
+    /// Answers a peer's Raft stream until it ends. `peer` is who the connection proved it is.
+    ///
+    /// # Errors
+    /// When the stream fails, or carries what no honest host sends.
+    pub async fn serve(&self, peer: PeerKey, stream: Box<dyn Duplex>) -> io::Result<()> {
+        self.desk.clone().serve(peer, stream).await
+    }
+
+    /// How long until this host votes; zero when it does.
+    pub fn quarantine_left(&self) -> Duration {
+        self.desk.quiet_until.since(self.scope.now())
+    }
+
+    /// Stops taking part. What was acknowledged is on the disk.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.scope.run(self.raft.shutdown()).await {
+            tracing::warn!(%error, "the ledger did not end well");
+        }
+    }
+}
+
+type WriteOutcome =
+    Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;
