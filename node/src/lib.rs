@@ -3,4 +3,7 @@
 //! command line. What differs between the two worlds enters by [`seams::Seams`] alone.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod blobs;
+pub mod builds;
+pub mod machine;
 pub mod seams;
