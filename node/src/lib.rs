@@ -5,4 +5,7 @@
 
 pub mod net;
 pub mod consensus;
+pub mod blobs;
+pub mod builds;
+
 pub mod seams;
