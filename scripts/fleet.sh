@@ -1,0 +1,101 @@
+# Four daemons on loopback for the scripts beside it; sourced, never run. Ends what it started, by process id.
+# shellcheck shell=bash
+#
+# Sets names, pid[NAME] and port[NAME]. The caller sets `mesh` to the program and `run` to the folder of the state folders.
+# shellcheck disable=SC2154
+
+names=(north east south west)
+declare -A pid=() port=()
+
+# on NAME ARGS...: the command line of one host.
+on() {
+    local name=$1
+    shift
+    "$mesh" --dir "$run/$name" "$@"
+}
+
+port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# pick_ports FIRST: a free port for each host, below those that the kernel hands out.
+pick_ports() {
+    local next=$1 name
+    for name in "${names[@]}"; do
+        until port_is_free "$next"; do next=$((next + 1)); done
+        port[$name]=$next
+        next=$((next + 1))
+    done
+}
+
+# until_true SECONDS WHAT COMMAND...: waits for a condition, not for a time.
+until_true() {
+    local limit=$1 what=$2 end
+    shift 2
+    end=$((SECONDS + limit))
+    until "$@"; do
+        ((SECONDS < end)) || die "not $what within $limit s" "the daemons' logs are in $run"
+        sleep 0.1
+    done
+}
+
+# start NAME: `mesh up` in the background; returns when it has said that it is ready.
+start() {
+    local name=$1
+    : >"$run/$name.ready"
+    # Not by `on`: the process id has to be the daemon's, not a subshell's.
+    "$mesh" --dir "$run/$name" up >"$run/$name.ready" 2>>"$run/$name.log" </dev/null &
+    pid[$name]=$!
+    until_true 60 "$name ready" is_ready "$name"
+    note "$name (process ${pid[$name]}): $(head -n 1 "$run/$name.ready")"
+}
+
+is_ready() {
+    [[ -s $run/$1.ready ]] && return 0
+    kill -0 "${pid[$1]}" 2>/dev/null || {
+        tail -n 20 "$run/$1.log" >&2
+        die "$1 ended before it was ready"
+    }
+    return 1
+}
+
+# kill_hard NAME: SIGKILL, as in a power cut; the process is gone when this returns.
+kill_hard() {
+    kill -KILL "${pid[$1]}"
+    wait "${pid[$1]}" 2>/dev/null || true
+    unset "pid[$1]"
+}
+
+stop_all() {
+    local name
+    for name in "${!pid[@]}"; do kill -TERM "${pid[$name]}" 2>/dev/null || true; done
+    for name in "${!pid[@]}"; do
+        local end=$((SECONDS + 15))
+        while kill -0 "${pid[$name]}" 2>/dev/null && ((SECONDS < end)); do sleep 0.1; done
+        kill -KILL "${pid[$name]}" 2>/dev/null || true
+        wait "${pid[$name]}" 2>/dev/null || true
+    done
+    pid=()
+}
+
+# found EXTRA: makes the mesh on the first host and joins the others by invitations. EXTRA is added to each mesh.toml.
+found() {
+    local name first=${names[0]} token
+    for name in "${names[@]}"; do
+        mkdir -p "$run/$name"
+        chmod 700 "$run/$name"
+        printf 'listen = ["127.0.0.1:%s"]\n%s\n' "${port[$name]}" "$1" >"$run/$name/mesh.toml"
+    done
+    on "$first" init --name "$first" --mesh demo --listen "127.0.0.1:${port[$first]}" >"$run/init.out" 2>&1 ||
+        die "mesh init failed: $(cat "$run/init.out")"
+    start "$first"
+    for name in "${names[@]:1}"; do
+        token=$(on "$first" invite "$name")
+        on "$name" join "$token" --listen "127.0.0.1:${port[$name]}" >"$run/join.out" 2>&1 ||
+            die "mesh join failed on $name: $(cat "$run/join.out")"
+        start "$name"
+    done
+    until_true 60 "all alive" ask "$first" ".leader != null and ([.hosts[] | select(.state == \"alive\")] | length) == ${#names[@]}"
+}
+
+# ask NAME CONDITION: whether a host's status fulfils a jq condition. tell NAME FILTER: what it says.
+ask() { on "$1" status --json 2>/dev/null | jq -e "$2" >/dev/null 2>&1; }
+tell() { on "$1" status --json 2>/dev/null | jq -r "$2"; }

@@ -1,0 +1,310 @@
+//! One daemon with a state folder of its own, driven by its command line as a person would.
+//!
+//! It is ended by its process id when dropped, whatever happens; its log is shown when the test fails,
+//! and a line at ERROR in it fails a test that would have passed.
+
+use crate::program::mesh;
+use crate::status::Status;
+use crate::wait_for;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Longer than anything takes on a loaded machine with two cores; a wait that ends well never sees it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A host's own configuration, as far as tests vary it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub cores: u32,
+    /// Whether builds without a sandbox are allowed.
+    pub allow_none: bool,
+    pub tags: Vec<String>,
+    /// More lines of mesh.toml, below its tables.
+    pub more: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { cores: 2, allow_none: true, tags: vec![], more: String::new() }
+    }
+}
+
+impl Settings {
+    fn toml(&self, listen: SocketAddr) -> String {
+        let Settings { cores, allow_none, tags, more } = self;
+        format!(
+            "listen = [\"{listen}\"]\ncores = {cores}\ntags = {tags:?}\n[sandbox]\nallow_none = {allow_none}\n[timing]\nlan = \
+             true\n{more}\n"
+        )
+    }
+}
+
+/// A daemon, running or not.
+#[derive(Debug)]
+pub struct Daemon {
+    pub name: String,
+    pub dir: PathBuf,
+    pub listen: SocketAddr,
+    namespace: Option<String>,
+    child: Option<Child>,
+    /// Words that excuse a line at ERROR: a test that breaks something expects to hear of it.
+    excused: Vec<&'static str>,
+}
+
+impl Daemon {
+    /// A state folder below `parent`, configured, not yet a host of any mesh.
+    pub fn new(parent: &Path, name: &str, listen: SocketAddr, settings: &Settings) -> Self {
+        let dir = parent.join(name);
+        fs::create_dir(&dir).expect("state folder");
+        fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("permissions");
+        fs::write(dir.join("mesh.toml"), settings.toml(listen)).expect("mesh.toml");
+        Daemon { name: name.into(), dir, listen, namespace: None, child: None, excused: vec![] }
+    }
+
+    /// Runs it, and everything that talks to it, in a network namespace.
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// A line at ERROR with these words does not fail the test.
+    pub fn excuse(&mut self, words: &'static str) {
+        self.excused.push(words);
+    }
+
+    /// `mesh --dir DIR …`, ready to be run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = match &self.namespace {
+            None => Command::new(mesh()),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(mesh());
+                command
+            }
+        };
+        command.arg("--dir").arg(&self.dir).args(args).stdin(Stdio::null()).env("NO_COLOR", "1").env_remove("MESH_DIR");
+        command
+    }
+
+    /// Runs a command to its end, whatever that is.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("mesh can be started")
+    }
+
+    /// Runs a command that has to succeed; its standard output without the last newline.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(out.status.success(), "{}: mesh {args:?} ended with {}\n{}", self.name, out.status, said(&out));
+        String::from_utf8_lossy(&out.stdout).trim_end().to_owned()
+    }
+
+    /// Runs a command that has to fail; what it said on standard error.
+    #[track_caller]
+    pub fn fails(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(!out.status.success(), "{}: mesh {args:?} succeeded\n{}", self.name, said(&out));
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+
+    /// Starts `mesh up` and waits for its line. Its log goes to `DIR/../NAME.log`.
+    #[track_caller]
+    pub fn up(&mut self) {
+        self.try_up().unwrap_or_else(|why| panic!("{}: {why}\n{}", self.name, self.log_tail(40)));
+    }
+
+    /// The same for a start that may be refused.
+    ///
+    /// # Errors
+    /// How it ended instead of becoming ready.
+    pub fn try_up(&mut self) -> Result<String, String> {
+        assert!(self.child.is_none(), "{} is up already", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log file");
+        let mut command = self.command(&["up"]);
+        command.stdout(Stdio::piped()).stderr(log);
+        die_with_us(&mut command);
+        let mut child = command.spawn().expect("mesh can be started");
+        let stdout = child.stdout.take().expect("piped");
+        let (ready, line) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = ready.send(line); // the first says that it is ready; later ones are read so that the pipe never fills
+            }
+        });
+        match line.recv_timeout(PATIENCE) {
+            Ok(line) => {
+                self.child = Some(child);
+                Ok(line)
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(format!("`mesh up` ended: {}", child.wait().expect("waited")))
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err("`mesh up` printed no line".into())
+            }
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// The process id of the running daemon.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap_or_else(|| panic!("{} is not up", self.name)).id()
+    }
+
+    /// Power cut: SIGKILL, and the process is gone when this returns.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("our own child");
+            child.wait().expect("our own child");
+        }
+    }
+
+    /// SIGTERM, and the process has ended by itself when this returns.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        if !self.end_gently() {
+            panic!("{} did not end within {PATIENCE:?} of SIGTERM\n{}", self.name, self.log_tail(40));
+        }
+    }
+
+    fn end_gently(&mut self) -> bool {
+        let Some(mut child) = self.child.take() else { return true };
+        signal(child.id(), libc::SIGTERM);
+        let ended = wait_for(PATIENCE, || child.try_wait().expect("our own child"));
+        if ended.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        ended.is_some()
+    }
+
+    /// What this daemon says; `None` while it gives no answer.
+    pub fn status(&self) -> Option<Status> {
+        let out = self.run(&["status", "--json"]);
+        (!out.stdout.is_empty()).then(|| Status::parse(&String::from_utf8_lossy(&out.stdout)))
+    }
+
+    /// Waits until this daemon's status fulfils a condition, and gives that status.
+    #[track_caller]
+    pub fn wait(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
+        let mut last = None;
+        wait_for(PATIENCE, || {
+            last = self.status();
+            last.clone().filter(&condition)
+        })
+        .unwrap_or_else(|| panic!("{}: not {what} within {PATIENCE:?}: {last:?}\n{}", self.name, self.log_tail(40)))
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.with_extension("log")
+    }
+
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = File::open(self.log_path()) {
+            let _ = file.seek(SeekFrom::Start(0));
+            let _ = file.read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// The last lines of its log, for the report of a failure.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        let tail = all[all.len().saturating_sub(lines)..].join("\n");
+        format!("--- log of {} ({} lines)\n{tail}", self.name, all.len())
+    }
+
+    /// Lines at ERROR that no test has excused.
+    pub fn errors(&self) -> Vec<String> {
+        unexcused_errors(&self.log(), &self.excused)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let ended = self.end_gently();
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tail(60));
+            return;
+        }
+        assert!(ended, "{} did not end within {PATIENCE:?} of SIGTERM\n{}", self.name, self.log_tail(40));
+        let errors = self.errors();
+        assert!(errors.is_empty(), "{} logged errors:\n{}\n{}", self.name, errors.join("\n"), self.log_tail(60));
+    }
+}
+
+/// A free port of a loopback address, for TCP and UDP alike. It is free when this returns; nobody else on
+/// the machine should pick it before the daemon does, because the kernel hands out others first.
+pub fn free_port(address: [u8; 4]) -> SocketAddr {
+    wait_for(PATIENCE, || {
+        let tcp = TcpListener::bind(SocketAddr::from((address, 0))).ok()?;
+        let taken = tcp.local_addr().ok()?;
+        UdpSocket::bind(taken).ok().map(|_| taken)
+    })
+    .expect("a free port")
+}
+
+/// Sends a signal to a process that the test has started.
+pub fn signal(pid: u32, signal: libc::c_int) {
+    // SAFETY: kill(2) touches no memory of ours.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// A test that is itself killed leaves no daemon behind. The thread that starts a daemon must therefore
+/// live as long as the daemon should.
+fn die_with_us(command: &mut Command) {
+    // SAFETY: prctl(2) is async-signal-safe and touches no memory of ours.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+}
+
+/// Both streams of a finished command, for an error's text.
+pub fn said(out: &Output) -> String {
+    format!("--- stdout\n{}--- stderr\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+/// The level stands before the first colon of a line; a build's own word ERROR further on is no error of ours.
+fn unexcused_errors(log: &str, excused: &[&str]) -> Vec<String> {
+    let is_error =
+        |line: &&str| line.split_whitespace().take(2).any(|word| word == "ERROR") || line.contains("panicked at");
+    log.lines().filter(is_error).filter(|l| !excused.iter().any(|e| l.contains(e))).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_at_error_is_found_and_a_build_that_says_error_is_not() {
+        let log = "2026-11-23T18:00:00Z  INFO mesh: up\n2026-11-23T18:00:00Z ERROR mesh: store failed\n2026-11-23T18:00:00Z  INFO mesh: build said ERROR";
+        assert_eq!(unexcused_errors(log, &[]).len(), 1);
+        assert_eq!(unexcused_errors(log, &["store failed"]), Vec::<String>::new());
+        assert_eq!(unexcused_errors("thread 'x' panicked at src/a.rs:1:1:", &[]).len(), 1);
+    }
+
+    #[test]
+    fn settings_are_a_configuration() {
+        let text = Settings { tags: vec!["amd64".into()], ..Settings::default() }.toml(([127, 0, 0, 1], 7400).into());
+        let table: toml::Table = toml::from_str(&text).expect("TOML");
+        assert_eq!(table["listen"][0].as_str(), Some("127.0.0.1:7400"));
+        assert_eq!(table["sandbox"]["allow_none"].as_bool(), Some(true));
+        assert_eq!(table["tags"][0].as_str(), Some("amd64"));
+    }
+}

@@ -1,0 +1,152 @@
+//! Several daemons that are one mesh, joined by invitations over loopback.
+
+use crate::daemon::{Daemon, PATIENCE, Settings, free_port};
+use crate::status::Status;
+use crate::wait_for;
+use serde_json::Value;
+use std::fs;
+use std::ops::{Index, IndexMut};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Hosts by name, each below a folder that goes when the fleet goes.
+#[derive(Debug)]
+pub struct Fleet {
+    // Before `folder`: daemons end before their state is removed.
+    pub hosts: Vec<Daemon>,
+    folder: TempDir,
+    settings: Settings,
+}
+
+impl Fleet {
+    /// These hosts, joined and up, seeing each other alive with a leader.
+    #[track_caller]
+    pub fn up(names: &[&str]) -> Self {
+        Self::up_with(names, &Settings::default())
+    }
+
+    /// The same with other settings.
+    #[track_caller]
+    pub fn up_with(names: &[&str], settings: &Settings) -> Self {
+        let mut fleet = Self::found(names[0], settings);
+        for name in &names[1..] {
+            fleet.join(name);
+        }
+        fleet.settled();
+        fleet
+    }
+
+    /// A mesh of one host, up.
+    #[track_caller]
+    pub fn found(name: &str, settings: &Settings) -> Self {
+        let folder = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a folder for the fleet");
+        let mut fleet = Fleet { hosts: vec![], folder, settings: settings.clone() };
+        let mut first = fleet.stranger(name);
+        let listen = first.listen.to_string();
+        first.ok(&["init", "--name", name, "--mesh", "demo", "--listen", &listen]);
+        first.up();
+        fleet.hosts.push(first);
+        fleet
+    }
+
+    /// A daemon with a state folder, not yet a host of this mesh.
+    pub fn stranger(&self, name: &str) -> Daemon {
+        Daemon::new(self.folder.path(), name, free_port([127, 0, 0, 1]), &self.settings)
+    }
+
+    /// Invites a new host at the first one that is up, joins it, and starts it.
+    #[track_caller]
+    pub fn join(&mut self, name: &str) {
+        let token = self.any().ok(&["invite", name]);
+        let mut host = self.stranger(name);
+        host.ok(&["join", &token, "--listen", &host.listen.to_string()]);
+        host.up();
+        self.hosts.push(host);
+    }
+
+    /// Waits until every host that is up sees all of these, and only these, alive, and one leader among them.
+    #[track_caller]
+    pub fn settled(&self) -> Status {
+        let up: Vec<&Daemon> = self.hosts.iter().filter(|h| h.is_up()).collect();
+        let names: Vec<&str> = up.iter().map(|h| h.name.as_str()).collect();
+        let mut last = None;
+        for host in up {
+            last = Some(host.wait("settled", |s| {
+                s.alive() == names.len()
+                    && names.iter().all(|n| s.state(n) == "alive")
+                    && s.leader().is_some_and(|l| names.contains(&l))
+            }));
+        }
+        last.expect("a fleet has hosts")
+    }
+
+    /// A host that is up; the first in order.
+    #[track_caller]
+    pub fn any(&self) -> &Daemon {
+        self.hosts.iter().find(|h| h.is_up()).expect("a host that is up")
+    }
+
+    /// The host that leads, as a host that is up sees it.
+    #[track_caller]
+    pub fn leader(&self) -> String {
+        let status = self.any().wait("led", |s| s.leader().is_some_and(|l| self[l].is_up()));
+        status.leader().expect("just seen").to_owned()
+    }
+
+    /// A host that is up and does not lead.
+    #[track_caller]
+    pub fn follower(&self) -> &Daemon {
+        let leader = self.leader();
+        self.hosts.iter().find(|h| h.is_up() && h.name != leader).expect("a host that does not lead")
+    }
+
+    /// `mesh builds --json`, as any host that is up tells it.
+    #[track_caller]
+    pub fn builds(&self) -> Vec<Value> {
+        let text = self.any().ok(&["builds", "--json"]);
+        let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("builds are not JSON: {e}\n{text}"));
+        value["builds"].as_array().unwrap_or_else(|| panic!("no builds in {value}")).clone()
+    }
+
+    /// Waits until the builds fulfil a condition.
+    #[track_caller]
+    pub fn wait_builds(&self, what: &str, condition: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let mut last = vec![];
+        let found = wait_for(PATIENCE, || {
+            last = self.builds();
+            condition(&last).then(|| last.clone())
+        });
+        found.unwrap_or_else(|| panic!("builds not {what} within {PATIENCE:?}: {last:#?}"))
+    }
+
+    /// A file below the fleet's folder, for build files and what they read or leave.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("below the folder")).expect("folder");
+        fs::write(&path, content).expect("file");
+        path
+    }
+
+    /// A path below the fleet's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("work").join(name)
+    }
+
+    /// The folder itself, whose children are the state folders.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Index<&str> for Fleet {
+    type Output = Daemon;
+    fn index(&self, name: &str) -> &Daemon {
+        self.hosts.iter().find(|h| h.name == name).unwrap_or_else(|| panic!("no host {name}"))
+    }
+}
+
+impl IndexMut<&str> for Fleet {
+    fn index_mut(&mut self, name: &str) -> &mut Daemon {
+        self.hosts.iter_mut().find(|h| h.name == name).unwrap_or_else(|| panic!("no host {name}"))
+    }
+}
