@@ -3,9 +3,15 @@
 //! command line. What differs between the two worlds enters by [`seams::Seams`] alone.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
-pub mod net;
-pub mod consensus;
+pub mod api;
 pub mod blobs;
 pub mod builds;
-
+pub mod buildfile;
+pub mod cli;
+pub mod config;
+pub mod consensus;
+pub mod driver;
+pub mod machine;
+pub mod net;
 pub mod seams;
+pub mod state_folder;

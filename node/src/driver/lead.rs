@@ -1,0 +1,168 @@
+//! What a leader does: says so in the ledger, plans, proposes, and keeps the voters in order.
+//!
+//! It acts only while the lease stands ([`mesh::lease`]), and everything it writes carries its fence,
+//! so what it wrote a moment too late is void. One step at a time: the next plan is made from the
+//! ledger that the last one gave.
+
+use super::Inner;
+use super::shared::lock;
+use crate::net::{Protocol, frame};
+use mesh::identity::PeerKey;
+use mesh::ledger::{Assign, Command, Entry, Lead, Lose};
+use mesh::lease::Fence;
+use mesh::placement::{Plan, plan};
+use mesh::roster::{Cosignature, VoterChange};
+use mesh::wire::decode;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A look at the world at least so often, whatever happens.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a leader's own entry may take before the next plan.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A voter set and its signature are small.
+const COSIGN_BYTES_MAX: usize = 2_048;
+
+impl Inner {
+    /// The leader's task: does nothing while somebody else leads.
+    pub(super) async fn run_leader(self: Arc<Self>) {
+        loop {
+            let something = self.wake_leader.notified();
+            let _ = tokio::time::timeout(TICK, something).await;
+            while self.lead_once().await {}
+        }
+    }
+
+    /// One step. True when it changed something, so that the next may follow at once.
+    async fn lead_once(&self) -> bool {
+        let Some(grant) = self.consensus.grant() else { return false };
+        let fence = grant.fence;
+        if self.shared.with(|l| l.leader()) != Some((self.me, fence)) {
+            let lead = Lead { version: env!("CARGO_PKG_VERSION").into() };
+            let led = self.write_as_leader(fence, Command::Lead(lead)).await;
+            if led {
+                tracing::info!(term = fence.term, "this host leads");
+            }
+            return led;
+        }
+        let view = lock(&self.view).clone();
+        let Plan { lose, assign, voters } = self.shared.with(|ledger| plan(ledger, &view));
+        let mut did = false;
+        if !lose.is_empty() {
+            for lost in &lose {
+                tracing::info!(build = %lost.build, attempt = lost.attempt.0, why = lost.reason, "an attempt is lost");
+            }
+            did |= self.write_as_leader(fence, Command::Lose(Lose { attempts: lose })).await;
+        }
+        if !assign.is_empty() {
+            did |= self.write_as_leader(fence, Command::Assign(Assign { attempts: assign })).await;
+        }
+        if let Some(voters) = voters {
+            did |= self.change_voters(fence, voters).await;
+        }
+        self.follow_voters().await;
+        did
+    }
+
+    async fn write_as_leader(&self, fence: Fence, command: Command) -> bool {
+        let entry = Entry::seal(&self.keys, self.mesh, self.request_id(), Some(fence), command);
+        match self.submit(entry, PATIENCE).await {
+            Ok((reply, _)) if reply.is_ok() => true,
+            Ok((reply, _)) => {
+                tracing::debug!(code = ?reply.code, text = reply.text, "the ledger refused a leader's entry");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a leader's entry has no answer");
+                false
+            }
+        }
+    }
+
+    /// Asks the present voters to sign the next set; with a majority of signatures it goes into the ledger.
+    async fn change_voters(&self, fence: Fence, voters: BTreeSet<PeerKey>) -> bool {
+        let (present, majority, body) =
+            self.shared.with(|l| (l.voters().voters().clone(), l.voters().majority(), l.voters().next(&voters)));
+        let mut signatures = vec![];
+        for voter in present {
+            let signed = match voter == self.me {
+                true => self.cosign(self.me, &body),
+                false => self.ask_cosignature(voter, &body).await,
+            };
+            match signed {
+                Ok(signature) => signatures.push(signature),
+                Err(why) => tracing::info!(voter = %voter.short(), why, "a voter did not sign the next voter set"),
+            }
+        }
+        if signatures.len() < majority {
+            return false;
+        }
+        self.write_as_leader(fence, Command::Voters(VoterChange { body, signatures })).await
+    }
+
+    async fn ask_cosignature(&self, voter: PeerKey, body: &[u8]) -> Result<Cosignature, String> {
+        let ask = async {
+            let mut stream = self.net.open(voter, Protocol::Cosign).await.map_err(|e| e.to_string())?;
+            frame::write_frame(&mut stream, body).await.map_err(|e| e.to_string())?;
+            let answer = frame::read_frame(&mut stream, COSIGN_BYTES_MAX).await.map_err(|e| e.to_string())?;
+            decode::<Result<Cosignature, String>>(&answer, COSIGN_BYTES_MAX).map_err(|e| e.to_string())?
+        };
+        tokio::time::timeout(Duration::from_secs(2), ask).await.map_err(|_| "no answer in 2 s".to_owned())?
+    }
+
+    /// A voter's own judgement before it signs: asked by the leader it knows, the set follows the present
+    /// one, and all in it are enrolled.
+    fn cosign(&self, asker: PeerKey, body: &[u8]) -> Result<Cosignature, String> {
+        self.shared.with(|ledger| {
+            if ledger.leader().map(|l| l.0) != Some(asker) {
+                return Err("the asker does not lead".to_owned());
+            }
+            if !ledger.voters().voters().contains(&self.me) {
+                return Err("not a voter".to_owned());
+            }
+            ledger.voters().check(body, |k| ledger.roster().is_member(k)).map_err(|e| e.to_string())?;
+            Ok(Cosignature::new(&self.keys, body))
+        })
+    }
+
+    /// A voter's end of a cosign stream.
+    pub(super) async fn serve_cosign(self: Arc<Self>, peer: PeerKey, mut stream: crate::net::Stream) {
+        while let Ok(body) = frame::read_frame(&mut stream, COSIGN_BYTES_MAX).await {
+            let answer = self.cosign(peer, &body);
+            if frame::write_frame(&mut stream, &mesh::wire::encode(&answer)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Brings consensus in line with roster and voter chain: every member at least a learner, nobody else,
+    /// and exactly the chain's voters voting.
+    async fn follow_voters(&self) {
+        let (members, wanted) = self.shared.with(|l| {
+            let members: BTreeSet<PeerKey> = l.roster().members().map(|(k, _)| *k).collect();
+            (members, l.voters().voters().clone())
+        });
+        let voters = self.consensus.voters();
+        let learners = self.consensus.learners();
+        for peer in &members {
+            if !voters.contains(peer) && !learners.contains(peer) {
+                self.log_failure("adding a learner", self.consensus.add_learner(*peer).await);
+            }
+        }
+        if voters != wanted && wanted.iter().all(|p| voters.contains(p) || learners.contains(p)) {
+            self.log_failure("changing the voters", self.consensus.change_voters(wanted.clone()).await);
+        }
+        for peer in learners.iter().chain(&voters) {
+            if !members.contains(peer) && !wanted.contains(peer) && !self.consensus.voters().contains(peer) {
+                self.log_failure("removing a learner", self.consensus.remove(*peer).await);
+            }
+        }
+    }
+
+    fn log_failure<E: std::fmt::Display>(&self, what: &str, result: Result<(), E>) {
+        if let Err(error) = result {
+            tracing::info!(%error, "{what} did not work yet; it is tried again");
+        }
+    }
+}

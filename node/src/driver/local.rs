@@ -1,0 +1,185 @@
+//! A node on a real host: founded or joined into its state folder, then run as a daemon.
+
+use super::policy::Joined;
+use super::token::{Token, found, join_request, read_joined};
+use super::{Node, NodeConfig};
+use crate::api;
+use crate::blobs::folder::FolderBlobs;
+use crate::cli::{Failure, InitArgs, InitDone, JoinArgs, JoinDone, Local, Ready};
+use crate::config::Config;
+use crate::consensus::Timing;
+use crate::machine::{BUILD_USER, HostMachine, MachineConfig};
+use crate::net::{join_once, transport};
+use crate::seams::{Blocking, Machine, Seams, Spawn};
+use crate::state_folder::{FolderLock, StateFolder};
+use async_trait::async_trait;
+use mesh::roster::Genesis;
+use mesh::wire::{Signed, decode, encode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// The host's credential and what it was told of other members: bounded by the joining exchange.
+const CREDENTIAL_BYTES_MAX: usize = 64 << 10;
+/// How long one lead of a token is tried.
+const LEAD_WITHIN: Duration = Duration::from_secs(20);
+/// How long a farewell has to leave the host.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// Tasks of the daemon are tokio's.
+const SPAWN: Spawn = |work| {
+    tokio::spawn(work);
+};
+
+/// The commands that work where no daemon runs.
+pub struct HostNode;
+
+fn short_id(id: [u8; 32]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&id[..16]);
+    short
+}
+
+fn machine_config(folder: &StateFolder, config: &Config) -> Result<MachineConfig, Failure> {
+    let user = config.sandbox.build_uid.unwrap_or(BUILD_USER);
+    let work = config.sandbox.work.clone().unwrap_or_else(|| folder.work());
+    Ok(MachineConfig {
+        build_user: (user, user),
+        cores: config.cores,
+        tags: config.tags.clone(),
+        allow_none: config.sandbox.allow_none,
+        allow_network: config.sandbox.allow_network,
+        extra_read_only: config.sandbox.paths.clone(),
+        ..MachineConfig::new(work, folder.store_id()?)
+    })
+}
+
+fn machine_id(folder: &StateFolder, config: &Config) -> Result<[u8; 32], Failure> {
+    Ok(crate::machine::machine_id(&machine_config(folder, config)?.fallback_machine_id))
+}
+
+#[async_trait]
+impl Local for HostNode {
+    fn init(&self, folder: &StateFolder, args: InitArgs) -> Result<InitDone, Failure> {
+        let keys = folder.keys()?;
+        let config = Config::load(&folder.config())?;
+        let mut random = [0; 48];
+        getrandom::fill(&mut random).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
+        let machine = machine_id(folder, &config)?;
+        let founded = found(&keys, &args.mesh, &args.host, &random, machine, short_id(folder.store_id()?));
+        let joined =
+            Joined { genesis: founded.genesis.clone(), credential: founded.credential, members: vec![] };
+        folder.write_credential(&encode(&joined))?;
+        folder.write_genesis(&encode(&founded.genesis))?; // last: with it the folder belongs to a mesh
+        Ok(InitDone { mesh_id: founded.mesh.to_string(), peer: keys.key(), recovery_key: founded.recovery })
+    }
+
+    async fn join(&self, folder: &StateFolder, config: &Config, args: JoinArgs) -> Result<JoinDone, Failure> {
+        let keys = folder.keys()?;
+        let (token, invitation) = Token::parse(&args.token)
+            .map_err(|e| Failure::usage(e.to_string()).hint("make one with `mesh invite NAME` on a host of the mesh"))?;
+        if let Some(name) = args.name.filter(|n| *n != invitation.name) {
+            let text = format!("the invitation is for a host named {}, not {name}", invitation.name);
+            return Err(Failure::usage(text).hint(format!("leave out --name, or `mesh invite {name}`")));
+        }
+        let request =
+            join_request(&keys, &token, invitation.mesh, machine_id(folder, config)?, short_id(folder.store_id()?));
+        let mut tried = vec![];
+        for lead in &token.leads {
+            for address in &lead.addresses {
+                let Ok(parsed) = address.parse() else { continue };
+                let one =
+                    join_once(&keys, transport::real(), lead.peer, parsed, request.clone(), LEAD_WITHIN).await;
+                match one {
+                    Ok(answer) => {
+                        let joined = read_joined(&answer, &keys, invitation.mesh).map_err(Failure::new)?;
+                        let genesis: Genesis = joined.genesis.open().map_err(|e| Failure::new(e.to_string()))?;
+                        folder.write_credential(&encode(&joined))?;
+                        folder.write_genesis(&encode(&joined.genesis))?;
+                        return Ok(JoinDone {
+                            mesh_id: invitation.mesh.to_string(),
+                            mesh: genesis.name,
+                            host: invitation.name,
+                            peer: keys.key(),
+                        });
+                    }
+                    Err(error) => tried.push(format!("  {} at {address}: {error}", lead.name)),
+                }
+            }
+        }
+        let list = if tried.is_empty() { "  the token names no address".to_owned() } else { tried.join("\n") };
+        Err(Failure::new(format!("no member let this host in:\n{list}"))
+            .hint("is one of them up and reachable from here? an invitation is good for one host and ends; `mesh invite` makes another"))
+    }
+
+    async fn serve(
+        &self,
+        folder: StateFolder,
+        _lock: FolderLock,
+        config: Config,
+        ready: oneshot::Sender<Ready>,
+        stop: CancellationToken,
+    ) -> Result<(), Failure> {
+        let broken = |what: &str, error: String| {
+            Failure::new(format!("the {what} in {} is damaged: {error}", folder.path().display()))
+                .hint("restore the folder, or join anew with a fresh one")
+        };
+        let keys = folder.keys()?;
+        let genesis: Signed = decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
+        let joined: Joined =
+            decode(&folder.credential()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("credential", e.to_string()))?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
+
+        let machine = HostMachine::new(machine_config(&folder, &config)?, Blocking::Pool, SPAWN).await?;
+        let machine: Arc<dyn Machine> = Arc::new(machine);
+        let blobs = FolderBlobs::open(folder.blobs(), Blocking::Pool)?;
+        let path = folder.ledger();
+        let seams = Seams {
+            transport: transport::real(),
+            store: Box::new(move || {
+                let mut options = std::fs::OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(false);
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+                let file = options.open(path)?;
+                let backend = redb::backends::FileBackend::new(file).map_err(std::io::Error::other)?;
+                Ok(Box::new(backend))
+            }),
+            blobs: Arc::new(blobs),
+            machine,
+            seed,
+            spawn: SPAWN,
+            blocking: Blocking::Pool,
+        };
+        let node_config = NodeConfig {
+            keys,
+            genesis,
+            credential: joined.credential,
+            start: folder.next_start()?,
+            store_id: short_id(folder.store_id()?),
+            listen: config.listen.clone(),
+            known: joined.members,
+            leads: config.leads.clone(),
+            timing: if config.timing.lan { Timing::lan() } else { Timing::default() },
+            allow_reboot: config.machine.allow_reboot,
+            protected: config.machine.protected,
+        };
+        let node = Node::start(node_config, seams).await.map_err(|e| Failure::new(e.to_string()))?;
+        let control = node.control();
+        let server = api::server::serve(&folder, &config, control.clone(), stop.clone()).await?;
+        let _ = ready.send(Ready {
+            host: control.own_name(),
+            peer: control.peer(),
+            listening: node.listening().iter().map(ToString::to_string).collect(),
+        });
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => api::Control::shutdown(&*control).await,
+            () = node.stopped() => stop.cancel(),
+            ended = server => return ended.map_err(|e| Failure::new(format!("the API has ended: {e}"))),
+        }
+        tokio::time::sleep(FAREWELL).await;
+        Ok(())
+    }
+}

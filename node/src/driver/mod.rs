@@ -1,0 +1,350 @@
+//! The driver: one node, joined from its parts.
+//!
+//! One loop owns what is believed of other hosts ([`mesh::membership`], [`mesh::addresses`]): it takes the
+//! network's events, the watchers' timers and the ledger's changes, and does what the core asks for.
+//! Beside it run a batcher (entries on their way to the ledger), a leader's task (plans while the lease
+//! stands), and a task for each stream and each attempt. `main.rs` starts one of these on a real host,
+//! crate `sim` three and more in a simulated one; what differs is in [`Seams`].
+
+mod control;
+mod execute;
+mod lead;
+mod local;
+mod log;
+mod policy;
+mod replicate;
+mod shared;
+mod status;
+mod submit;
+mod token;
+mod watch;
+
+pub use execute::read_manifest;
+pub use local::HostNode;
+pub use policy::{Joined, Known};
+pub use submit::SubmitError;
+pub use token::{Founded, found, join_request, read_joined};
+
+use crate::consensus::{Consensus, ConsensusConfig, Timing};
+use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
+use crate::seams::{BlobStore, Facts, Machine, Seams, Spawn};
+use execute::Running;
+use mesh::addresses::Addresses;
+use mesh::build::{Attempt, BuildId};
+use mesh::clock::LedgerClock;
+use mesh::identity::{Keys, PeerKey};
+use mesh::ledger::{Ledger, RequestId};
+use mesh::membership::{self, Membership, PresenceFacts};
+use mesh::placement::View;
+use mesh::roster::{MeshId, mesh_id};
+use mesh::time::Time;
+use mesh::wire::Signed;
+use policy::Policy;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use shared::{Shared, lock};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use submit::Pending;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What a node is told at its start.
+pub struct NodeConfig {
+    /// Who it is.
+    pub keys: Keys,
+    /// The mesh's founding record.
+    pub genesis: Signed,
+    /// A member's word that this host is enrolled; its own for the first host.
+    pub credential: Signed,
+    /// Start number, counted up and synced before this call.
+    pub start: u64,
+    /// Random id of the state folder.
+    pub store_id: [u8; 16],
+    /// Where to listen.
+    pub listen: Vec<Multiaddr>,
+    /// Members as told when this host joined.
+    pub known: Vec<Known>,
+    /// Addresses from the host's own configuration.
+    pub leads: Vec<Multiaddr>,
+    /// How quick consensus is.
+    pub timing: Timing,
+    /// Slow facts that the host's owner decided.
+    pub allow_reboot: bool,
+    /// See `allow_reboot`.
+    pub protected: bool,
+}
+
+/// Why a node could not start. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] net::NetError),
+    /// The founding record or the stored ledger.
+    #[error("the state folder does not hold a usable mesh: {0}")]
+    Ledger(String),
+    /// Consensus.
+    #[error("the ledger's store cannot be opened: {0}")]
+    Consensus(String),
+}
+
+/// A running node. Dropped, it stops.
+pub struct Node {
+    inner: Arc<Inner>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+/// What all parts of a node share.
+pub struct Inner {
+    keys: Keys,
+    me: PeerKey,
+    mesh: MeshId,
+    start: u64,
+    config_leads: Vec<Multiaddr>,
+    allow_reboot: bool,
+    protected: bool,
+    facts: Facts,
+    shared: Arc<Shared>,
+    policy: Arc<Policy>,
+    consensus: Consensus,
+    net: Net,
+    blobs: Arc<dyn BlobStore>,
+    machine: Arc<dyn Machine>,
+    spawn: Spawn,
+    random: Mutex<ChaCha20Rng>,
+    born: Instant,
+    stop: CancellationToken,
+    entries: mpsc::Sender<Pending>,
+    submit_streams: Mutex<Vec<(PeerKey, Stream)>>,
+    clock: Mutex<Option<(u64, LedgerClock)>>,
+    view: Mutex<View>,
+    wake_leader: Notify,
+    members: Mutex<Membership>,
+    addresses: Mutex<Addresses>,
+    probe_out: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
+    probe_in: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
+    jobs: Mutex<BTreeMap<(BuildId, Attempt), Running>>,
+    strangers: Mutex<Vec<status::Stranger>>,
+    corrupt: Mutex<BTreeMap<PeerKey, u64>>,
+    leaving: CancellationToken,
+}
+
+/// Inputs for the membership core that wait for the loop.
+const INPUTS_MAX: usize = 1_024;
+/// Housekeeping: views, dials, load.
+const TICK: Duration = Duration::from_millis(500);
+
+/// This host's wall clock, in milliseconds since 1970. For people and for ledger time, never for order.
+pub fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_millis() as u64)
+}
+
+impl Node {
+    /// Starts a node: network, consensus, and the tasks that join them. Returns when it listens.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: NodeConfig, seams: Seams) -> Result<Node, StartError> {
+        let ledger = Ledger::found(&config.genesis).map_err(|e| StartError::Ledger(e.to_string()))?;
+        let (me, mesh) = (config.keys.key(), mesh_id(&config.genesis));
+        let first = config.genesis.by == me;
+        let shared = Arc::new(Shared::new(ledger));
+        let policy = Arc::new(Policy::new(mesh, config.credential.clone(), shared.clone(), &config.known));
+        let mut random = ChaCha20Rng::from_seed(seams.seed);
+        let facts = seams.machine.facts();
+
+        let net_config = NetConfig {
+            keys: config.keys.clone(),
+            listen: config.listen.clone(),
+            admission: policy.clone(),
+            agent: concat!("mesh/", env!("CARGO_PKG_VERSION")).into(),
+            limits: net::Limits::default(),
+        };
+        let (net, events) = net::start(net_config, seams.transport, seams.spawn, random.random()).await?;
+        let consensus_config = ConsensusConfig {
+            me,
+            timing: config.timing,
+            store: seams.store,
+            blocking: seams.blocking,
+            spawn: seams.spawn,
+            seed: random.random(),
+            dial: Arc::new(RaftDial(net.clone())),
+            epoch: 0,
+            boot_quarantine: true,
+            clock: crate::consensus::boottime,
+            machine: shared.clone(),
+        };
+        let consensus = Consensus::start(consensus_config).await.map_err(|e| StartError::Consensus(e.to_string()))?;
+        if first {
+            consensus.initialize_single().await.map_err(|e| StartError::Consensus(e.to_string()))?;
+        }
+
+        let born = Instant::now();
+        let own = membership::Own {
+            keys: config.keys.clone(),
+            mesh: mesh.0,
+            start: config.start,
+            store: config.store_id,
+            machine_id: facts.machine_id,
+            boot_id: facts.boot_id,
+        };
+        let members = Membership::new(own, random.random(), membership::Config::default(), Time::default());
+        let stop = CancellationToken::new();
+        let (entries, waiting) = mpsc::channel(submit::WAITING_MAX);
+        let inner = Arc::new(Inner {
+            me,
+            mesh,
+            start: config.start,
+            config_leads: config.leads,
+            allow_reboot: config.allow_reboot,
+            protected: config.protected,
+            facts,
+            shared,
+            policy: policy.clone(),
+            consensus,
+            net,
+            blobs: seams.blobs,
+            machine: seams.machine,
+            spawn: seams.spawn,
+            random: Mutex::new(random),
+            born,
+            stop: stop.clone(),
+            entries,
+            submit_streams: Mutex::default(),
+            clock: Mutex::default(),
+            view: Mutex::default(),
+            wake_leader: Notify::new(),
+            members: Mutex::new(members),
+            addresses: Mutex::new(Addresses::new(me)),
+            probe_out: Mutex::default(),
+            probe_in: Mutex::default(),
+            jobs: Mutex::default(),
+            strangers: Mutex::default(),
+            corrupt: Mutex::default(),
+            leaving: CancellationToken::new(),
+            keys: config.keys,
+        });
+        policy.attach(&inner);
+        inner.learn_known(&config.known);
+        inner.clone().start_tasks(waiting, events)?;
+        Ok(Node { inner, _stop: stop.drop_guard() })
+    }
+
+    /// The node's API.
+    pub fn control(&self) -> Arc<Inner> {
+        self.inner.clone()
+    }
+
+    /// Where it listens.
+    pub fn listening(&self) -> Vec<Multiaddr> {
+        self.inner.net.listening()
+    }
+
+    /// Becomes true when the node stops by itself: it left the mesh, was asked to stop, or cannot go on.
+    pub async fn stopped(&self) {
+        self.inner.leaving.cancelled().await;
+    }
+}
+
+impl Inner {
+    fn start_tasks(
+        self: Arc<Self>,
+        waiting: mpsc::Receiver<Pending>,
+        events: mpsc::Receiver<NetEvent>,
+    ) -> Result<(), StartError> {
+        let (inputs, taken) = mpsc::channel(INPUTS_MAX);
+        self.task(self.clone().run_batcher(waiting));
+        self.task(self.clone().run_leader());
+        self.task(self.clone().run_watch(events, taken, inputs.clone()));
+        let this = self.clone();
+        self.serve(Protocol::Raft, move |peer, stream| {
+            let this = this.clone();
+            async move { this.consensus.serve(peer, Box::new(stream)).await }
+        })?;
+        let this = self.clone();
+        self.serve(Protocol::Submit, move |_, stream| this.clone().serve_submit(stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Cosign, move |peer, stream| this.clone().serve_cosign(peer, stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Logs, move |_, stream| this.clone().serve_logs(stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Blobs, move |peer, stream| this.clone().serve_blobs(peer, stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Probe, move |peer, stream| this.clone().serve_probes(peer, stream, inputs.clone()))?;
+        Ok(())
+    }
+
+    /// Starts a task that ends with the node.
+    fn task(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        (self.spawn)(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        }));
+    }
+
+    /// Takes the streams of one protocol; each gets a task.
+    fn serve<F>(
+        self: &Arc<Self>,
+        protocol: Protocol,
+        handle: impl Fn(PeerKey, Stream) -> F + Send + Sync + 'static,
+    ) -> Result<(), StartError>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut streams = self.net.accept(protocol)?;
+        let this = self.clone();
+        self.task(async move {
+            while let Some((peer, stream)) = streams.recv().await {
+                this.task(handle(peer, stream));
+            }
+        });
+        Ok(())
+    }
+
+    /// Monotonic time since this node was born.
+    fn now(&self) -> Time {
+        Time::default() + self.born.elapsed()
+    }
+
+    fn request_id(&self) -> RequestId {
+        RequestId(lock(&self.random).random())
+    }
+
+    /// What this host says of itself.
+    fn presence_facts(&self) -> PresenceFacts {
+        let name = self.shared.with(|l| l.roster().member(&self.me).map(|m| m.name.clone()).unwrap_or_default());
+        PresenceFacts {
+            name,
+            addresses: self.own_addresses(),
+            cores: self.facts.cores,
+            memory_mib: self.facts.memory_mib,
+            tags: self.facts.tags.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            boot_enabled: self.facts.boot_enabled,
+            allow_none: self.facts.allow_none,
+            allow_network: self.facts.allow_network,
+            allow_reboot: self.allow_reboot,
+            protected: self.protected,
+        }
+    }
+}
+
+/// Consensus opens its streams on the standing connections.
+struct RaftDial(Net);
+
+#[async_trait::async_trait]
+impl crate::consensus::Dial for RaftDial {
+    async fn open(&self, peer: PeerKey) -> io::Result<Box<dyn crate::consensus::Duplex>> {
+        let stream = self.0.open(peer, Protocol::Raft).await.map_err(io::Error::other)?;
+        Ok(Box::new(stream))
+    }
+}

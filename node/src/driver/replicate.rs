@@ -1,0 +1,165 @@
+//! Blobs between hosts: found, fetched, held for one another.
+//!
+//! A blob is asked for where it should be, then wherever a connection stands; what arrives is verified
+//! by the store. A host that holds an attempt's blobs signs a receipt, and only then.
+
+use super::Inner;
+use super::shared::lock;
+use crate::blobs::transfer::{self, Hold, Holder, Keep};
+use crate::net::{Protocol, Stream};
+use async_trait::async_trait;
+use mesh::build::{BlobId, BuildSpec, Receipt};
+use mesh::identity::PeerKey;
+use mesh::limits::BLOB_BYTES_MAX;
+use mesh::membership::State;
+use mesh::wire::Signed;
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a host may take to pull an attempt's blobs, before another is asked.
+const HOLD_WITHIN: Duration = Duration::from_secs(600);
+
+impl Inner {
+    /// Makes sure that a blob is in the local store: asks `first`, then every connected host.
+    ///
+    /// # Errors
+    /// `NotFound` when nobody who can be reached has it intact.
+    pub(super) async fn fetch_blob(&self, id: BlobId, first: &[PeerKey]) -> io::Result<()> {
+        if self.blobs.has(id).await {
+            return Ok(());
+        }
+        let mut asked = BTreeSet::from([self.me]);
+        let connected = self.net.connections().into_iter().map(|c| c.peer);
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no host that is connected has blob {id}"));
+        for peer in first.iter().copied().chain(connected).collect::<Vec<_>>() {
+            if !asked.insert(peer) {
+                continue;
+            }
+            match self.fetch_from(peer, id).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        *lock(&self.corrupt).entry(peer).or_default() += 1;
+                    }
+                    tracing::info!(%id, host = self.name_of(&peer), %error, "a blob could not be fetched there");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_from(&self, peer: PeerKey, id: BlobId) -> io::Result<()> {
+        let mut stream = self.net.open(peer, Protocol::Blobs).await.map_err(io::Error::other)?;
+        transfer::fetch(&mut stream, peer, &*self.blobs, id, BLOB_BYTES_MAX).await.map(drop)
+    }
+
+    /// Hosts that the ledger says hold a blob that is some build's manifest or log.
+    pub(super) fn holders_of(&self, id: BlobId) -> Vec<PeerKey> {
+        self.shared.with(|ledger| {
+            let named = |a: &&mesh::ledger::AttemptRecord| {
+                a.outcome().is_some_and(|o| o.manifest == Some(id) || o.log == Some(id))
+            };
+            let attempts = ledger.builds().iter().rev().flat_map(|b| b.attempts.iter());
+            attempts.filter(named).map(|a| a.holders.clone()).next().unwrap_or_default()
+        })
+    }
+
+    /// Other hosts that could hold something, the one with the most free cores first: it is the least busy.
+    fn possible_holders(&self) -> Vec<PeerKey> {
+        let members = lock(&self.members);
+        let mut others: Vec<(u32, PeerKey)> = members
+            .hosts()
+            .filter(|(peer, h)| **peer != self.me && h.state == State::Alive && !h.cloned)
+            .map(|(peer, h)| (h.free_cores.unwrap_or(0), *peer))
+            .collect();
+        others.sort_by(|a, b| b.cmp(a));
+        others.into_iter().map(|(_, peer)| peer).filter(|peer| self.net.is_connected(*peer)).collect()
+    }
+
+    /// Asks another host to hold an attempt's blobs. `None` when nobody can now.
+    pub(super) async fn find_holder(&self, receipt: &Receipt, have: &[Signed]) -> Option<Signed> {
+        let request = Hold {
+            mesh: receipt.mesh,
+            build: receipt.build,
+            attempt: receipt.attempt,
+            manifest: receipt.manifest,
+            log: receipt.log,
+        };
+        for peer in self.possible_holders().into_iter().filter(|p| have.iter().all(|r| r.by != *p)) {
+            let ask = async {
+                let mut stream = self.net.open(peer, Protocol::Blobs).await.map_err(io::Error::other)?;
+                transfer::hold(&mut stream, peer, request.clone()).await
+            };
+            match tokio::time::timeout(HOLD_WITHIN, ask).await {
+                Ok(Ok(signed)) if signed.by == peer && signed.open::<Receipt>().as_ref() == Ok(receipt) => {
+                    return Some(signed);
+                }
+                Ok(Ok(_)) => tracing::warn!(host = self.name_of(&peer), "a host signed another receipt than it was asked for"),
+                Ok(Err(error)) => tracing::info!(host = self.name_of(&peer), %error, "a host does not hold our blobs"),
+                Err(_) => tracing::info!(host = self.name_of(&peer), "a host took too long to hold our blobs"),
+            }
+        }
+        None
+    }
+
+    /// Gives the inputs of builds to a second host before they are submitted, so that losing this one
+    /// does not lose them. Best effort: alone, or with nobody reachable, there is nobody to give them to.
+    pub(super) async fn spread_inputs(&self, specs: &[BuildSpec]) {
+        let mut ids: Vec<BlobId> = specs.iter().flat_map(|s| s.inputs.iter().map(|i| i.blob)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return;
+        }
+        for peer in self.possible_holders() {
+            let give = async {
+                let mut stream = self.net.open(peer, Protocol::Blobs).await.map_err(io::Error::other)?;
+                transfer::keep(&mut stream, peer, &ids).await
+            };
+            match tokio::time::timeout(HOLD_WITHIN, give).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::info!(host = self.name_of(&peer), %error, "inputs were not taken there"),
+                Err(_) => tracing::info!(host = self.name_of(&peer), "inputs were not taken there in time"),
+            }
+        }
+    }
+
+    /// The other end of all of this.
+    pub(super) async fn serve_blobs(self: Arc<Self>, peer: PeerKey, mut stream: Stream) {
+        let holder = ForPeer(self.clone());
+        if let Err(error) = transfer::serve(&mut stream, peer, &*self.blobs, &holder).await {
+            tracing::debug!(host = self.name_of(&peer), %error, "a blob stream ended");
+        }
+    }
+}
+
+struct ForPeer(Arc<Inner>);
+
+#[async_trait]
+impl Holder for ForPeer {
+    async fn hold(&self, from: PeerKey, request: Hold) -> Result<Signed, String> {
+        let Hold { mesh, build, attempt, manifest, log } = request;
+        if mesh != self.0.mesh.0 {
+            return Err("of another mesh".into());
+        }
+        let text = |error: io::Error| error.to_string();
+        if let Some(manifest) = manifest {
+            self.0.fetch_manifest(manifest, &[from]).await.map_err(text)?;
+        }
+        if let Some(log) = log {
+            self.0.fetch_blob(log, &[from]).await.map_err(text)?;
+        }
+        Ok(Signed::seal(&self.0.keys, &Receipt { mesh, build, attempt, manifest, log }))
+    }
+
+    async fn keep(&self, from: PeerKey, request: Keep) -> Result<(), String> {
+        for id in request.ids {
+            self.0.fetch_blob(id, &[from]).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,400 @@
+//! The loop that owns what this host believes of others: probes, accusations, addresses, dials.
+
+use super::shared::lock;
+use super::status::{self, Stranger};
+use super::{INPUTS_MAX, Inner, Known, TICK, wall_ms};
+use crate::net::{DialFailure, Level, Multiaddr, NetEvent, Protocol, Stream, frame};
+use futures::AsyncReadExt;
+use futures::future::{Either, select};
+use libp2p::multiaddr::Protocol as Part;
+use mesh::addresses::{Failure, Source};
+use mesh::identity::PeerKey;
+use mesh::ledger::Changes;
+use mesh::membership::{Input, Output, PROBE_BYTES_MAX, State};
+use mesh::placement::{HostNow, View};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Probe messages that wait for one stream; older ones would be answered too late to matter.
+const PROBES_WAITING: usize = 8;
+/// A connection on which nothing was heard for so long is dead, whatever the kernel thinks.
+const DEAD_AFTER: Duration = Duration::from_secs(15);
+
+impl Inner {
+    pub(super) async fn run_watch(
+        self: Arc<Self>,
+        mut events: mpsc::Receiver<NetEvent>,
+        mut taken: mpsc::Receiver<Input>,
+        inputs: mpsc::Sender<Input>,
+    ) {
+        debug_assert!(inputs.max_capacity() == INPUTS_MAX);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.drain(&inputs);
+            let due = lock(&self.members).poll_timeout().map(|(at, _)| self.born + at.since(mesh::time::Time::default()));
+            let timer = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.on_net(event),
+                    None => return, // the network has ended: so do we
+                },
+                Some(input) = taken.recv() => lock(&self.members).handle(input, self.now()),
+                changes = self.shared.changes() => self.on_changes(changes),
+                () = timer => lock(&self.members).handle_timeout(self.now()),
+                _ = tick.tick() => self.on_tick(),
+            }
+        }
+    }
+
+    /// Does what the core asks for.
+    fn drain(self: &Arc<Self>, inputs: &mpsc::Sender<Input>) {
+        let mut news = false;
+        loop {
+            let Some(output) = lock(&self.members).poll() else { break };
+            match output {
+                Output::Probe { to, bytes } => self.send_probe(to, bytes, inputs),
+                Output::Reply { to, bytes } => {
+                    if let Some(sender) = lock(&self.probe_in).get(&to) {
+                        let _ = sender.try_send(bytes); // a full queue: the watcher asks again
+                    }
+                }
+                Output::Reach(peer) => self.dial(peer),
+                Output::Publish(bytes) => self.net.publish(bytes),
+                Output::Changed { peer, from, to, why } => {
+                    news = true;
+                    let host = self.name_of(&peer);
+                    tracing::info!(host, %from, %to, why, "a host's state changed");
+                    if to == State::Down {
+                        self.net.disconnect(peer);
+                    }
+                }
+                Output::Presence(peer) => {
+                    news = true;
+                    self.learn_presence(peer);
+                }
+                Output::Restarted { peer, before, start } => {
+                    news = true;
+                    tracing::info!(host = self.name_of(&peer), before, start, "a host has restarted");
+                }
+                Output::Clone { peer, evidence } => {
+                    news = true;
+                    tracing::warn!(host = self.name_of(&peer), ?evidence, "two live starts of one key: a cloned disk or a restored backup");
+                }
+            }
+        }
+        if news {
+            self.refresh_view();
+        }
+    }
+
+    fn on_net(self: &Arc<Self>, event: NetEvent) {
+        let now = self.now();
+        match event {
+            NetEvent::Listening(address) => {
+                tracing::info!(%address, "listening");
+                let facts = self.presence_facts();
+                lock(&self.members).set_facts(facts, now);
+            }
+            NetEvent::NotListening(address) => {
+                tracing::info!(%address, "no longer listening");
+                let facts = self.presence_facts();
+                lock(&self.members).set_facts(facts, now);
+            }
+            NetEvent::Connected { peer, level, address, dialed } => {
+                tracing::debug!(host = self.name_of(&peer), ?level, %address, dialed, "connected");
+                let plain = plain(&address);
+                match dialed {
+                    true => lock(&self.addresses).proved(peer, &plain, now),
+                    false => {
+                        if let Some(ip) = ip_of(&address) {
+                            lock(&self.addresses).observed(peer, ip, now);
+                        }
+                    }
+                }
+                lock(&self.members).handle(Input::Connected(peer), now);
+                self.wake_leader.notify_one();
+            }
+            NetEvent::Disconnected { peer, why } => {
+                tracing::debug!(host = self.name_of(&peer), why, "disconnected");
+                lock(&self.probe_out).remove(&peer);
+                lock(&self.members).handle(Input::Disconnected(peer), now);
+            }
+            NetEvent::DialFailed { peer, address, failure } => {
+                tracing::debug!(host = self.name_of(&peer), ?address, %failure, "a dial failed");
+                if let Some(address) = address {
+                    let failure = match failure {
+                        DialFailure::Refused => Failure::Refused,
+                        DialFailure::Timeout => Failure::Timeout,
+                        DialFailure::Peer(other) => Failure::Peer(other),
+                        other => Failure::Other(other.to_string()),
+                    };
+                    lock(&self.addresses).failed(peer, &plain(&address), failure, now);
+                }
+            }
+            NetEvent::Stranger { peer, address, reason, text } => {
+                tracing::info!(peer = peer.map(|p| p.short()), %address, ?reason, text, "a stranger was refused");
+                status::remember(&mut lock(&self.strangers), Stranger { peer, address: address.to_string(), text });
+            }
+            NetEvent::Rejected { peer, address, refusal } => {
+                tracing::info!(host = self.name_of(&peer), %address, %refusal, "a peer did not accept our credential");
+            }
+            NetEvent::Gossip { from: _, bytes } => lock(&self.members).handle(Input::Statement(bytes), now),
+            NetEvent::Identified { peer, listen, .. } => {
+                for address in listen {
+                    lock(&self.addresses).learn(peer, &plain(&address), Source::Identify, Some(peer), now);
+                }
+            }
+        }
+    }
+
+    fn on_changes(self: &Arc<Self>, changes: Changes) {
+        if changes.roster {
+            self.on_roster();
+        }
+        self.follow_builds(&changes.builds);
+        self.refresh_view();
+        if let Some(text) = self.shared.with(|l| l.halted().map(str::to_owned)) {
+            tracing::error!(text, "the ledger holds entries that this version does not know: update mesh on this host");
+            self.leaving.cancel();
+        }
+    }
+
+    fn on_roster(&self) {
+        let now = self.now();
+        let (members, revoked) = self.shared.with(|l| {
+            let members: BTreeSet<PeerKey> = l.roster().members().map(|(k, _)| *k).collect();
+            let revoked: Vec<PeerKey> = l.roster().all_revoked().map(|(k, _)| *k).collect();
+            (members, revoked)
+        });
+        lock(&self.members).set_members(&members, now);
+        lock(&self.addresses).set_members(&members);
+        for peer in revoked {
+            if peer == self.me {
+                tracing::warn!("this host was taken out of the mesh; stopping");
+                self.leaving.cancel();
+            }
+            self.net.revoke(peer);
+        }
+        for connection in self.net.connections() {
+            if members.contains(&connection.peer) {
+                self.net.set_level(connection.peer, Level::Member);
+            }
+        }
+        let facts = self.presence_facts();
+        lock(&self.members).set_facts(facts, now);
+    }
+
+    fn on_tick(self: &Arc<Self>) {
+        let now = self.now();
+        let used: u32 = self.shared.with(|l| {
+            l.builds().running().flat_map(|b| b.running().map(|a| (a.host, b.spec.cores))).filter(|(h, _)| *h == self.me).map(|(_, c)| c).sum()
+        });
+        let dead: Vec<PeerKey> = {
+            let mut members = lock(&self.members);
+            members.set_load(self.facts.cores.saturating_sub(used), wall_ms(), now);
+            let silent = |heard: Option<mesh::time::Time>| heard.is_some_and(|at| now.since(at) > DEAD_AFTER);
+            members.hosts().filter(|(p, h)| **p != self.me && h.connected && silent(h.last_heard)).map(|(p, _)| *p).collect()
+        };
+        for peer in dead {
+            self.net.disconnect(peer);
+        }
+        lock(&self.addresses).expire(now);
+        let members: Vec<PeerKey> = self.shared.with(|l| l.roster().members().map(|(k, _)| *k).collect());
+        for peer in members.into_iter().chain(self.policy.told_members()) {
+            if peer != self.me && !self.net.is_connected(peer) {
+                self.dial(peer);
+            }
+        }
+        self.refresh_view();
+    }
+
+    /// Dials a peer at the leads whose turn it is.
+    fn dial(&self, peer: PeerKey) {
+        if self.net.is_connected(peer) {
+            return;
+        }
+        let now = self.now();
+        let leads: Vec<Multiaddr> = {
+            let leads = lock(&self.addresses).leads(&peer, now);
+            leads.iter().filter_map(|a| a.parse().ok()).collect()
+        };
+        if !leads.is_empty() {
+            self.net.dial(peer, leads);
+        }
+    }
+
+    /// The leader's view, made from the watchers'.
+    fn refresh_view(&self) {
+        let now = self.now();
+        let view: View = {
+            let members = lock(&self.members);
+            let host = |peer: &PeerKey, h: &mesh::membership::HostView| {
+                let facts = h.presence.as_ref().map(|p| p.facts.clone()).unwrap_or_default();
+                HostNow {
+                    alive: h.state == State::Alive && h.presence.is_some(),
+                    down: matches!(h.state, State::Down | State::Left),
+                    start: h.incarnation.map_or(0, |i| i.start),
+                    cores: facts.cores,
+                    memory_mib: facts.memory_mib,
+                    tags: facts.tags,
+                    allow_none: facts.allow_none,
+                    allow_network: facts.allow_network,
+                    suspended: h.cloned,
+                    caught_up: self.consensus.is_caught_up(*peer),
+                    steady_ms: now.since(h.since).as_millis() as u64,
+                }
+            };
+            members.hosts().map(|(peer, h)| (*peer, host(peer, h))).collect()
+        };
+        let mut old = lock(&self.view);
+        let changed = old.len() != view.len()
+            || old.iter().zip(&view).any(|((a, x), (b, y))| a != b || HostNow { steady_ms: 0, ..x.clone() } != HostNow { steady_ms: 0, ..y.clone() });
+        *old = view;
+        drop(old);
+        if changed {
+            self.wake_leader.notify_one();
+        }
+    }
+
+    /// How far other voters' wall clocks are ahead of ours.
+    pub(super) fn wall_offsets_ms(&self, voters: &BTreeSet<PeerKey>) -> Vec<i64> {
+        let members = lock(&self.members);
+        voters.iter().filter(|v| **v != self.me).filter_map(|v| members.host(v)?.wall_offset_ms).collect()
+    }
+
+    /// A host's name, else the end of its peer id.
+    pub(super) fn name_of(&self, peer: &PeerKey) -> String {
+        self.shared.with(|l| l.roster().member(peer).map(|m| m.name.clone())).unwrap_or_else(|| peer.short())
+    }
+
+    fn send_probe(self: &Arc<Self>, to: PeerKey, bytes: Vec<u8>, inputs: &mpsc::Sender<Input>) {
+        let mut streams = lock(&self.probe_out);
+        if streams.get(&to).is_some_and(|s| !s.is_closed()) {
+            if let Some(sender) = streams.get(&to) {
+                let _ = sender.try_send(bytes); // a full queue: the subject does not read, and will be missed
+            }
+            return;
+        }
+        let (sender, waiting) = mpsc::channel(PROBES_WAITING);
+        let _ = sender.try_send(bytes);
+        streams.insert(to, sender);
+        drop(streams);
+        let (this, inputs) = (self.clone(), inputs.clone());
+        self.task(async move {
+            if let Ok(stream) = this.net.open(to, Protocol::Probe).await {
+                pump(stream, waiting, inputs, |bytes| Input::Reply { from: to, bytes }).await;
+            }
+        });
+    }
+
+    /// The subject's end of a probe stream.
+    pub(super) async fn serve_probes(self: Arc<Self>, peer: PeerKey, stream: Stream, inputs: mpsc::Sender<Input>) {
+        let (sender, waiting) = mpsc::channel(PROBES_WAITING);
+        lock(&self.probe_in).insert(peer, sender);
+        pump(stream, waiting, inputs, |bytes| Input::Probe { from: peer, bytes }).await;
+        let mut streams = lock(&self.probe_in);
+        if streams.get(&peer).is_some_and(mpsc::Sender::is_closed) {
+            streams.remove(&peer);
+        }
+    }
+
+    pub(super) fn learn_known(&self, known: &[Known]) {
+        let now = self.now();
+        let mut addresses = lock(&self.addresses);
+        let members = known.iter().map(|k| k.peer).chain([self.me]).collect();
+        addresses.set_members(&members);
+        for k in known {
+            for address in &k.addresses {
+                addresses.learn(k.peer, address, Source::Invitation, None, now);
+            }
+        }
+        for lead in &self.config_leads {
+            let named = lead.iter().find_map(|part| match part {
+                Part::P2p(id) => PeerKey::from_peer_id(&id),
+                _ => None,
+            });
+            // A lead without a name may be anybody's: each member is looked for there.
+            for peer in known.iter().map(|k| k.peer).filter(|k| named.is_none_or(|n| n == *k)) {
+                addresses.learn(peer, &plain(lead), Source::Configured, None, now);
+            }
+        }
+    }
+
+    fn learn_presence(&self, peer: PeerKey) {
+        let listed = {
+            let members = lock(&self.members);
+            members.host(&peer).and_then(|h| h.presence.as_ref()).map(|p| p.facts.addresses.clone())
+        };
+        lock(&self.addresses).learn_presence(peer, &listed.unwrap_or_default(), self.now());
+    }
+
+    /// Where this host listens, as it tells others: without loopback, unless that is all there is.
+    pub(super) fn own_addresses(&self) -> Vec<String> {
+        let all = self.net.listening();
+        let outside: Vec<String> = all.iter().filter(|a| !is_loopback(a)).map(plain).collect();
+        if outside.is_empty() { all.iter().map(plain).collect() } else { outside }
+    }
+
+    /// Leads to a member for somebody who joins.
+    pub(super) fn leads_to_tell(&self, peer: &PeerKey) -> Vec<String> {
+        if *peer == self.me {
+            return self.own_addresses();
+        }
+        lock(&self.addresses).leads(peer, self.now())
+    }
+}
+
+/// An address without the peer it ends with.
+fn plain(address: &Multiaddr) -> String {
+    address.iter().filter(|part| !matches!(part, Part::P2p(_))).collect::<Multiaddr>().to_string()
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Part::Ip4(ip) => Some(ip.into()),
+        Part::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    })
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    ip_of(address).is_some_and(|ip| ip.is_loopback())
+}
+
+/// Carries messages both ways until either side ends.
+async fn pump(
+    stream: Stream,
+    mut out: mpsc::Receiver<Vec<u8>>,
+    into: mpsc::Sender<Input>,
+    wrap: impl Fn(Vec<u8>) -> Input,
+) {
+    let (mut reader, mut writer) = stream.split();
+    let read = pin!(async {
+        while let Ok(bytes) = frame::read_frame(&mut reader, PROBE_BYTES_MAX).await {
+            if into.send(wrap(bytes)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let write = pin!(async {
+        while let Some(bytes) = out.recv().await {
+            if frame::write_frame(&mut writer, &bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    match select(read, write).await {
+        Either::Left(_) | Either::Right(_) => {}
+    }
+}
