@@ -48,7 +48,7 @@ fn a_killed_host_is_down_for_all_within_three_seconds() {
             assert_eq!(who, (0..5).collect(), "seed {seed}");
             assert!(downs.iter().all(|d| d.2 == 5), "seed {seed}: {downs:?}");
             let last = downs.iter().map(|d| d.0.since(killed)).max().unwrap();
-            assert!(last < Duration::from_millis(if closes { 1_500 } else { 3_200 }), "seed {seed}: {last:?}");
+            assert!(last < Duration::from_millis(if closes { 1_500 } else { 3_000 }), "seed {seed}: {last:?}");
             all_alive(&world);
         }
     }
@@ -88,6 +88,24 @@ fn a_quarter_of_all_packets_lost_kills_nobody() {
         world.run(5_000);
         all_alive(&world);
     }
+}
+
+/// Two minutes in which so many packets are lost; how many accusations, how many downs.
+fn lossy(percent: u64, seed: u64, config: Config) -> (usize, usize) {
+    let mut world = World::new(6, seed, config);
+    world.run(3_000);
+    world.loss_percent = percent;
+    world.run(120_000);
+    ((0..6).map(|h| accusations_by(&world, h)).sum(), world.downs().len())
+}
+
+/// At a quarter hardly anybody accuses; at a half it is fresh word that saves the accused.
+#[test]
+fn half_of_all_packets_lost_makes_accusations_but_no_downs() {
+    let (accusations, downs) = lossy(50, 0, Config::default());
+    assert!(accusations >= 10 && downs == 0, "{accusations} accusations, {downs} downs");
+    let naive = Config { accusers: 1, accusers_few: 1, grace: Duration::ZERO, ..Config::default() };
+    assert!(lossy(50, 0, naive).1 > 0, "the naive rule takes each accusation for a death");
 }
 
 /// Accusations that one host published.
@@ -400,8 +418,8 @@ fn a_presence_that_gossip_lost_comes_with_a_probe() {
     assert_eq!(world.core(2).host(&keys(0).key()).unwrap().presence.as_ref().unwrap().facts.cores, 64);
 }
 
-/// Everything that one seed does to a world of four, as text.
-fn history(seed: u64, acts: &[(u8, u8, u16)]) -> Vec<String> {
+/// The hash of everything that the cores of a world of four put out.
+fn history(seed: u64, acts: &[(u8, u8, u16)]) -> String {
     let mut world = World::new(4, seed, Config::default());
     let mut starts = [1u64; 4];
     let mut highest: BTreeMap<(usize, PeerKey), (Incarnation, (u64, u64))> = BTreeMap::new();
@@ -449,7 +467,7 @@ fn history(seed: u64, acts: &[(u8, u8, u16)]) -> Vec<String> {
             }
         }
     }
-    world.log.iter().map(|entry| format!("{entry:?}")).collect()
+    world.trace.finalize().to_hex().to_string()
 }
 
 proptest! {
