@@ -7,6 +7,7 @@
 //! Relays, hole punching and the whole topology come with later issues.
 
 use crate::identity::PeerKey;
+use crate::membership::ADDRESS_BYTES_MAX;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -125,11 +126,12 @@ impl Addresses {
     /// Takes a lead. Our own listeners are learned for our own key, as [`Source::Interface`]. What
     /// is no address, or only a source, is not taken: `false`.
     pub fn learn(&mut self, peer: PeerKey, addr: &str, source: Source, observer: Option<PeerKey>, now: Time) -> bool {
-        if source == Source::Observed || addr.len() > 256 || !addr.starts_with('/') || addr.contains("/p2p/") {
+        let names_peer = addr.contains("/p2p/") && !addr.ends_with("/p2p-circuit"); // a circuit names its relay
+        if source == Source::Observed || addr.len() > ADDRESS_BYTES_MAX || !addr.starts_with('/') || names_peer {
             return false;
         }
-        if ip_of(addr).is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            return false; // where somebody listens, but nowhere to go
+        if ip_of(addr).is_some_and(leads_nowhere) {
+            return false;
         }
         self.note(peer, addr, source, observer, now);
         true
@@ -287,6 +289,12 @@ impl Addresses {
         let lead = Lead { source, observer, first_seen: now, last_seen: now, proved: None, failed: None, failures: 0 };
         leads.insert(addr.to_owned(), lead);
     }
+}
+
+/// Where somebody may listen, but nowhere that another host could go.
+fn leads_nowhere(ip: IpAddr) -> bool {
+    let zoned = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()); // needs a zone that is ours alone
+    ip.is_unspecified() || ip.is_multicast() || zoned
 }
 
 /// The IP of a multiaddr that begins with one, or of a bare IP.

@@ -36,7 +36,7 @@ fn all_meet_and_know_each_other() {
 
 #[test]
 fn a_killed_host_is_down_for_all_within_three_seconds() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         for closes in [false, true] {
             let mut world = world(6, seed);
             world.run(seed * 37);
@@ -48,7 +48,7 @@ fn a_killed_host_is_down_for_all_within_three_seconds() {
             assert_eq!(who, (0..5).collect(), "seed {seed}");
             assert!(downs.iter().all(|d| d.2 == 5), "seed {seed}: {downs:?}");
             let last = downs.iter().map(|d| d.0.since(killed)).max().unwrap();
-            assert!(last < Duration::from_millis(if closes { 1_500 } else { 3_200 }), "seed {seed}: {last:?}");
+            assert!(last < Duration::from_millis(if closes { 1_500 } else { 3_000 }), "seed {seed}: {last:?}");
             all_alive(&world);
         }
     }
@@ -90,26 +90,55 @@ fn a_quarter_of_all_packets_lost_kills_nobody() {
     }
 }
 
+/// Two minutes in which so many packets are lost; how many accusations, how many downs.
+fn lossy(percent: u64, seed: u64, config: Config) -> (usize, usize) {
+    let mut world = World::new(6, seed, config);
+    world.run(3_000);
+    world.loss_percent = percent;
+    world.run(120_000);
+    ((0..6).map(|h| accusations_by(&world, h)).sum(), world.downs().len())
+}
+
+/// At a quarter hardly anybody accuses; at a half it is fresh word that saves the accused.
 #[test]
-fn who_loses_everybody_keeps_still() {
-    let mut world = world(6, 5);
+fn half_of_all_packets_lost_makes_accusations_but_no_downs() {
+    let (accusations, downs) = lossy(50, 0, Config::default());
+    assert!(accusations >= 10 && downs == 0, "{accusations} accusations, {downs} downs");
+    let naive = Config { accusers: 1, accusers_few: 1, grace: Duration::ZERO, ..Config::default() };
+    assert!(lossy(50, 0, naive).1 > 0, "the naive rule takes each accusation for a death");
+}
+
+/// Accusations that one host published.
+fn accusations_by(world: &World, host: usize) -> usize {
+    let by = |bytes: &&Vec<u8>| match decode::<Statement>(bytes, STATEMENT_BYTES_MAX) {
+        Ok(Statement::Accusation(signed)) => signed.by == keys(host).key(),
+        _ => false,
+    };
+    world.published.iter().filter(by).count()
+}
+
+fn cut_off(config: Config) -> World {
+    let mut world = World::new(6, 5, config);
+    world.run(3_000);
     for other in 0..5 {
         world.cuts.extend([(5, other), (other, 5)]);
     }
-    world.published.clear();
     world.run(20_000);
+    world
+}
+
+#[test]
+fn who_loses_everybody_keeps_still() {
+    let mut world = cut_off(Config::default());
     let downs = world.downs();
     assert!(downs.iter().all(|d| d.1 != 5 && d.2 == 5), "{downs:?}");
     assert_eq!(downs.len(), 5);
     let now = world.now;
     assert!(world.core(5).keeps_still(now));
     assert_eq!(world.state(5, 0), State::Suspect, "shown, but not claimed");
-    let mine = keys(5).key();
-    for bytes in &world.published {
-        if let Ok(Statement::Accusation(signed)) = decode::<Statement>(bytes, STATEMENT_BYTES_MAX) {
-            assert_ne!(signed.by, mine);
-        }
-    }
+    assert_eq!(accusations_by(&world, 5), 0);
+    let naive = cut_off(Config { still_percent: 100, ..Config::default() });
+    assert!(accusations_by(&naive, 5) >= 5, "the naive watcher accuses the whole mesh");
     // Down is cheap to reverse, on both sides.
     world.cuts.clear();
     world.run(5_000);
@@ -130,6 +159,40 @@ fn a_stalled_loop_accuses_nobody() {
         let doubts = |o: &Output| matches!(o, Output::Changed { to: State::Suspect | State::Down, .. });
         assert!(!world.log.iter().any(|(_, at, o)| *at == 2 && doubts(o)), "{:?}", world.log);
         all_alive(&world);
+    }
+}
+
+/// Three accusations arrive, then the loop sleeps through their grace.
+fn asleep_at_the_verdict(config: Config) -> State {
+    let mut world = World::new(6, 6, config);
+    world.run(3_000);
+    for accuser in 1..4 {
+        let signed = Signed::seal(&keys(accuser), &accusation(5, MESH));
+        world.give(0, Input::Statement(encode(&Statement::Accusation(signed))));
+    }
+    assert_eq!(world.state(0, 5), State::Suspect);
+    let late = world.now + Duration::from_millis(5_000);
+    world.core(0).handle_timeout(late); // before it has read what came meanwhile
+    world.state(0, 5)
+}
+
+#[test]
+fn a_verdict_is_not_slept_into() {
+    assert_eq!(asleep_at_the_verdict(Config::default()), State::Suspect);
+    let naive = Config { stall: Duration::from_secs(3_600), ..Config::default() };
+    assert_eq!(asleep_at_the_verdict(naive), State::Down, "the naive loop condemns who has answered long ago");
+}
+
+#[test]
+fn a_link_that_works_one_way_only_is_one_observers_trouble() {
+    for cut in [(0, 5), (5, 0)] {
+        let mut world = world(6, 17);
+        world.cuts.insert(cut);
+        world.run(60_000);
+        assert_eq!(world.downs(), []);
+        for at in 1..5 {
+            assert_eq!(world.state(at, 5), State::Alive);
+        }
     }
 }
 
@@ -355,8 +418,8 @@ fn a_presence_that_gossip_lost_comes_with_a_probe() {
     assert_eq!(world.core(2).host(&keys(0).key()).unwrap().presence.as_ref().unwrap().facts.cores, 64);
 }
 
-/// Everything that one seed does to a world of four, as text.
-fn history(seed: u64, acts: &[(u8, u8, u16)]) -> Vec<String> {
+/// The hash of everything that the cores of a world of four put out.
+fn history(seed: u64, acts: &[(u8, u8, u16)]) -> String {
     let mut world = World::new(4, seed, Config::default());
     let mut starts = [1u64; 4];
     let mut highest: BTreeMap<(usize, PeerKey), (Incarnation, (u64, u64))> = BTreeMap::new();
@@ -404,7 +467,7 @@ fn history(seed: u64, acts: &[(u8, u8, u16)]) -> Vec<String> {
             }
         }
     }
-    world.log.iter().map(|entry| format!("{entry:?}")).collect()
+    world.trace.finalize().to_hex().to_string()
 }
 
 proptest! {

@@ -26,6 +26,8 @@ pub struct World {
     /// Everything that became known: when, at which host, what.
     pub log: Vec<(Time, usize, Output)>,
     pub published: Vec<Vec<u8>>,
+    /// Over every output of every core, bytes and all.
+    pub trace: blake3::Hasher,
     queue: BTreeMap<(Time, u64), (usize, Input)>,
     count: u64,
     random: u64,
@@ -44,6 +46,7 @@ impl World {
             stalled: BTreeMap::new(),
             log: Vec::new(),
             published: Vec::new(),
+            trace: blake3::Hasher::new(),
             queue: BTreeMap::new(),
             count: 0,
             random: seed ^ 0x5eed,
@@ -126,6 +129,7 @@ impl World {
 
     pub fn drain(&mut self, host: usize) {
         while let Some(output) = self.cores[host].as_mut().and_then(Membership::poll) {
+            self.trace.update(format!("{:?} {host} {output:?}", self.now).as_bytes());
             match output {
                 Output::Probe { to, bytes } => {
                     let input = Input::Probe { from: keys(host).key(), bytes };
