@@ -6,6 +6,7 @@
 //! connection is dead, who is revoked, is the driver's to decide ([`crate::net`] only does it).
 
 pub mod admission;
+mod errors;
 pub mod frame;
 mod gate;
 pub mod hello;
@@ -159,7 +160,9 @@ pub enum NetError {
     #[error("the network cannot start: {0}")]
     Transport(String),
     /// Listening failed.
-    #[error("cannot listen on {address}: {text}; is another daemon running, or is the port taken? (listen = … in mesh.toml)")]
+    #[error(
+        "cannot listen on {address}: {text}; is another daemon running, or is the port taken? (listen = … in mesh.toml)"
+    )]
     Listen {
         /// Where.
         address: Multiaddr,
