@@ -6,7 +6,7 @@
 //! of any of these, Refuse with a reason. A joiner says Join instead and is sent away with the answer:
 //! it comes back as a member. Nothing is shown to a peer other than the one that was dialled, and a
 //! listener shows nothing to a dialler that it does not admit. The verdict is [`Admission`]'s; it is
-//! kept in the [`Book`], from which [`super::gate`] lets connections in.
+//! kept in a book, from which the gate lets connections in.
 
 use super::errors::links;
 use super::hello::{Message, Reason, Refusal};
