@@ -6,8 +6,9 @@
 //! of any of these, Refuse with a reason. A joiner says Join instead and is sent away with the answer:
 //! it comes back as a member. Nothing is shown to a peer other than the one that was dialled, and a
 //! listener shows nothing to a dialler that it does not admit. The verdict is [`Admission`]'s; it is
-//! kept in the [`Book`], from which [`super::gate`] lets connections in.
+//! kept in a book, from which the gate lets connections in.
 
+use super::errors::links;
 use super::hello::{Message, Reason, Refusal};
 use super::muxer::{Mortal, drive, first_stream};
 use super::{frame, lock};
@@ -173,10 +174,7 @@ impl From<io::Error> for Fault {
 }
 
 /// Wraps admission around a transport.
-pub(crate) fn wrap(
-    transport: Boxed<(PeerId, StreamMuxerBox)>,
-    usher: Arc<Usher>,
-) -> Boxed<(PeerId, StreamMuxerBox)> {
+pub(crate) fn wrap(transport: Boxed<(PeerId, StreamMuxerBox)>, usher: Arc<Usher>) -> Boxed<(PeerId, StreamMuxerBox)> {
     TransportTimeout::new(transport, CONNECT_DEADLINE)
         .and_then(move |(peer, muxer), point| usher.admit(peer, muxer, point).boxed())
         .map_err(|error| match error {
@@ -195,28 +193,9 @@ fn plain(error: TransportTimeoutError<io::Error>) -> io::Error {
 }
 
 impl AdmitError {
-    /// Finds the verdict inside a transport's error. `source()` of an `io::Error` skips its payload,
-    /// so this looks into each instead.
+    /// Finds the verdict inside a transport's error.
     pub(crate) fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a AdmitError> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = inner(error);
-        }
-        None
-    }
-}
-
-/// The error inside an error.
-pub(crate) fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(payload) => Some(payload),
-        None => match error.downcast_ref::<Either<io::Error, io::Error>>() {
-            Some(Either::Left(error) | Either::Right(error)) => Some(error),
-            None => error.source(),
-        },
+        links(error).find_map(|error| error.downcast_ref())
     }
 }
 

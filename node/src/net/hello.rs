@@ -166,9 +166,10 @@ impl Message {
             Some(body) => {
                 wire::decode(body, HELLO_BYTES_MAX).map_err(|e| Refusal::new(Reason::Malformed, e.to_string()))
             }
-            None if bytes.starts_with(b"mesh/admission/") => {
-                Err(Refusal::new(Reason::OtherVersion, format!("this host speaks {LABEL}: update mesh on the older host")))
-            }
+            None if bytes.starts_with(b"mesh/admission/") => Err(Refusal::new(
+                Reason::OtherVersion,
+                format!("this host speaks {LABEL}: update mesh on the older host"),
+            )),
             None => Err(Refusal::new(Reason::Malformed, format!("not a message of {LABEL}"))),
         }
     }

@@ -5,14 +5,14 @@
 
 use super::DialFailure;
 use super::admission::{self, AdmitError, CONNECT_DEADLINE};
+use super::errors::{chain, dial_failure};
 use super::hello::Refusal;
 use super::muxer::Mortal;
-use super::swarm::{chain, dial_failure};
 use crate::seams::MakeTransport;
 use futures::future::poll_fn;
 use libp2p::Multiaddr;
-use libp2p::core::transport::{DialOpts, PortUse};
 use libp2p::core::muxing::StreamMuxerExt;
+use libp2p::core::transport::{DialOpts, PortUse};
 use libp2p::core::{Endpoint, Transport};
 use mesh::identity::{Keys, PeerKey};
 use std::time::Duration;

@@ -1,11 +1,12 @@
 //! The network of a node: libp2p over QUIC and TCP, admission before any protocol, streams, gossip.
 //!
-//! A task owns the Swarm ([`swarm`]); [`Net`] is the handle to it. Peers are dialled by their key and
+//! A task owns the Swarm; [`Net`] is the handle to it. Peers are dialled by their key and
 //! by nothing else, and whoever is not admitted ([`admission`]) meets no protocol at all. What peers
 //! *say* of addresses is handed on as a claim and never acted upon here: which address to dial, when a
-//! connection is dead, who is revoked, is the driver's to decide ([`crate::net`] only does it).
+//! connection is dead, who is revoked, is for the driver to decide and is only done here.
 
 pub mod admission;
+mod errors;
 pub mod frame;
 mod gate;
 pub mod hello;
@@ -159,7 +160,9 @@ pub enum NetError {
     #[error("the network cannot start: {0}")]
     Transport(String),
     /// Listening failed.
-    #[error("cannot listen on {address}: {text}; is another daemon running, or is the port taken? (listen = … in mesh.toml)")]
+    #[error(
+        "cannot listen on {address}: {text}; is another daemon running, or is the port taken? (listen = … in mesh.toml)"
+    )]
     Listen {
         /// Where.
         address: Multiaddr,

@@ -9,9 +9,9 @@
 use super::admission::{Book, Level};
 use super::{Connection, NetError, lock};
 use futures::future::{Ready, ready};
+use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
-use libp2p::core::Endpoint;
 use libp2p::swarm::behaviour::ConnectionClosed;
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, StreamUpgradeError,
@@ -177,7 +177,13 @@ impl Streams {
         Streams { table }
     }
 
-    fn attach(&self, id: ConnectionId, peer: PeerId, address: &Multiaddr, dialed: bool) -> Result<Handler, ConnectionDenied> {
+    fn attach(
+        &self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        dialed: bool,
+    ) -> Result<Handler, ConnectionDenied> {
         let Some(peer) = PeerKey::from_peer_id(&peer) else {
             return Err(ConnectionDenied::new(NetError::UnusableKey)); // the gate has denied it before
         };
@@ -274,7 +280,9 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Offer, (), Request>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, protocol), .. }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, protocol), ..
+            }) => {
                 self.table.deliver(self.peer, protocol, stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (stream, _), info }) => {

@@ -4,7 +4,8 @@
 //! polled any more, and libp2p holds its peers back. Commands are taken all the same, so that neither
 //! side can wait for the other in a circle.
 
-use super::admission::{self, AdmitError, Level, Usher, inner};
+use super::admission::{self, AdmitError, Level, Usher};
+use super::errors::{answered, chain, dial_failure, hung_up, other, verdict};
 use super::gate::Gate;
 use super::hello::{Reason, Refusal};
 use super::streams::{Streams, Table};
@@ -17,12 +18,10 @@ use libp2p::core::transport::{Boxed, TransportError};
 use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, DialError, ListenError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, quic};
+use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify};
 use mesh::identity::PeerKey;
 use mesh::limits::STATEMENT_BYTES_MAX;
 use std::collections::{BTreeMap, VecDeque};
-use std::error::Error as StdError;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -117,7 +116,7 @@ pub(super) fn assemble<B: NetworkBehaviour>(
     pair: &Keypair,
     spawn: Spawn,
 ) -> Swarm<B> {
-    let config = libp2p::swarm::Config::with_executor(move |task| spawn(task));
+    let config = libp2p::swarm::Config::with_executor(spawn);
     Swarm::new(transport, behaviour, pair.public().to_peer_id(), config)
 }
 
@@ -187,7 +186,8 @@ impl Task {
             self.dial(peer, addresses);
         }
         for statement in publish {
-            if let Err(error) = self.swarm.behaviour_mut().gossip.publish(gossipsub::IdentTopic::new(TOPIC), statement) {
+            if let Err(error) = self.swarm.behaviour_mut().gossip.publish(gossipsub::IdentTopic::new(TOPIC), statement)
+            {
                 tracing::debug!(%error, "a statement was not published");
             }
         }
@@ -293,8 +293,12 @@ impl Task {
     fn on_dial_error(&mut self, peer: PeerKey, error: DialError) {
         let failures: Vec<(Option<Multiaddr>, DialFailure)> = match error {
             DialError::DialPeerConditionFalse(_) => return, // connected, or another dial will tell
-            DialError::Transport(errors) => errors.into_iter().map(|(a, error)| (Some(a), dial_failure(&error))).collect(),
-            DialError::WrongPeerId { obtained, address } => vec![(Some(address), answered(PeerKey::from_peer_id(&obtained)))],
+            DialError::Transport(errors) => {
+                errors.into_iter().map(|(a, error)| (Some(a), dial_failure(&error))).collect()
+            }
+            DialError::WrongPeerId { obtained, address } => {
+                vec![(Some(address), answered(PeerKey::from_peer_id(&obtained)))]
+            }
             DialError::LocalPeerId { address } => {
                 vec![(Some(address), answered(PeerKey::from_peer_id(self.swarm.local_peer_id())))]
             }
@@ -343,78 +347,4 @@ fn remote(endpoint: ConnectedPoint) -> Multiaddr {
         ConnectedPoint::Dialer { address, .. } => address,
         ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
     }
-}
-
-fn answered(by: Option<PeerKey>) -> DialFailure {
-    match by {
-        Some(peer) => DialFailure::AnsweredBy(peer),
-        None => DialFailure::Other("a peer answered whose key is not ed25519".into()),
-    }
-}
-
-fn other(error: &(dyn StdError + 'static)) -> DialFailure {
-    DialFailure::Other(chain(error))
-}
-
-/// What one address's error means.
-pub(super) fn dial_failure(error: &TransportError<io::Error>) -> DialFailure {
-    let TransportError::Other(error) = error else { return other(error) };
-    if let Some(failure) = verdict(error) {
-        return failure;
-    }
-    if links(error).any(|link| is_kind(link, &[io::ErrorKind::ConnectionRefused])) {
-        return DialFailure::Refused;
-    }
-    let quic_timeout =
-        |link: &(dyn StdError + 'static)| matches!(link.downcast_ref(), Some(quic::Error::HandshakeTimedOut));
-    if links(error).any(|link| is_kind(link, &[io::ErrorKind::TimedOut]) || quic_timeout(link)) {
-        return DialFailure::Timeout;
-    }
-    other(error)
-}
-
-/// Whether the other side went away in the middle of the handshake. A member does so when another of
-/// its dials was quicker, so nobody is called a stranger for it.
-fn hung_up(error: &(dyn StdError + 'static)) -> bool {
-    const ENDS: [io::ErrorKind; 4] = [
-        io::ErrorKind::UnexpectedEof,
-        io::ErrorKind::ConnectionReset,
-        io::ErrorKind::ConnectionAborted,
-        io::ErrorKind::BrokenPipe,
-    ];
-    links(error).any(|link| is_kind(link, &ENDS) || matches!(link.downcast_ref(), Some(quic::Error::Connection(_))))
-}
-
-fn is_kind(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
-}
-
-/// An error and all errors inside it.
-fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| inner(*error))
-}
-
-/// Admission's part in an error.
-fn verdict(error: &(dyn StdError + 'static)) -> Option<DialFailure> {
-    Some(match AdmitError::find(error)? {
-        AdmitError::WeRefused { refusal, .. } => DialFailure::WeRefused(refusal.clone()),
-        AdmitError::RefusedBy { refusal, .. } => DialFailure::RefusedBy(refusal.clone()),
-        AdmitError::AnsweredBy { answered: by } => answered(*by),
-        error @ (AdmitError::Lost { .. } | AdmitError::Joined { .. }) => DialFailure::Other(error.to_string()),
-    })
-}
-
-/// An error and its causes in one line, each said once.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    for error in links(error) {
-        let link = error.to_string().replace('\n', " ");
-        if !text.contains(&link) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&link);
-        }
-    }
-    text
 }

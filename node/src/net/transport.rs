@@ -52,12 +52,7 @@ where
     T::ListenerUpgrade: Send,
 {
     let noise = noise::Config::new(keys).map_err(io::Error::other)?;
-    Ok(bytes
-        .map_err(Legible)
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise)
-        .multiplex(yamux::Config::default())
-        .boxed())
+    Ok(bytes.map_err(Legible).upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux::Config::default()).boxed())
 }
 
 /// An error one level deeper than it was: the `Either` of libp2p's upgrades skips a level of

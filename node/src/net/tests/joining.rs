@@ -54,7 +54,9 @@ static JOINER: std::sync::LazyLock<Keys> = std::sync::LazyLock::new(|| keys(5));
 async fn a_ledger_that_does_not_answer_is_a_reason() {
     let mut host = Node::member(1, &[MEMORY]);
     let address = host.listening().await;
-    let ask = |within| join_once(&JOINER, make(&JOINER, &Arc::default()), host.key, address.clone(), b"hang".to_vec(), within);
+    let ask = |within| {
+        join_once(&JOINER, make(&JOINER, &Arc::default()), host.key, address.clone(), b"hang".to_vec(), within)
+    };
     let late = ask(WITHIN).await.unwrap_err();
     assert!(matches!(&late, JoinError::Refused { refusal, .. } if refusal.reason == Reason::Deadline), "{late}");
     let short = ask(Duration::from_secs(1)).await.unwrap_err();

@@ -9,11 +9,11 @@ use super::swarm::{assemble, gossip, identify};
 use super::*;
 use crate::seams::{MakeTransport, Spawn};
 use futures::future::poll_fn;
+use libp2p::core::Endpoint;
 use libp2p::core::Transport as _;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, StreamMuxerExt, SubstreamBox};
 use libp2p::core::transport::{Boxed, DialOpts, MemoryTransport, PortUse};
 use libp2p::core::upgrade::Version;
-use libp2p::core::Endpoint;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{PeerId, Swarm, gossipsub, noise, yamux};
 use std::io;
@@ -250,9 +250,9 @@ impl Node {
         while let Ok(event) = self.events.try_recv() {
             self.seen.push(event);
         }
-        self.seen.iter().any(|e| {
-            matches!(e, NetEvent::Connected { .. } | NetEvent::Gossip { .. } | NetEvent::Identified { .. })
-        })
+        self.seen
+            .iter()
+            .any(|e| matches!(e, NetEvent::Connected { .. } | NetEvent::Gossip { .. } | NetEvent::Identified { .. }))
     }
 }
 
