@@ -5,5 +5,6 @@
 
 pub mod blobs;
 pub mod builds;
+pub mod machine;
 
 pub mod seams;
