@@ -11,7 +11,7 @@ pub mod memory;
 /// Most bytes of one chunk, read or sent: large enough for a disk, small enough for a queue.
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
 
-use crate::seams::{BlobRead, BlobStore};
+use crate::seams::BlobStore;
 use mesh::build::BlobId;
 use std::io;
 
@@ -45,22 +45,6 @@ pub async fn get(store: &dyn BlobStore, id: BlobId, max: u64) -> io::Result<Vec<
         return Err(corrupt(id));
     }
     Ok(all)
-}
-
-/// Reads a blob to its end, hashing, and gives every chunk to `sink`.
-///
-/// # Errors
-/// `InvalidData` at the end when it was not the blob of that name: undo what was done with it.
-pub(crate) async fn pump<F>(id: BlobId, reader: &mut dyn BlobRead, mut sink: F) -> io::Result<()>
-where
-    F: AsyncFnMut(bytes::Bytes) -> io::Result<()>,
-{
-    let mut hasher = blake3::Hasher::new();
-    while let Some(chunk) = reader.chunk().await? {
-        hasher.update(&chunk);
-        sink(chunk).await?;
-    }
-    if *hasher.finalize().as_bytes() == id.0 { Ok(()) } else { Err(corrupt(id)) }
 }
 
 pub(crate) fn corrupt(id: BlobId) -> io::Error {

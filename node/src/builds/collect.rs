@@ -7,6 +7,7 @@
 use super::inside::Inside;
 use crate::blobs::{CHUNK_BYTES_MAX, put};
 use crate::seams::{BlobStore, Blocking};
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use globset::{GlobBuilder, GlobMatcher};
 use mesh::build::{BlobId, Manifest, OutputFile};
@@ -143,11 +144,12 @@ pub async fn collect(folder: &Path, wanted: Wanted, store: &dyn BlobStore) -> io
     if picked.is_empty() {
         return Ok(None);
     }
-    let files = futures::stream::iter(picked)
-        .map(|path| Box::pin(store_one(inside.clone(), path, store)))
-        .buffered(STORED_AT_ONCE)
-        .try_collect::<Vec<_>>()
-        .await?;
+    // Boxed with a lifetime that is spelled out: the compiler cannot see Send through the closure.
+    let stored = picked.into_iter().map(|path| -> BoxFuture<'_, io::Result<OutputFile>> {
+        Box::pin(store_one(inside.clone(), path, store))
+    });
+    let stored: Vec<_> = stored.collect();
+    let files = futures::stream::iter(stored).buffered(STORED_AT_ONCE).try_collect::<Vec<_>>().await?;
     let mut manifest = Manifest { files };
     manifest.files.sort_by(|a, b| a.path.cmp(&b.path)); // as text: a folder sorts by its slash
     let id = put(store, &wire::encode(&manifest)).await?;

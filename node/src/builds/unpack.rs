@@ -4,7 +4,7 @@
 //! devices, nothing outside the folder (see [`super::inside`]). Modes and times of files are kept.
 
 use super::inside::{Inside, refuse};
-use crate::blobs::pump;
+use crate::blobs::corrupt;
 use crate::seams::{BlobStore, Blocking};
 use bytes::Bytes;
 use mesh::build::BlobId;
@@ -82,12 +82,14 @@ pub async fn read_blob<T: Send + 'static>(
         Ok(done)
     });
     let pump = async move {
-        pump(id, &mut *reader, async |chunk| {
-            send.send(chunk).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
-        })
-        .await
+        let mut hasher = blake3::Hasher::new();
+        while let Some(chunk) = reader.chunk().await? {
+            hasher.update(&chunk);
+            send.send(chunk).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        if *hasher.finalize().as_bytes() == id.0 { Ok(()) } else { Err(corrupt(id)) }
     };
-    let (done, pumped): (io::Result<T>, _) = tokio::join!(worker, pump);
+    let (done, pumped): (io::Result<T>, io::Result<()>) = tokio::join!(worker, pump);
     match pumped {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => done,
