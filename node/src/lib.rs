@@ -13,7 +13,5 @@ pub mod consensus;
 pub mod driver;
 pub mod machine;
 pub mod net;
-pub mod machine;
-
 pub mod seams;
 pub mod state_folder;

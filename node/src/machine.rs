@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 mod facts;
 
+pub use facts::machine_id;
+
 /// The user that builds run as when the daemon is root, unless configured otherwise.
 pub const BUILD_USER: u32 = 7400;
 

@@ -6,6 +6,7 @@
 
 pub mod folder;
 pub mod memory;
+pub mod transfer;
 
 
 /// Most bytes of one chunk, read or sent: large enough for a disk, small enough for a queue.

@@ -69,6 +69,13 @@ pub struct Hold {
     pub log: Option<BlobId>,
 }
 
+/// Asks a peer to take blobs into its store: inputs, before the build that wants them is submitted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Keep {
+    /// At most [`HAVE_IDS_MAX`].
+    pub ids: Vec<BlobId>,
+}
+
 mesh::tagged! {
     /// What one side asks.
     #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,6 +84,7 @@ mesh::tagged! {
         2 => Have(Have),
         3 => Corrupt(Corrupt),
         4 => Hold(Hold),
+        5 => Keep(Keep),
     }
 }
 
@@ -103,6 +111,8 @@ mesh::tagged! {
         6 => Refused(String),
         /// An answer is being worked on.
         7 => Working(()),
+        /// They are here now.
+        8 => Kept(()),
     }
 }
 
@@ -119,6 +129,12 @@ pub trait Holder: Send + Sync {
     /// # Errors
     /// A sentence that says why not.
     async fn hold(&self, from: PeerKey, request: Hold) -> Result<Signed, String>;
+
+    /// Pulls from `from` what is lacking.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    async fn keep(&self, from: PeerKey, request: Keep) -> Result<(), String>;
 }
 
 /// A stream to a peer. Anything that reads and writes.
@@ -287,6 +303,20 @@ pub async fn hold(stream: &mut impl Duplex, source: PeerKey, request: Hold) -> i
     }
 }
 
+/// Asks a peer to take blobs into its store, and waits until it has.
+///
+/// # Errors
+/// As [`hold`].
+pub async fn keep(stream: &mut impl Duplex, source: PeerKey, ids: &[BlobId]) -> io::Result<()> {
+    for ids in ids.chunks(HAVE_IDS_MAX) {
+        match ask(stream, &Request::Keep(Keep { ids: ids.to_vec() })).await? {
+            Answer::Kept(()) => {}
+            other => return Err(unexpected(source, &other)),
+        }
+    }
+    Ok(())
+}
+
 /// Answers a peer until it closes the stream or is silent for [`IDLE`].
 ///
 /// # Errors
@@ -323,6 +353,13 @@ pub async fn serve(stream: &mut impl Duplex, from: PeerKey, store: &dyn BlobStor
                 Ok(receipt) => answer(stream, &Answer::Receipt(receipt)).await?,
                 Err(why) => answer(stream, &Answer::Refused(why)).await?,
             },
+            Request::Keep(request) if request.ids.len() <= HAVE_IDS_MAX => {
+                match while_working(stream, holder.keep(from, request)).await? {
+                    Ok(()) => answer(stream, &Answer::Kept(())).await?,
+                    Err(why) => answer(stream, &Answer::Refused(why)).await?,
+                }
+            }
+            Request::Keep(_) => return Err(invalid(format!("more than {HAVE_IDS_MAX} ids in one question"))),
         }
     }
     Ok(())

@@ -298,6 +298,11 @@ impl Consensus {
         mesh::lease::grant(&input, now)
     }
 
+    /// Now, by the clock that the lease is measured with.
+    pub fn now(&self) -> mesh::time::Time {
+        self.scope.now()
+    }
+
     /// Raises the epoch of recovery. A lower one than before is ignored.
     pub fn set_epoch(&self, epoch: u64) {
         self.epoch.fetch_max(epoch, Ordering::Relaxed);

@@ -160,7 +160,7 @@ impl Inner {
         }
     }
 
-    fn log_failure<E: std::fmt::Display>(&self, what: &str, result: Result<(), E>) {
+    fn log_failure<T, E: std::fmt::Display>(&self, what: &str, result: Result<T, E>) {
         if let Err(error) = result {
             tracing::info!(%error, "{what} did not work yet; it is tried again");
         }

@@ -72,7 +72,7 @@ impl Local for HostNode {
             Joined { genesis: founded.genesis.clone(), credential: founded.credential, members: vec![] };
         folder.write_credential(&encode(&joined))?;
         folder.write_genesis(&encode(&founded.genesis))?; // last: with it the folder belongs to a mesh
-        Ok(InitDone { mesh_id: founded.mesh.to_string(), peer: keys.key(), recovery_key: founded.recovery })
+        Ok(InitDone { mesh_id: founded.mesh.to_string(), peer: keys.key().to_string(), recovery_key: founded.recovery })
     }
 
     async fn join(&self, folder: &StateFolder, config: &Config, args: JoinArgs) -> Result<JoinDone, Failure> {
@@ -101,7 +101,7 @@ impl Local for HostNode {
                             mesh_id: invitation.mesh.to_string(),
                             mesh: genesis.name,
                             host: invitation.name,
-                            peer: keys.key(),
+                            peer: keys.key().to_string(),
                         });
                     }
                     Err(error) => tried.push(format!("  {} at {address}: {error}", lead.name)),
@@ -132,7 +132,7 @@ impl Local for HostNode {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
 
-        let machine = HostMachine::new(machine_config(&folder, &config)?, Blocking::Pool, SPAWN).await?;
+        let machine = HostMachine::new(machine_config(&folder, &config)?, SPAWN)?;
         let machine: Arc<dyn Machine> = Arc::new(machine);
         let blobs = FolderBlobs::open(folder.blobs(), Blocking::Pool)?;
         let path = folder.ledger();
@@ -167,10 +167,11 @@ impl Local for HostNode {
         };
         let node = Node::start(node_config, seams).await.map_err(|e| Failure::new(e.to_string()))?;
         let control = node.control();
-        let server = api::server::serve(&folder, &config, control.clone(), stop.clone()).await?;
+        let listener = api::server::listen(&folder.socket_path()?, config.api.group.as_deref())?;
+        let server = api::server::serve(listener, control.clone(), stop.clone());
         let _ = ready.send(Ready {
-            host: control.own_name(),
-            peer: control.peer(),
+            host: control.name_of(&control.me),
+            peer: control.me.to_string(),
             listening: node.listening().iter().map(ToString::to_string).collect(),
         });
         tokio::select! {

@@ -165,7 +165,7 @@ impl Node {
             agent: concat!("mesh/", env!("CARGO_PKG_VERSION")).into(),
             limits: net::Limits::default(),
         };
-        let (net, events) = net::start(net_config, seams.transport, seams.spawn, random.random()).await?;
+        let (net, events) = net::start(net_config, seams.transport, seams.spawn)?;
         let consensus_config = ConsensusConfig {
             me,
             timing: config.timing,
@@ -264,7 +264,11 @@ impl Inner {
         let this = self.clone();
         self.serve(Protocol::Raft, move |peer, stream| {
             let this = this.clone();
-            async move { this.consensus.serve(peer, Box::new(stream)).await }
+            async move {
+                if let Err(error) = this.consensus.serve(peer, Box::new(stream)).await {
+                    tracing::debug!(host = this.name_of(&peer), %error, "a consensus stream ended");
+                }
+            }
         })?;
         let this = self.clone();
         self.serve(Protocol::Submit, move |_, stream| this.clone().serve_submit(stream))?;

@@ -67,6 +67,17 @@ impl Policy {
         let _ = self.inner.set(Arc::downgrade(inner));
     }
 
+    /// The running node, while it runs.
+    pub(super) fn node(&self) -> Option<Arc<Inner>> {
+        self.inner.get().and_then(Weak::upgrade)
+    }
+
+    /// Members as told at joining, while the ledger is empty.
+    pub(super) fn told_members(&self) -> Vec<PeerKey> {
+        let empty = self.shared.with(|l| l.index() == 0);
+        self.told.keys().copied().filter(|_| empty).collect()
+    }
+
     /// Whether a peer is a member, as far as this host can know: its ledger, or what it was told when
     /// it joined, unless the ledger has caught up and says otherwise.
     pub fn is_member(&self, peer: &PeerKey) -> bool {

@@ -170,7 +170,7 @@ impl Inner {
         let (peer, fence) = leader?;
         let mine = self.consensus.grant();
         let lease_ms = match peer == self.me {
-            true => mine?.left_ms,
+            true => mine?.until.since(self.consensus.now()).as_millis() as u64,
             false => 0,
         };
         // Somebody else's lease cannot be seen from here; that consensus still hears it can.

@@ -146,7 +146,7 @@ impl Inner {
         let payload = encode(&Batch { time_ms: self.ledger_time_ms(), entries });
         match self.consensus.propose(payload).await {
             Ok(applied) => {
-                let replies = decode::<Vec<Reply>>(&applied.bytes, usize::MAX).map_err(|e| e.to_string())?;
+                let replies = decode::<Vec<Reply>>(&applied.result, usize::MAX).map_err(|e| e.to_string())?;
                 Ok((applied.index, replies))
             }
             Err(ProposeError::NotLeader { .. }) => Err("this host does not lead any more".into()),

@@ -103,6 +103,7 @@ impl Inner {
         match event {
             NetEvent::Listening(address) => {
                 tracing::info!(%address, "listening");
+                lock(&self.addresses).learn(self.me, &plain(&address), Source::Interface, None, now);
                 let facts = self.presence_facts();
                 lock(&self.members).set_facts(facts, now);
             }
@@ -136,7 +137,7 @@ impl Inner {
                     let failure = match failure {
                         DialFailure::Refused => Failure::Refused,
                         DialFailure::Timeout => Failure::Timeout,
-                        DialFailure::Peer(other) => Failure::Peer(other),
+                        DialFailure::AnsweredBy(other) => Failure::Peer(other),
                         other => Failure::Other(other.to_string()),
                     };
                     lock(&self.addresses).failed(peer, &plain(&address), failure, now);
@@ -336,7 +337,9 @@ impl Inner {
             let members = lock(&self.members);
             members.host(&peer).and_then(|h| h.presence.as_ref()).map(|p| p.facts.addresses.clone())
         };
-        lock(&self.addresses).learn_presence(peer, &listed.unwrap_or_default(), self.now());
+        if peer != self.me {
+            lock(&self.addresses).learn_presence(peer, &listed.unwrap_or_default(), self.now());
+        }
     }
 
     /// Where this host listens, as it tells others: without loopback, unless that is all there is.

@@ -44,7 +44,7 @@ fn boot_id() -> [u8; 16] {
 }
 
 /// Hashed: machine-id(5) asks that the id itself never leaves its host.
-fn machine_id(fallback: &[u8; 32]) -> [u8; 32] {
+pub fn machine_id(fallback: &[u8; 32]) -> [u8; 32] {
     let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     match id.trim() {
         "" | "uninitialized" => *blake3::Hasher::new_derive_key("mesh/machine-id/fallback/v1").update(fallback).finalize().as_bytes(),
