@@ -3,4 +3,9 @@
 //! command line. What differs between the two worlds enters by [`seams::Seams`] alone.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod api;
+pub mod buildfile;
+pub mod cli;
+pub mod config;
 pub mod seams;
+pub mod state_folder;
