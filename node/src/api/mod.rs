@@ -1,0 +1,104 @@
+//! The daemon's API: HTTP with JSON on a Unix socket in the state folder.
+//!
+//! [`types`] is what travels, [`Control`] what the driver does for it, [`server`] and [`client`] the two
+//! ends. Who may connect may do everything: the socket's mode (0600, or 0660 for one group) is the only
+//! door. The command line ([`crate::cli`]) is the first client.
+
+pub mod client;
+pub mod server;
+pub mod types;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
+use std::io;
+use tokio::sync::mpsc;
+use types::{ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, Status};
+
+/// A blob on its way, chunk by chunk.
+pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
+
+/// What the daemon does for its users. The driver implements it.
+#[async_trait]
+pub trait Control: Send + Sync + 'static {
+    /// How the mesh is, as this host sees it.
+    async fn status(&self) -> Status;
+
+    /// Queues builds, all or none. The same request id again gives the same builds.
+    ///
+    /// # Errors
+    /// When a build is refused or no leader commits it in time; with the same id it can be tried again.
+    async fn submit(&self, request: [u8; 16], specs: Vec<BuildSpec>) -> Result<Vec<BuildId>, ApiError>;
+
+    /// Builds, the newest first.
+    async fn builds(&self, filter: BuildFilter) -> Vec<BuildSummary>;
+
+    /// One build with its attempts.
+    ///
+    /// # Errors
+    /// When there is no such build.
+    async fn build(&self, id: BuildId) -> Result<BuildDetail, ApiError>;
+
+    /// Returns as soon as the build's revision differs from `known`; revisions begin at 1.
+    ///
+    /// # Errors
+    /// When there is no such build.
+    async fn wait(&self, id: BuildId, known: u64) -> Result<BuildDetail, ApiError>;
+
+    /// Cancels builds. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// When one does not exist; none is cancelled then.
+    async fn cancel(&self, ids: Vec<BuildId>) -> Result<(), ApiError>;
+
+    /// Submits a build that has ended again, as a new build.
+    ///
+    /// # Errors
+    /// When there is no such build, or it has not ended.
+    async fn retry(&self, id: BuildId) -> Result<BuildId, ApiError>;
+
+    /// The log of an attempt, the newest when none is named. Ends with [`LogEvent::End`].
+    ///
+    /// # Errors
+    /// When there is no such build or attempt, or nobody who holds its log can be reached.
+    async fn logs(
+        &self,
+        id: BuildId,
+        attempt: Option<Attempt>,
+        follow: bool,
+    ) -> Result<mpsc::Receiver<LogEvent>, ApiError>;
+
+    /// Stores a blob here; its name and size.
+    ///
+    /// # Errors
+    /// When there is no room, or it is not the blob that was expected.
+    async fn put_blob(&self, expect: Option<BlobId>, body: ByteStream) -> Result<(BlobId, u64), ApiError>;
+
+    /// A blob and its size; fetched from another host when it is not here.
+    ///
+    /// # Errors
+    /// When nobody who can be reached has it.
+    async fn get_blob(&self, id: BlobId) -> Result<(u64, ByteStream), ApiError>;
+
+    /// Makes an invitation: its token.
+    ///
+    /// # Errors
+    /// When this host is no signer, or the name is taken.
+    async fn invite(&self, request: InviteRequest) -> Result<String, ApiError>;
+
+    /// Revokes a host's key.
+    ///
+    /// # Errors
+    /// When there is no such host, this one is no signer, or it is the last.
+    async fn evict(&self, host: String, ban: bool, reason: String) -> Result<(), ApiError>;
+
+    /// Leaves the mesh for good, then stops.
+    ///
+    /// # Errors
+    /// When the mesh cannot be told.
+    async fn leave(&self) -> Result<(), ApiError>;
+
+    /// Stops the daemon.
+    async fn shutdown(&self);
+}

@@ -1,0 +1,190 @@
+//! The words of the command line.
+
+use crate::api::types::BuildState;
+use clap::{Parser, Subcommand};
+use mesh::build::BuildId;
+use std::path::PathBuf;
+
+/// A build mesh: hosts that build for each other and look after themselves.
+#[derive(Debug, Parser)]
+#[command(name = "mesh", version, arg_required_else_help = true)]
+pub struct Args {
+    /// The state folder [default: MESH_DIR, else the user's, else /var/lib/mesh]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+    /// Data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no notes, only data and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Found a mesh with this host as its first member
+    Init {
+        /// This host's name [default: its host name]
+        #[arg(long)]
+        name: Option<String>,
+        /// The mesh's name
+        #[arg(long, default_value = "mesh")]
+        mesh: String,
+        /// Where to listen, HOST:PORT or a multiaddr [default: 0.0.0.0:7400]
+        #[arg(long)]
+        listen: Vec<String>,
+    },
+    /// Make a token that lets one host in
+    Invite {
+        /// The new host's name
+        name: String,
+        /// How long the token can be used
+        #[arg(long, default_value = "24h")]
+        expires: String,
+        /// Let the host invite and evict, too
+        #[arg(long)]
+        signer: bool,
+    },
+    /// Join a mesh
+    Join {
+        /// What `mesh invite` printed; `-` reads it from standard input
+        token: String,
+        /// This host's name [default: the invitation's]
+        #[arg(long)]
+        name: Option<String>,
+        /// Where to listen, HOST:PORT or a multiaddr [default: 0.0.0.0:7400]
+        #[arg(long)]
+        listen: Vec<String>,
+    },
+    /// Run the daemon
+    Up {
+        /// In the background; returns when it serves
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Leave the mesh for good
+    Leave,
+    /// Put a host out; it may be invited again
+    Evict {
+        /// Its name
+        host: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Put a host out for good
+    Ban {
+        /// Its name
+        host: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Hosts, leader, builds, warnings, and what to do next
+    Status {
+        /// Every second anew
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Run a command on the best host, as if it were here
+    Run(RunArgs),
+    /// Run the builds of a file
+    Build {
+        /// A TOML file with [build.NAME] tables
+        file: PathBuf,
+        /// Print their numbers and return
+        #[arg(long)]
+        detach: bool,
+    },
+    /// List builds, the newest first
+    Builds {
+        /// Only those in this state
+        #[arg(long, value_enum)]
+        state: Option<BuildState>,
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Print a build's log
+    Logs {
+        /// Its number, for example b12
+        id: BuildId,
+        /// Go on until it ends
+        #[arg(long, short)]
+        follow: bool,
+        /// Of this attempt [default: the newest]
+        #[arg(long)]
+        attempt: Option<u32>,
+    },
+    /// Bring a build's outputs here
+    Fetch {
+        /// Its number, for example b12
+        id: BuildId,
+        /// Into this folder
+        #[arg(long, default_value = ".", value_name = "FOLDER")]
+        into: PathBuf,
+    },
+    /// Cancel builds
+    Cancel {
+        /// Their numbers
+        #[arg(required = true)]
+        ids: Vec<BuildId>,
+    },
+    /// Submit a build again
+    Retry {
+        /// Its number
+        id: BuildId,
+    },
+}
+
+/// `mesh run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Files to bring back, as globs [default: what the command makes or changes]
+    #[arg(long, short, value_name = "GLOB")]
+    pub output: Vec<String>,
+    /// A variable of its environment
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub env: Vec<(String, String)>,
+    /// Cores it needs
+    #[arg(long, default_value_t = 1)]
+    pub cores: u32,
+    /// Memory it needs, for example 2GiB
+    #[arg(long, value_parser = crate::buildfile::parse_memory_mib)]
+    pub memory: Option<u64>,
+    /// A tag its host must have
+    #[arg(long)]
+    pub tag: Vec<String>,
+    /// When it is killed
+    #[arg(long, default_value = "1h", value_parser = crate::buildfile::parse_timeout_s)]
+    pub timeout: u64,
+    /// Let it use the network
+    #[arg(long)]
+    pub network: bool,
+    /// `bubblewrap`, or `none` (only on hosts that allow it)
+    #[arg(long, default_value = "bubblewrap", value_parser = crate::buildfile::parse_sandbox)]
+    pub sandbox: mesh::build::Sandbox,
+    /// How often a failure is tried again on another host
+    #[arg(long, default_value_t = 0)]
+    pub retries: u32,
+    /// Send nothing of the current folder
+    #[arg(long)]
+    pub no_workspace: bool,
+    /// Build on so many hosts (1 or 2) and compare
+    #[arg(long, default_value_t = 1)]
+    pub confirm: u8,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".into()),
+    }
+}

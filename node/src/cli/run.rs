@@ -1,0 +1,295 @@
+//! `mesh run` and `mesh build`: inputs out, builds submitted, followed to their end, outputs back. When the
+//! daemon goes away meanwhile, they wait for it: builds are the mesh's, not the daemon's. Ctrl-C cancels.
+
+use super::args::RunArgs;
+use super::{Failure, Out, fetch, log_event, pack, show};
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{BuildDetail, BuildIds, BuildList, BuildState, BuildSummary, LogEvent, VERSION};
+use crate::buildfile::{self, LocalInput};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mesh::build::{BuildId, BuildSpec, Input, InputKind, valid_build_name};
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often the daemon is looked for when it has gone away, and how long between.
+const RECONNECTS_MAX: u32 = 120;
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the log may lag behind the end of its build.
+const LOG_LAG: Duration = Duration::from_secs(10);
+
+fn request_id() -> Result<[u8; 16], Failure> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|e| Failure::new(e.to_string()))?;
+    Ok(id)
+}
+
+/// A build's name from its command: the program's own name, as far as it can be one.
+pub(super) fn name_of(command: &[String]) -> String {
+    let program = command.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word));
+    let name: String = program.chars().filter(char::is_ascii).take(60).collect();
+    if valid_build_name(&name) { name } else { "run".into() }
+}
+
+pub(super) fn spec(wish: &RunArgs) -> Result<BuildSpec, Failure> {
+    let spec = BuildSpec {
+        changed_only: wish.output.is_empty(),
+        outputs: if wish.output.is_empty() { vec!["**".into()] } else { wish.output.clone() },
+        env: wish.env.clone(),
+        cores: wish.cores,
+        memory_mib: wish.memory.unwrap_or(0),
+        tags: wish.tag.clone(),
+        timeout_s: wish.timeout,
+        network: wish.network,
+        sandbox: wish.sandbox,
+        retries: wish.retries,
+        confirm: wish.confirm,
+        ..BuildSpec::new(name_of(&wish.command), wish.command.clone())
+    };
+    spec.check().map_err(Failure::usage)?;
+    Ok(spec)
+}
+
+fn bar(out: Out, total: u64) -> ProgressBar {
+    let live = !out.quiet && io::stderr().is_terminal();
+    let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    let template = if total > 1 { "{bar:30} {pos}/{len} {msg}" } else { "{spinner} {msg}" };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    if live {
+        bar.enable_steady_tick(Duration::from_millis(120));
+    }
+    bar
+}
+
+/// The changes of some builds, over the daemon's restarts.
+struct Changes<'a> {
+    client: &'a Client,
+    out: Out,
+    open: BTreeMap<BuildId, u64>,
+    stream: Option<BoxStream<'static, Result<BuildDetail, ClientError>>>,
+    lost: u32,
+}
+
+impl<'a> Changes<'a> {
+    fn new(client: &'a Client, out: Out, ids: &[BuildId]) -> Self {
+        Changes { client, out, open: ids.iter().map(|id| (*id, 0)).collect(), stream: None, lost: 0 }
+    }
+
+    /// The next change; `None` when all builds have ended. May be dropped and called again.
+    async fn next(&mut self) -> Result<Option<BuildDetail>, Failure> {
+        loop {
+            if self.open.is_empty() {
+                return Ok(None);
+            }
+            let got = match &mut self.stream {
+                Some(stream) => stream.next().await.unwrap_or_else(|| Err(ClientError::Broken("it ended".into()))),
+                None => {
+                    let ids: Vec<BuildId> = self.open.keys().copied().collect();
+                    match self.client.progress(&ids).await {
+                        Ok(stream) => {
+                            self.stream = Some(stream);
+                            continue;
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            match got {
+                Ok(detail) => {
+                    self.lost = 0;
+                    let Some(known) = self.open.get_mut(&detail.summary.id) else { continue };
+                    if *known == detail.revision {
+                        continue; // seen before the daemon went away
+                    }
+                    *known = detail.revision;
+                    if detail.summary.state.is_final() {
+                        self.open.remove(&detail.summary.id);
+                    }
+                    return Ok(Some(detail));
+                }
+                Err(ClientError::Broken(_) | ClientError::NoDaemon(_)) if self.lost < RECONNECTS_MAX => {
+                    if self.lost == 1 {
+                        self.out.note("the daemon went away; waiting for it (the builds go on)");
+                    }
+                    self.lost += 1;
+                    self.stream = None;
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+async fn interrupted(client: &Client, out: Out, ids: &[BuildId]) -> Result<u8, Failure> {
+    client.cancel(ids).await?;
+    out.note(format!("cancelled {}", if ids.len() > 5 { format!("{} builds", ids.len()) } else { show::ids(ids) }));
+    Ok(super::EXIT_INTERRUPTED)
+}
+
+/// The exit code that stands for a build's end.
+pub(super) fn exit_code(detail: &BuildDetail) -> u8 {
+    let code = detail.code.and_then(|code| u8::try_from(code).ok());
+    match detail.summary.state {
+        BuildState::Done => code.unwrap_or(super::EXIT_OK),
+        _ => code.filter(|code| *code != 0).unwrap_or(super::EXIT_FAILED),
+    }
+}
+
+pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, Failure> {
+    let mut spec = spec(&wish)?;
+    if !wish.no_workspace {
+        let here = LocalInput { source: PathBuf::from("."), path: String::new(), kind: InputKind::Tar };
+        spec.inputs.push(pack::send(client, &here).await?);
+    }
+    let ids = client.submit(request_id()?, &[spec]).await?;
+    let Some(id) = ids.first().copied() else { return Err(Failure::new("the daemon named no build")) };
+    let bar = bar(out, 1);
+    let mut changes = Changes::new(client, out, &ids);
+    let mut log = client.logs(id, None, true).await.ok();
+    let mut last: Option<BuildDetail> = None;
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    while last.as_ref().is_none_or(|d| !d.summary.state.is_final()) {
+        tokio::select! {
+            biased;
+            _ = &mut stop => {
+                bar.finish_and_clear();
+                return interrupted(client, out, &ids).await;
+            }
+            event = next_event(&mut log) => bar.suspend(|| to_stderr(out, event))?,
+            change = changes.next() => {
+                let Some(detail) = change? else { break };
+                bar.set_message(describe(&detail.summary));
+                if bar.is_hidden() {
+                    out.note(describe(&detail.summary));
+                }
+                last = Some(detail);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    // What the command wrote last may still be on its way.
+    let rest = async {
+        while log.is_some() {
+            let event = next_event(&mut log).await;
+            to_stderr(out, event)?;
+        }
+        Ok::<(), Failure>(())
+    };
+    tokio::select! {
+        biased;
+        _ = &mut stop => {}
+        done = tokio::time::timeout(LOG_LAG, rest) => done.unwrap_or(Ok(()))?,
+    }
+    let Some(detail) = last else { return Err(Failure::new(format!("{id} ended without a word"))) };
+    if let (BuildState::Done, Some(manifest)) = (detail.summary.state, detail.manifest) {
+        let files = fetch::outputs(client, manifest, Path::new(".")).await?;
+        out.note(format!("{id}: {} file(s) brought back", files.len()));
+    }
+    if out.json {
+        out.json(&detail)?;
+    }
+    Ok(exit_code(&detail))
+}
+
+/// The next piece of the log. After its end this waits for ever: the build's own end is what counts.
+async fn next_event(log: &mut Option<BoxStream<'static, Result<LogEvent, ClientError>>>) -> LogEvent {
+    match log {
+        None => std::future::pending().await,
+        Some(stream) => match stream.next().await {
+            Some(Ok(LogEvent::End { text })) => {
+                *log = None;
+                LogEvent::End { text }
+            }
+            Some(Ok(event)) => event,
+            Some(Err(error)) => {
+                *log = None;
+                LogEvent::End { text: format!("the log broke off ({error}); `mesh logs` has all of it") }
+            }
+            None => {
+                *log = None;
+                LogEvent::End { text: String::new() }
+            }
+        },
+    }
+}
+
+/// For `run` the log is progress: standard output stays free for data.
+fn to_stderr(out: Out, event: LogEvent) -> Result<(), Failure> {
+    match event {
+        LogEvent::Data(bytes) => Ok(io::stderr().lock().write_all(&bytes)?),
+        other => log_event(out, other),
+    }
+}
+
+fn describe(build: &BuildSummary) -> String {
+    let host = build.host.as_deref().map_or(String::new(), |host| format!(" on {}", show::plain(host)));
+    let text = if build.text.is_empty() { String::new() } else { format!(": {}", show::plain(&build.text)) };
+    format!("{} {}: {}{host}{text}", build.id, show::plain(&build.name), build.state.word())
+}
+
+pub(super) async fn build(client: &Client, out: Out, file: &Path, detach: bool) -> Result<u8, Failure> {
+    let mut specs = Vec::new();
+    let mut sent: BTreeMap<PathBuf, Input> = BTreeMap::new();
+    for local in buildfile::load(file)? {
+        let mut spec = local.spec;
+        for input in &local.inputs {
+            // Builds of one file often start from the same folder: it is sent once.
+            let made = match sent.get(&input.source) {
+                Some(made) => made.clone(),
+                None => pack::send(client, input).await?,
+            };
+            spec.inputs.push(Input { path: input.path.clone(), ..made.clone() });
+            sent.insert(input.source.clone(), made);
+        }
+        specs.push(spec);
+    }
+    let ids = client.submit(request_id()?, &specs).await?;
+    if detach {
+        match out.json {
+            true => out.json(&BuildIds { version: VERSION, builds: ids })?,
+            false => ids.iter().try_for_each(|id| out.line(id))?,
+        }
+        return Ok(super::EXIT_OK);
+    }
+    let bar = bar(out, ids.len() as u64);
+    let mut changes = Changes::new(client, out, &ids);
+    let mut ended: BTreeMap<BuildId, BuildSummary> = BTreeMap::new();
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stop => {
+                bar.finish_and_clear();
+                return interrupted(client, out, &ids).await;
+            }
+            change = changes.next() => {
+                let Some(detail) = change? else { break };
+                let line = describe(&detail.summary);
+                if bar.is_hidden() {
+                    out.note(&line);
+                }
+                bar.set_message(line);
+                if detail.summary.state.is_final() {
+                    bar.inc(1);
+                    ended.insert(detail.summary.id, detail.summary);
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let list: Vec<BuildSummary> = ended.into_values().collect();
+    let good = list.iter().all(|b| b.state == BuildState::Done);
+    match out.json {
+        true => out.json(&BuildList { version: VERSION, builds: list })?,
+        false => out.line(show::builds(&list))?,
+    }
+    Ok(if good { super::EXIT_OK } else { super::EXIT_FAILED })
+}

@@ -1,0 +1,112 @@
+//! Status and builds as text for people. Pure: the same value gives the same text.
+
+use crate::api::types::{BuildSummary, HostState, PathKind, Status};
+use mesh::build::BuildId;
+use std::time::Duration;
+
+/// Columns padded to their widest entry, counted in characters; the last one is not padded.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate().map(|(i, cell)| {
+            let pad = widths[i].saturating_sub(cell.chars().count());
+            format!("{cell}{}", " ".repeat(pad))
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Text from elsewhere, without what could move a terminal's cursor.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A time as people say it: two units at most.
+pub(crate) fn ago(ms: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(ms / 1_000)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+pub(crate) fn ids(ids: &[BuildId]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The whole of `mesh status`: warnings first, then leader, hosts, builds, and what to do.
+pub(crate) fn status(s: &Status) -> String {
+    let mut out: Vec<String> = s
+        .warnings
+        .iter()
+        .map(|w| match &w.host {
+            Some(host) => format!("warning: {}: {}", plain(host), plain(&w.text)),
+            None => format!("warning: {}", plain(&w.text)),
+        })
+        .collect();
+    let id: String = s.mesh.id.chars().take(12).collect();
+    out.push(format!("mesh {} ({id}), seen from {}", plain(&s.mesh.name), plain(&s.host)));
+    out.push(match &s.leader {
+        Some(l) => {
+            let lease = l.lease_ms as f64 / 1_000.0;
+            format!("leader {} (epoch {}, term {}, lease {lease:.1} s)", plain(&l.host), l.epoch, l.term)
+        }
+        None => "leader: none, nothing new can be decided".into(),
+    });
+    let head = ["HOST", "STATE", "CORES", "ROLE", "PATH", "SINCE"].map(str::to_owned).to_vec();
+    let rows = s.hosts.iter().map(|h| {
+        let state = match h.state {
+            HostState::Alive => "alive",
+            HostState::Suspect => "suspect",
+            HostState::Down => "down",
+            HostState::Left => "left",
+        };
+        let path = match h.path {
+            PathKind::Own => "self",
+            PathKind::Direct => "direct",
+            PathKind::Relay => "relay",
+            PathKind::None => "none",
+        };
+        let leads = s.leader.as_ref().is_some_and(|l| l.peer == h.peer);
+        let mut role = vec![if leads { "leader" } else if h.voter { "voter" } else { "-" }];
+        role.extend(h.protected.then_some("protected"));
+        let cores = format!("{}/{}", h.free_cores, h.cores);
+        [plain(&h.name), state.into(), cores, role.join(","), path.into(), ago(h.since_ms)].to_vec()
+    });
+    out.push(table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
+    for host in &s.hosts {
+        for (address, nat) in host.addresses.iter().filter_map(|a| Some((a, a.nat_of.as_ref()?))) {
+            out.push(format!("{} is behind the NAT at {} ({})", plain(&host.name), plain(nat), plain(&address.addr)));
+        }
+    }
+    let b = &s.builds;
+    out.push(format!(
+        "cores {} of {} alive; builds: {} queued, {} running, {} done, {} failed, {} cancelled",
+        s.cores.alive, s.cores.total, b.queued, b.running, b.done, b.failed, b.cancelled
+    ));
+    if s.strangers > 0 {
+        out.push(format!("strangers turned away: {}", s.strangers));
+    }
+    out.extend(s.next.iter().map(|next| format!("next: {}", plain(next))));
+    out.join("\n")
+}
+
+/// 0 healthy, 1 degraded, 2 no leader.
+pub(crate) fn exit_code(s: &Status) -> u8 {
+    let bad = s.hosts.iter().any(|h| matches!(h.state, HostState::Suspect | HostState::Down));
+    match (s.leader.is_some(), bad || !s.warnings.is_empty()) {
+        (false, _) => super::EXIT_NO_LEADER,
+        (true, true) => super::EXIT_FAILED,
+        (true, false) => super::EXIT_OK,
+    }
+}
+
+/// `mesh builds`.
+pub(crate) fn builds(list: &[BuildSummary]) -> String {
+    let head = ["ID", "STATE", "HOST", "TRIES", "NAME", ""].map(str::to_owned).to_vec();
+    let rows = list.iter().map(|b| {
+        let host = b.host.as_deref().map_or("-".into(), plain);
+        [b.id.to_string(), b.state.word().into(), host, b.attempts.to_string(), plain(&b.name), plain(&b.text)].to_vec()
+    });
+    table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
