@@ -26,7 +26,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        let pid = fs::read_to_string(self.0.path().join("state/mesh.pid")).ok().and_then(|t| t.trim().parse().ok());
+        let pid = fs::read_to_string(self.0.path().join("state/lock")).ok().and_then(|t| t.trim().parse().ok());
         if let Some(pid) = pid {
             tests::daemon::end_process(pid);
         }
