@@ -81,7 +81,6 @@ found() {
     local name first=${names[0]} token
     for name in "${names[@]}"; do
         mkdir -p "$run/$name"
-        chmod 700 "$run/$name"
         printf 'listen = ["127.0.0.1:%s"]\n%s\n' "${port[$name]}" "$1" >"$run/$name/mesh.toml"
     done
     on "$first" init --name "$first" --mesh demo --listen "127.0.0.1:${port[$first]}" >"$run/init.out" 2>&1 ||

@@ -6,9 +6,11 @@
 use crate::program::mesh;
 use crate::status::Status;
 use crate::wait_for;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use serde_json::Value;
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -62,7 +64,6 @@ impl Daemon {
     pub fn new(parent: &Path, name: &str, listen: SocketAddr, settings: &Settings) -> Self {
         let dir = parent.join(name);
         fs::create_dir(&dir).expect("state folder");
-        fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("permissions");
         fs::write(dir.join("mesh.toml"), settings.toml(listen)).expect("mesh.toml");
         Daemon { name: name.into(), dir, listen, namespace: None, child: None, excused: vec![] }
     }
@@ -180,6 +181,7 @@ impl Daemon {
 
     fn end_gently(&mut self) -> bool {
         let Some(mut child) = self.child.take() else { return true };
+        signal(child.id(), libc::SIGCONT); // a frozen one could not end
         signal(child.id(), libc::SIGTERM);
         let ended = wait_for(PATIENCE, || child.try_wait().expect("our own child"));
         if ended.is_none() {
@@ -191,8 +193,60 @@ impl Daemon {
 
     /// What this daemon says; `None` while it gives no answer.
     pub fn status(&self) -> Option<Status> {
-        let out = self.run(&["status", "--json"]);
-        (!out.stdout.is_empty()).then(|| Status::parse(&String::from_utf8_lossy(&out.stdout)))
+        self.get("/v1/status").map(Status)
+    }
+
+    /// Asks the daemon's API directly, which is quicker than a process for each question. `None` while
+    /// nobody answers.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.ask("GET", path, "")
+    }
+
+    /// The same with a body.
+    pub fn post(&self, path: &str, body: &str) -> Option<Value> {
+        self.ask("POST", path, body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Option<Value> {
+        let mut stream = UnixStream::connect(self.dir.join("mesh.sock")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: mesh\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        );
+        write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        serde_json::from_str(body).ok()
+    }
+
+    /// One build with its attempts, as this daemon knows it.
+    #[track_caller]
+    pub fn build(&self, id: &str) -> Value {
+        self.get(&format!("/v1/builds/{id}")).unwrap_or_else(|| panic!("{}: no answer about {id}", self.name))
+    }
+
+    /// Waits until a build fulfils a condition, and gives it.
+    #[track_caller]
+    pub fn wait_build(&self, id: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut last = None;
+        wait_for(PATIENCE, || {
+            last = self.get(&format!("/v1/builds/{id}"));
+            last.clone().filter(&condition)
+        })
+        .unwrap_or_else(|| {
+            panic!("{}: {id} not {what} within {PATIENCE:?}: {last:#?}\n{}", self.name, self.log_tail(40))
+        })
+    }
+
+    /// SIGSTOP: the process is there and does nothing, as on a host that swaps itself to death.
+    pub fn freeze(&self) {
+        signal(self.pid(), libc::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        signal(self.pid(), libc::SIGCONT);
     }
 
     /// Waits until this daemon's status fulfils a condition, and gives that status.
@@ -211,12 +265,7 @@ impl Daemon {
     }
 
     pub fn log(&self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = File::open(self.log_path()) {
-            let _ = file.seek(SeekFrom::Start(0));
-            let _ = file.read_to_string(&mut text);
-        }
-        text
+        fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// The last lines of its log, for the report of a failure.
@@ -261,6 +310,15 @@ pub fn free_port(address: [u8; 4]) -> SocketAddr {
 pub fn signal(pid: u32, signal: libc::c_int) {
     // SAFETY: kill(2) touches no memory of ours.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Ends a process that the test has started in the background, and returns when it is gone.
+pub fn end_process(pid: u32) {
+    let is_there = || Path::new("/proc").join(pid.to_string()).exists();
+    signal(pid, libc::SIGTERM);
+    if wait_for(Duration::from_secs(15), || (!is_there()).then_some(())).is_none() {
+        signal(pid, libc::SIGKILL);
+    }
 }
 
 /// A test that is itself killed leaves no daemon behind. The thread that starts a daemon must therefore

@@ -4,8 +4,10 @@ use crate::daemon::{Daemon, PATIENCE, Settings, free_port};
 use crate::status::Status;
 use crate::wait_for;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::{Index, IndexMut};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -40,6 +42,8 @@ impl Fleet {
     #[track_caller]
     pub fn found(name: &str, settings: &Settings) -> Self {
         let folder = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a folder for the fleet");
+        // The build user passes through to a build's own folder.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("permissions");
         let mut fleet = Fleet { hosts: vec![], folder, settings: settings.clone() };
         let mut first = fleet.stranger(name);
         let listen = first.listen.to_string();
@@ -100,23 +104,32 @@ impl Fleet {
         self.hosts.iter().find(|h| h.is_up() && h.name != leader).expect("a host that does not lead")
     }
 
-    /// `mesh builds --json`, as any host that is up tells it.
+    /// Submits a build file at a host and returns at once; the builds' numbers by name.
     #[track_caller]
-    pub fn builds(&self) -> Vec<Value> {
-        let text = self.any().ok(&["builds", "--json"]);
-        let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("builds are not JSON: {e}\n{text}"));
-        value["builds"].as_array().unwrap_or_else(|| panic!("no builds in {value}")).clone()
+    pub fn submit(&self, at: &str, file: &Path) -> BTreeMap<String, String> {
+        let before: Vec<Value> = self.builds(at);
+        self[at].ok(&["build", "--detach", file.to_str().expect("UTF-8")]);
+        let is_new = |b: &Value| !before.iter().any(|known| known["id"] == b["id"]);
+        let text = |v: &Value| v.as_str().expect("text").to_owned();
+        self.builds(at).iter().filter(|b| is_new(b)).map(|b| (text(&b["name"]), text(&b["id"]))).collect()
     }
 
-    /// Waits until the builds fulfil a condition.
+    /// Every build that a host knows of, the newest first.
     #[track_caller]
-    pub fn wait_builds(&self, what: &str, condition: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    pub fn builds(&self, at: &str) -> Vec<Value> {
+        let list = self[at].get("/v1/builds?limit=10000").unwrap_or_else(|| panic!("{at} does not answer"));
+        list["builds"].as_array().unwrap_or_else(|| panic!("no builds in {list}")).clone()
+    }
+
+    /// Waits until a host's list of builds fulfils a condition.
+    #[track_caller]
+    pub fn wait_builds(&self, at: &str, what: &str, condition: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let mut last = vec![];
         let found = wait_for(PATIENCE, || {
-            last = self.builds();
+            last = self.builds(at);
             condition(&last).then(|| last.clone())
         });
-        found.unwrap_or_else(|| panic!("builds not {what} within {PATIENCE:?}: {last:#?}"))
+        found.unwrap_or_else(|| panic!("builds not {what} within {PATIENCE:?}: {last:#?}\n{}", self[at].log_tail(40)))
     }
 
     /// A file below the fleet's folder, for build files and what they read or leave.
