@@ -113,7 +113,7 @@ impl HostMachine {
             return Err(io::Error::other("the build user may not be root: set another one in mesh.toml"));
         }
         let sandbox = SandboxConfig { owner, extra_read_only: config.extra_read_only.clone() };
-        let children = Children::default();
+        let children = Children;
         children.adopt_orphans()?;
         Ok(HostMachine {
             launcher: Launcher::new(&sandbox),
