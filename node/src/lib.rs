@@ -13,8 +13,5 @@ pub mod consensus;
 pub mod driver;
 pub mod machine;
 pub mod net;
-pub mod buildfile;
-pub mod cli;
-pub mod config;
 pub mod seams;
 pub mod state_folder;

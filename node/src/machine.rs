@@ -115,7 +115,7 @@ impl HostMachine {
             return Err(io::Error::other("the build user may not be root: set another one in mesh.toml"));
         }
         let sandbox = SandboxConfig { owner, extra_read_only: config.extra_read_only.clone() };
-        let children = Children::default();
+        let children = Children;
         children.adopt_orphans()?;
         Ok(HostMachine {
             launcher: Launcher::new(&sandbox),
@@ -131,10 +131,14 @@ impl HostMachine {
     fn permit(&self, job: &Job) -> Result<(), Failure> {
         let refuse = |what: &str| Err(Failure(Phase::Sandbox, what.to_owned()));
         if job.spec.sandbox == Sandbox::None && !self.config.allow_none {
-            return refuse("this host allows no build without a sandbox; set `allow_none = true` below [sandbox] in mesh.toml");
+            return refuse(
+                "this host allows no build without a sandbox; set `allow_none = true` below [sandbox] in mesh.toml",
+            );
         }
         if job.spec.network && !self.config.allow_network {
-            return refuse("this host allows no build to use the network; set `allow_network = true` below [sandbox] in mesh.toml");
+            return refuse(
+                "this host allows no build to use the network; set `allow_network = true` below [sandbox] in mesh.toml",
+            );
         }
         Ok(())
     }
@@ -237,6 +241,9 @@ impl HostMachine {
             return;
         }
         let Ok(permit) = self.removals.clone().acquire_owned().await else { return };
+        // Under another name, so that a new life of the same attempt is not removed with it.
+        let old = self.config.work.join(format!("old-{}", self.marks.fetch_add(1, Ordering::Relaxed)));
+        let folder = if fs::rename(&folder, &old).is_ok() { old } else { folder };
         (self.spawn)(Box::pin(async move {
             Blocking::Pool.run(move || remove(&folder)).await;
             drop(permit);
@@ -262,10 +269,15 @@ fn judge(job: &Job, ran: &Ran) -> Result<Outcome, Failure> {
             (End::TimedOut, Phase::Command, format!("killed at its timeout of {} s", job.spec.timeout_s))
         }
         (Why::Ended, _) if !ran.started => {
-            return Err(Failure(Phase::Sandbox, "bubblewrap could not set up the sandbox; its message is in the log".into()));
+            return Err(Failure(
+                Phase::Sandbox,
+                "bubblewrap could not set up the sandbox; its message is in the log".into(),
+            ));
         }
         (Why::Ended, 0) => (End::Done, Phase::Store, String::new()),
-        (Why::Ended, 127) => (End::Failed, Phase::Command, format!("`{program}` or a program it needs was not found (exit 127)")),
+        (Why::Ended, 127) => {
+            (End::Failed, Phase::Command, format!("`{program}` or a program it needs was not found (exit 127)"))
+        }
         (Why::Ended, code) if code > 128 => {
             (End::Failed, Phase::Command, format!("`{program}` was ended by signal {} (exit {code})", code - 128))
         }
@@ -314,7 +326,9 @@ impl Machine for HostMachine {
         }
         let folder = match self.make_folder(&job) {
             Ok(folder) => folder,
-            Err(error) => return failed(Failure(Phase::Unpack, format!("cannot make a folder for the build: {error}"))),
+            Err(error) => {
+                return failed(Failure(Phase::Unpack, format!("cannot make a folder for the build: {error}")));
+            }
         };
         let done = self.attempt(&job, &folder, &*blobs, &log, &cancel).await;
         self.discard(folder).await;

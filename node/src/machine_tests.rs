@@ -129,7 +129,10 @@ async fn the_sandbox_hides_the_host_and_drops_all_rights() {
     assert_eq!(outcome.end, End::Done, "{log}");
     let words: Vec<&str> = log.split_whitespace().filter(|w| !w.contains("sh:")).collect();
     assert_eq!(words[..3], ["7400", "7400", "7400"], "{log}");
-    assert!(log.contains("CapEff:\t0000000000000000") && log.contains("NoNewPrivs:\t1") && log.contains("/build"), "{log}");
+    assert!(
+        log.contains("CapEff:\t0000000000000000") && log.contains("NoNewPrivs:\t1") && log.contains("/build"),
+        "{log}"
+    );
     assert!(!log.contains("WROTE") && !log.contains("secret") && !log.contains("root:"), "{log}");
     assert!(log.contains("    lo\n") && !log.contains("eth"), "{log}");
     assert!(log.contains("\n0 1 2 3 tmp") && log.ends_with("tmp\n"), "no descriptor but those of ls itself: {log}");
@@ -156,7 +159,10 @@ async fn nobody_survives_their_build() {
             "setsid sh -c 'setsid sleep SECONDS & exit 0' > /dev/null 2>&1 < /dev/null &",
             "env -i setsid -f sleep SECONDS > /dev/null 2>&1 < /dev/null",
             "(trap '' TERM HUP; setsid sh -c 'sleep SECONDS; sleep SECONDS; sleep SECONDS') &",
-        ].iter().enumerate() {
+        ]
+        .iter()
+        .enumerate()
+        {
             let seconds = odd_seconds(n as u32 + 1);
             let started = Instant::now();
             let script = format!("{}\nsleep 0.1; exit 3", escape.replace("SECONDS", &seconds));
@@ -284,7 +290,9 @@ async fn no_op_builds_cost_little() {
     let Some(host) = host(|_| {}) else { return };
     let cpu = || {
         use nix::sys::resource::{UsageWho, getrusage};
-        let of = |who| getrusage(who).map(|u| u.user_time().num_microseconds() + u.system_time().num_microseconds()).unwrap();
+        let of = |who| {
+            getrusage(who).map(|u| u.user_time().num_microseconds() + u.system_time().num_microseconds()).unwrap()
+        };
         of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
     };
     use nix::sys::time::TimeValLike;
@@ -306,7 +314,9 @@ async fn what_an_earlier_life_left_is_removed() {
     let Some(host) = host(|c| {
         fs::create_dir_all(c.work.join("b1.1/deep")).unwrap();
         fs::write(c.work.join("b1.1/deep/file"), "x").unwrap();
-    }) else { return };
+    }) else {
+        return;
+    };
     assert_eq!(fs::read_dir(host.dir.path().join("work")).unwrap().count(), 0);
     let _: BlobId = put(&*host.blobs, b"").await.unwrap();
 }

@@ -71,7 +71,7 @@ impl Inner {
 
     fn free(&self) -> u64 {
         nix::sys::statvfs::statvfs(&self.root)
-            .map(|s| (s.blocks_available() as u64).saturating_mul(s.fragment_size() as u64))
+            .map(|s| s.blocks_available().saturating_mul(s.fragment_size()))
             .unwrap_or(0)
             .saturating_sub(RESERVE_BYTES)
     }

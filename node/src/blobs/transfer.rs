@@ -19,10 +19,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// A peer that is silent for this long has gone.
-pub const IDLE: Duration = Duration::from_secs(30);
+pub const IDLE: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(30) };
 
 /// How often a peer that works on a long answer says so.
-const WORKING: Duration = Duration::from_secs(10);
+const WORKING: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
 
 /// Ids in one question. More are asked in turns.
 pub const HAVE_IDS_MAX: usize = 1_000;
@@ -144,7 +144,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 async fn awake<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match timeout(IDLE, work).await {
         Ok(done) => done,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer was silent for 30 seconds")),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("the peer was silent for {IDLE:?}"))),
     }
 }
 
@@ -227,16 +227,24 @@ impl Download {
     pub async fn run(&mut self, stream: &mut impl Duplex, source: PeerKey) -> io::Result<()> {
         let bytes = match ask(stream, &Request::Get(Get { id: self.id, offset: self.have })).await? {
             Answer::Blob(bytes) => bytes,
-            Answer::NotFound(()) => return Err(io::Error::new(not_found(self.id).kind(), format!("{source} has no blob {}", self.id))),
+            Answer::NotFound(()) => {
+                return Err(io::Error::new(not_found(self.id).kind(), format!("{source} has no blob {}", self.id)));
+            }
             other => return Err(unexpected(source, &other)),
         };
         if bytes > self.max_bytes || bytes < self.have {
-            return Err(invalid(format!("{source} says that blob {} has {bytes} bytes; at most {} were expected", self.id, self.max_bytes)));
+            return Err(invalid(format!(
+                "{source} says that blob {} has {bytes} bytes; at most {} were expected",
+                self.id, self.max_bytes
+            )));
         }
         while self.have < bytes {
             let chunk = read_frame(stream, CHUNK_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             if chunk.is_empty() || chunk.len() as u64 > bytes - self.have {
-                return Err(invalid(format!("{source} sent other than the {bytes} bytes of blob {} it promised", self.id)));
+                return Err(invalid(format!(
+                    "{source} sent other than the {bytes} bytes of blob {} it promised",
+                    self.id
+                )));
             }
             self.writer.write(&chunk).await?;
             self.have += chunk.len() as u64;
@@ -321,7 +329,12 @@ pub async fn keep(stream: &mut impl Duplex, source: PeerKey, ids: &[BlobId]) -> 
 ///
 /// # Errors
 /// When the stream breaks, or the peer speaks nonsense: close it then.
-pub async fn serve(stream: &mut impl Duplex, from: PeerKey, store: &dyn BlobStore, holder: &dyn Holder) -> io::Result<()> {
+pub async fn serve(
+    stream: &mut impl Duplex,
+    from: PeerKey,
+    store: &dyn BlobStore,
+    holder: &dyn Holder,
+) -> io::Result<()> {
     let mut checks = 0;
     while let Some(bytes) = read_frame(stream, Request::MAX).await? {
         match wire::decode(&bytes, Request::MAX).map_err(|e| invalid(e.to_string()))? {

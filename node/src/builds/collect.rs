@@ -116,7 +116,9 @@ impl Wanted {
                 picked.push(path.clone());
             }
         }
-        if self.before.is_none() && let Some(n) = hits.iter().position(|hit| !hit) {
+        if self.before.is_none()
+            && let Some(n) = hits.iter().position(|hit| !hit)
+        {
             let text = format!("output pattern `{}` matches no file that the build left", self.patterns[n]);
             return Err(io::Error::new(io::ErrorKind::NotFound, text));
         }
@@ -145,9 +147,9 @@ pub async fn collect(folder: &Path, wanted: Wanted, store: &dyn BlobStore) -> io
         return Ok(None);
     }
     // Boxed with a lifetime that is spelled out: the compiler cannot see Send through the closure.
-    let stored = picked.into_iter().map(|path| -> BoxFuture<'_, io::Result<OutputFile>> {
-        Box::pin(store_one(inside.clone(), path, store))
-    });
+    let stored = picked
+        .into_iter()
+        .map(|path| -> BoxFuture<'_, io::Result<OutputFile>> { Box::pin(store_one(inside.clone(), path, store)) });
     let stored: Vec<_> = stored.collect();
     let files = futures::stream::iter(stored).buffered(STORED_AT_ONCE).try_collect::<Vec<_>>().await?;
     let mut manifest = Manifest { files };
@@ -195,8 +197,7 @@ async fn store_one(inside: Arc<Inside>, path: PathBuf, store: &dyn BlobStore) ->
                 let mut chunk = vec![0; (bytes - at).min(CHUNK_BYTES_MAX as u64) as usize];
                 at += chunk.len() as u64;
                 let from = at - chunk.len() as u64;
-                let chunk =
-                    Blocking::Pool.run(move || file.read_exact_at(&mut chunk, from).map(|()| chunk)).await?;
+                let chunk = Blocking::Pool.run(move || file.read_exact_at(&mut chunk, from).map(|()| chunk)).await?;
                 writer.write(&chunk).await?;
             }
             let blob = writer.finish().await?;

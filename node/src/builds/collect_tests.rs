@@ -7,7 +7,9 @@ fn wanted(patterns: &[&str]) -> Wanted {
 }
 
 fn tree(root: &Path) {
-    for (path, text) in [("out/a.o", "a"), ("out/deep/b.o", "b"), ("out-x", "x"), ("needs/n/lib.o", "n"), ("src.c", "c")] {
+    for (path, text) in
+        [("out/a.o", "a"), ("out/deep/b.o", "b"), ("out-x", "x"), ("needs/n/lib.o", "n"), ("src.c", "c")]
+    {
         fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
         fs::write(root.join(path), text).unwrap();
     }

@@ -11,4 +11,4 @@ pub mod run;
 pub mod sandbox;
 pub mod survivors;
 pub mod unpack;
-
+pub mod workspace;

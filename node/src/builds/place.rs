@@ -75,7 +75,8 @@ pub async fn place_inside(
             let target = get(store, file.blob, LINK_BYTES_MAX).await?;
             Blocking::Pool.run(move || inside.make_link(&path, Path::new(OsStr::from_bytes(&target)))).await?;
         } else {
-            place_file(store, file.blob, &inside, path, if file.executable { 0o755 } else { 0o644 }, file.bytes).await?;
+            place_file(store, file.blob, &inside, path, if file.executable { 0o755 } else { 0o644 }, file.bytes)
+                .await?;
         }
     }
     Ok(())

@@ -28,10 +28,41 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 /// Files of /etc that compilers and packaging tools read, and nothing that is secret.
 const ETC: &[&str] = &[
-    "alternatives", "ca-certificates", "ca-certificates.conf", "debian_version", "debhelper", "dpkg", "environment.d",
-    "fonts", "gentoo-release", "gitconfig", "group", "hosts", "java", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
-    "localtime", "magic", "magic.mime", "mime.types", "nsswitch.conf", "os-release", "passwd", "perl", "pkgconfig",
-    "portage", "protocols", "python3", "services", "sgml", "ssl/certs", "ssl/openssl.cnf", "texmf", "timezone", "xml",
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "debian_version",
+    "debhelper",
+    "dpkg",
+    "environment.d",
+    "fonts",
+    "gentoo-release",
+    "gitconfig",
+    "group",
+    "hosts",
+    "java",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "magic.mime",
+    "mime.types",
+    "nsswitch.conf",
+    "os-release",
+    "passwd",
+    "perl",
+    "pkgconfig",
+    "portage",
+    "protocols",
+    "python3",
+    "services",
+    "sgml",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "texmf",
+    "timezone",
+    "xml",
 ];
 
 /// What the host allows and offers to all builds.
@@ -109,11 +140,15 @@ impl Launcher {
             .stdin(Stdio::null())
             .stderr(Stdio::from(launch.output.try_clone()?))
             .stdout(Stdio::from(launch.output));
+        let boxed = launch.spec.sandbox == Sandbox::Bubblewrap;
         let (status, daemon) = (launch.status, nix::unistd::getpid());
         // SAFETY: between fork and exec only system calls are made; nothing allocates.
         unsafe {
             command.pre_exec(move || {
-                keep_across_exec(status.as_raw_fd())?;
+                close_all_at_exec();
+                if boxed {
+                    keep_across_exec(status.as_raw_fd())?;
+                }
                 nix::unistd::fchdir(&folder)?;
                 limits(user.is_some())?;
                 if let Some((uid, gid)) = user {
@@ -146,7 +181,10 @@ impl Launcher {
             let needs = launch.folder.join("needs");
             command.args(["--ro-bind".as_ref(), needs.as_os_str(), "/build/needs".as_ref()]);
         }
-        command.args(["--chdir", BUILD_FOLDER, "--json-status-fd"]).arg(launch.status.as_raw_fd().to_string()).arg("--");
+        command
+            .args(["--chdir", BUILD_FOLDER, "--json-status-fd"])
+            .arg(launch.status.as_raw_fd().to_string())
+            .arg("--");
         if let Some((uid, gid)) = self.owner {
             let (uid, gid) = (format!("--reuid={uid}"), format!("--regid={gid}"));
             command.args(["/usr/bin/setpriv", &uid, &gid, "--clear-groups", "--inh-caps=-all", "--no-new-privs", "--"]);
@@ -177,6 +215,12 @@ fn environment(launch: &Launch<'_>, home: &str) -> Vec<(String, String)> {
     let own = own.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
     let ids = launch.env.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
     own.chain(launch.spec.env.iter().cloned()).chain(ids).collect()
+}
+
+/// No descriptor that the daemon inherited or some library forgot reaches a build.
+fn close_all_at_exec() {
+    // SAFETY: marks descriptors only. Kernels before 5.11 refuse; ours are marked when they are made.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 fn keep_across_exec(fd: RawFd) -> nix::Result<()> {

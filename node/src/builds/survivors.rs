@@ -25,11 +25,13 @@ pub const MARK: &str = "MESH_ATTEMPT_ID";
 /// How often the children are looked at before giving up on ones that multiply faster.
 const ROUNDS_MAX: usize = 200;
 
-/// The children that this host's builds were started as.
-#[derive(Default)]
-pub struct Children(Mutex<Known>);
+/// The children that builds were started as. One set a process, because orphans fall to the process:
+/// two hosts in one (a test) must not take each other's for theirs.
+#[derive(Clone, Copy, Default)]
+pub struct Children;
 
-#[derive(Default)]
+static KNOWN: Mutex<Known> = Mutex::new(Known { pids: BTreeSet::new(), unboxed: 0 });
+
 struct Known {
     pids: BTreeSet<i32>,
     unboxed: usize,
@@ -44,8 +46,8 @@ impl Children {
         Ok(nix::sys::prctl::set_child_subreaper(true)?)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'static, Known> {
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a child in a way that no sweep can take it for an orphan.
@@ -111,7 +113,9 @@ impl Children {
 fn children() -> Vec<i32> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// State and process group, from behind the command's name, which may hold anything.

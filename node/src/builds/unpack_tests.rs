@@ -69,7 +69,8 @@ fn a_link_out_is_kept_but_a_file_of_its_name_replaces_it() {
     let (dir, result) = attempt(std::slice::from_ref(&link));
     result.unwrap();
     assert_eq!(fs::read_link(dir.path().join("in/l")).unwrap(), Path::new("../secret"));
-    let (dir, result) = attempt(&[link, entry("l", EntryType::Regular, "", b"mine"), entry("m", EntryType::Link, "l", b"")]);
+    let (dir, result) =
+        attempt(&[link, entry("l", EntryType::Regular, "", b"mine"), entry("m", EntryType::Link, "l", b"")]);
     result.unwrap();
     let meta = fs::symlink_metadata(dir.path().join("in/l")).unwrap();
     assert!(meta.is_file() && meta.nlink() == 2);

@@ -132,7 +132,8 @@ fn too_large(packed: &Packed, bounds: Bounds, sizes: BTreeMap<PathBuf, (u64, usi
     let by_bytes = packed.file_bytes > bounds.bytes;
     let mut sizes: Vec<_> = sizes.into_iter().collect();
     sizes.sort_by_key(|(_, (bytes, files))| std::cmp::Reverse(if by_bytes { *bytes } else { *files as u64 }));
-    let largest = sizes.iter().take(5).map(|(p, (bytes, files))| format!("{} ({} MiB, {files} files)", p.display(), bytes >> 20));
+    let largest =
+        sizes.iter().take(5).map(|(p, (bytes, files))| format!("{} ({} MiB, {files} files)", p.display(), bytes >> 20));
     let text = format!(
         "the folder has {} MiB in {} files; at most {} MiB in {} files go along. Largest: {}. Name what is not needed in .gitignore",
         packed.file_bytes >> 20,

@@ -18,7 +18,12 @@ fn tree(root: &Path, order: &[&str]) {
     symlink("/etc/passwd", root.join("out")).unwrap();
     for entry in walkdir(root) {
         if fs::symlink_metadata(&entry).unwrap().is_file() {
-            File::options().write(true).open(&entry).unwrap().set_modified(UNIX_EPOCH + Duration::from_secs(1_600_000_000)).unwrap();
+            File::options()
+                .write(true)
+                .open(&entry)
+                .unwrap()
+                .set_modified(UNIX_EPOCH + Duration::from_secs(1_600_000_000))
+                .unwrap();
         }
         if fs::symlink_metadata(&entry).unwrap().is_dir() {
             File::open(&entry).unwrap().set_modified(UNIX_EPOCH + Duration::from_secs(1_600_000_000)).unwrap();
@@ -59,9 +64,21 @@ async fn equal_folders_pack_to_equal_bytes_and_unpack_again() {
     let inside = Inside::open(back.path(), None).unwrap();
     let limits = Limits { bytes: 1 << 20, entries: 100 };
     read_blob(&store, id, move |tar| unpack(tar, &inside, Path::new(""), limits)).await.unwrap();
-    let mut names: Vec<_> = walkdir(back.path()).iter().map(|p| p.strip_prefix(back.path()).unwrap().to_owned()).collect();
+    let mut names: Vec<_> =
+        walkdir(back.path()).iter().map(|p| p.strip_prefix(back.path()).unwrap().to_owned()).collect();
     names.sort();
-    let expected = [".gitignore", ".hidden", "a", "empty", "out", "sub", "sub/.gitignore", "sub/deep", "sub/deep/b", "sub/keep.log"];
+    let expected = [
+        ".gitignore",
+        ".hidden",
+        "a",
+        "empty",
+        "out",
+        "sub",
+        "sub/.gitignore",
+        "sub/deep",
+        "sub/deep/b",
+        "sub/keep.log",
+    ];
     assert_eq!(names, expected.map(PathBuf::from));
     assert_eq!(packed.entries, expected.len());
     assert_eq!(fs::read_link(back.path().join("out")).unwrap(), Path::new("/etc/passwd"));

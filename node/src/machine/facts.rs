@@ -26,7 +26,8 @@ fn cores() -> u32 {
 
 fn memory_mib() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total =
+        info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     total.map_or(0, |kib| kib / 1_024)
 }
 
@@ -47,7 +48,9 @@ fn boot_id() -> [u8; 16] {
 pub fn machine_id(fallback: &[u8; 32]) -> [u8; 32] {
     let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     match id.trim() {
-        "" | "uninitialized" => *blake3::Hasher::new_derive_key("mesh/machine-id/fallback/v1").update(fallback).finalize().as_bytes(),
+        "" | "uninitialized" => {
+            *blake3::Hasher::new_derive_key("mesh/machine-id/fallback/v1").update(fallback).finalize().as_bytes()
+        }
         id => *blake3::Hasher::new_derive_key("mesh/machine-id/v1").update(id.as_bytes()).finalize().as_bytes(),
     }
 }
