@@ -5,8 +5,8 @@
 
 pub mod api;
 pub mod blobs;
-pub mod builds;
 pub mod buildfile;
+pub mod builds;
 pub mod cli;
 pub mod config;
 pub mod consensus;

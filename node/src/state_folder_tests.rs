@@ -154,7 +154,9 @@ fn child_is_another_user() {
     assert!(matches!(error, FolderError::Foreign { .. }), "{error}");
     // The socket of another user: refused before anything is said.
     let socket = path.join("mesh.sock");
-    assert!(matches!(std::os::unix::net::UnixStream::connect(&socket), Err(e) if e.kind() != io::ErrorKind::WouldBlock));
+    assert!(
+        matches!(std::os::unix::net::UnixStream::connect(&socket), Err(e) if e.kind() != io::ErrorKind::WouldBlock)
+    );
 }
 
 #[test]

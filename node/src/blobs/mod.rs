@@ -8,7 +8,6 @@ pub mod folder;
 pub mod memory;
 pub mod transfer;
 
-
 /// Most bytes of one chunk, read or sent: large enough for a disk, small enough for a queue.
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
 

@@ -420,7 +420,11 @@ fn detail(build: &Build, names: &BTreeMap<PeerKey, String>, held: Option<String>
         command: build.spec.command.clone(),
         needs: build.needs.clone(),
         code: telling.filter(|_| build.state.is_final()).map(|o| o.code),
-        manifest: build.result().filter(|_| build.state == ledger::State::Done).and_then(|a| a.outcome()).and_then(|o| o.manifest),
+        manifest: build
+            .result()
+            .filter(|_| build.state == ledger::State::Done)
+            .and_then(|a| a.outcome())
+            .and_then(|o| o.manifest),
         attempts_detail: build.attempts.iter().map(attempt).collect(),
     }
 }

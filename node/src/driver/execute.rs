@@ -73,7 +73,13 @@ impl Inner {
         }));
     }
 
-    async fn run_attempt(self: &Arc<Self>, id: BuildId, attempt: Attempt, log: Arc<LiveLog>, cancel: CancellationToken) {
+    async fn run_attempt(
+        self: &Arc<Self>,
+        id: BuildId,
+        attempt: Attempt,
+        log: Arc<LiveLog>,
+        cancel: CancellationToken,
+    ) {
         let Some((spec, by, needs)) = self.shared.with(|ledger| {
             let build = ledger.builds().get(id)?;
             let mut needs = vec![];
@@ -166,8 +172,7 @@ impl Inner {
 
     /// Gets a second holder where one is needed, and the report into the ledger.
     async fn report(self: &Arc<Self>, id: BuildId, attempt: Attempt, outcome: Outcome, cancel: CancellationToken) {
-        let receipt =
-            Receipt { mesh: self.mesh.0, build: id, attempt, manifest: outcome.manifest, log: outcome.log };
+        let receipt = Receipt { mesh: self.mesh.0, build: id, attempt, manifest: outcome.manifest, log: outcome.log };
         let has_blobs = outcome.manifest.is_some() || outcome.log.is_some();
         let mut receipts: Vec<Signed> = vec![];
         if has_blobs {

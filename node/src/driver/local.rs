@@ -68,8 +68,7 @@ impl Local for HostNode {
         getrandom::fill(&mut random).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
         let machine = machine_id(folder, &config)?;
         let founded = found(&keys, &args.mesh, &args.host, &random, machine, short_id(folder.store_id()?));
-        let joined =
-            Joined { genesis: founded.genesis.clone(), credential: founded.credential, members: vec![] };
+        let joined = Joined { genesis: founded.genesis.clone(), credential: founded.credential, members: vec![] };
         folder.write_credential(&encode(&joined))?;
         folder.write_genesis(&encode(&founded.genesis))?; // last: with it the folder belongs to a mesh
         Ok(InitDone { mesh_id: founded.mesh.to_string(), peer: keys.key().to_string(), recovery_key: founded.recovery })
@@ -77,8 +76,9 @@ impl Local for HostNode {
 
     async fn join(&self, folder: &StateFolder, config: &Config, args: JoinArgs) -> Result<JoinDone, Failure> {
         let keys = folder.keys()?;
-        let (token, invitation) = Token::parse(&args.token)
-            .map_err(|e| Failure::usage(e.to_string()).hint("make one with `mesh invite NAME` on a host of the mesh"))?;
+        let (token, invitation) = Token::parse(&args.token).map_err(|e| {
+            Failure::usage(e.to_string()).hint("make one with `mesh invite NAME` on a host of the mesh")
+        })?;
         if let Some(name) = args.name.filter(|n| *n != invitation.name) {
             let text = format!("the invitation is for a host named {}, not {name}", invitation.name);
             return Err(Failure::usage(text).hint(format!("leave out --name, or `mesh invite {name}`")));
@@ -89,8 +89,7 @@ impl Local for HostNode {
         for lead in &token.leads {
             for address in &lead.addresses {
                 let Ok(parsed) = address.parse() else { continue };
-                let one =
-                    join_once(&keys, transport::real(), lead.peer, parsed, request.clone(), LEAD_WITHIN).await;
+                let one = join_once(&keys, transport::real(), lead.peer, parsed, request.clone(), LEAD_WITHIN).await;
                 match one {
                     Ok(answer) => {
                         let joined = read_joined(&answer, &keys, invitation.mesh).map_err(Failure::new)?;
@@ -126,7 +125,8 @@ impl Local for HostNode {
                 .hint("restore the folder, or join anew with a fresh one")
         };
         let keys = folder.keys()?;
-        let genesis: Signed = decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
+        let genesis: Signed =
+            decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
         let joined: Joined =
             decode(&folder.credential()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("credential", e.to_string()))?;
         let mut seed = [0; 32];

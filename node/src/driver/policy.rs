@@ -154,7 +154,8 @@ impl Policy {
         {
             return Err(refusal_of(&error));
         }
-        let entry = Entry::seal(&inner.keys, mesh, inner.request_id(), None, Command::Enrol(Enrol { join: join.clone() }));
+        let entry =
+            Entry::seal(&inner.keys, mesh, inner.request_id(), None, Command::Enrol(Enrol { join: join.clone() }));
         match inner.submit(entry, ENROL_WITHIN).await {
             Ok((reply, _)) if reply.is_ok() => Ok(self.welcome(&inner, peer)),
             Ok((reply, _)) => {
@@ -179,7 +180,8 @@ impl Policy {
             .map(|(peer, name)| Known { peer, name, addresses: inner.leads_to_tell(&peer) })
             .collect();
         loop {
-            let answer = encode(&Joined { genesis: genesis.clone(), credential: credential.clone(), members: known.clone() });
+            let answer =
+                encode(&Joined { genesis: genesis.clone(), credential: credential.clone(), members: known.clone() });
             if answer.len() <= HELLO_BYTES_MAX - 256 {
                 return answer;
             }

@@ -98,7 +98,9 @@ impl Inner {
                 Ok(Ok(signed)) if signed.by == peer && signed.open::<Receipt>().as_ref() == Ok(receipt) => {
                     return Some(signed);
                 }
-                Ok(Ok(_)) => tracing::warn!(host = self.name_of(&peer), "a host signed another receipt than it was asked for"),
+                Ok(Ok(_)) => {
+                    tracing::warn!(host = self.name_of(&peer), "a host signed another receipt than it was asked for")
+                }
                 Ok(Err(error)) => tracing::info!(host = self.name_of(&peer), %error, "a host does not hold our blobs"),
                 Err(_) => tracing::info!(host = self.name_of(&peer), "a host took too long to hold our blobs"),
             }

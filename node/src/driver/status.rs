@@ -36,7 +36,8 @@ pub fn remember(strangers: &mut Vec<Stranger>, new: Stranger) {
 impl Inner {
     pub(super) fn make_status(&self) -> api::Status {
         let (mesh, own_name, names, voters, leader, signers, counts, used, stuck) = self.shared.with(|ledger| {
-            let names: BTreeMap<PeerKey, String> = ledger.roster().members().map(|(k, m)| (*k, m.name.clone())).collect();
+            let names: BTreeMap<PeerKey, String> =
+                ledger.roster().members().map(|(k, m)| (*k, m.name.clone())).collect();
             let own = names.get(&self.me).cloned().unwrap_or_default();
             let mut used: BTreeMap<PeerKey, u32> = BTreeMap::new();
             for build in ledger.builds().running() {
@@ -49,11 +50,23 @@ impl Inner {
                 .builds()
                 .wanting()
                 .take(1_000)
-                .filter_map(|b| Some((format!("{} ({})", b.id, b.spec.name), mesh::placement::held_back(ledger, &view, b)?)))
+                .filter_map(|b| {
+                    Some((format!("{} ({})", b.id, b.spec.name), mesh::placement::held_back(ledger, &view, b)?))
+                })
                 .collect();
             let info = api::MeshInfo { id: ledger.mesh().to_string(), name: ledger.name().to_owned() };
             let voters = ledger.voters().voters().clone();
-            (info, own, names, voters, ledger.leader(), ledger.roster().signers(), ledger.builds().counts(), used, stuck)
+            (
+                info,
+                own,
+                names,
+                voters,
+                ledger.leader(),
+                ledger.roster().signers(),
+                ledger.builds().counts(),
+                used,
+                stuck,
+            )
         });
         let now = self.now();
         let mut warnings = vec![];
@@ -111,22 +124,47 @@ impl Inner {
         if leader.is_none() {
             let alive = hosts.iter().filter(|h| h.voter && h.state == HostState::Alive).count();
             let needed = voters.len() / 2 + 1;
-            warnings.insert(0, warning("no-leader", None, format!("nobody leads: {alive} of {} voters answer, {needed} are needed", voters.len())));
-            next.insert(0, match alive >= needed {
-                true => "wait: an election takes a few seconds".to_owned(),
-                false => {
-                    let away: Vec<&str> = hosts.iter().filter(|h| h.voter && h.state != HostState::Alive).map(|h| h.name.as_str()).collect();
-                    format!("start the daemon on {} (`mesh up`); nothing is lost, queued builds go on then", away.join(", "))
-                }
-            });
+            warnings.insert(
+                0,
+                warning(
+                    "no-leader",
+                    None,
+                    format!("nobody leads: {alive} of {} voters answer, {needed} are needed", voters.len()),
+                ),
+            );
+            next.insert(
+                0,
+                match alive >= needed {
+                    true => "wait: an election takes a few seconds".to_owned(),
+                    false => {
+                        let away: Vec<&str> = hosts
+                            .iter()
+                            .filter(|h| h.voter && h.state != HostState::Alive)
+                            .map(|h| h.name.as_str())
+                            .collect();
+                        format!(
+                            "start the daemon on {} (`mesh up`); nothing is lost, queued builds go on then",
+                            away.join(", ")
+                        )
+                    }
+                },
+            );
         }
         if names.len() == 2 {
             let voter = hosts.iter().find(|h| h.voter).map(|h| h.name.clone()).unwrap_or_default();
-            warnings.push(warning("two-hosts", Some(&voter), format!("two hosts, one voter: while {voter} is away no new work is decided")));
+            warnings.push(warning(
+                "two-hosts",
+                Some(&voter),
+                format!("two hosts, one voter: while {voter} is away no new work is decided"),
+            ));
             next.push("invite a third host, so that any one may be lost (`mesh invite NAME`)".into());
         }
         if signers < 2 && names.len() > 1 {
-            warnings.push(warning("few-signers", None, "only one host may invite and evict; when it is lost, nobody can".into()));
+            warnings.push(warning(
+                "few-signers",
+                None,
+                "only one host may invite and evict; when it is lost, nobody can".into(),
+            ));
             next.push("invite another signer: `mesh invite NAME --signer`".into());
         }
         for (build, why) in stuck.into_iter().take(5) {
@@ -135,7 +173,11 @@ impl Inner {
         self.warn_of_strangers(&mut warnings, &mut next);
         for (host, blobs) in lock(&self.corrupt).iter() {
             let name = names.get(host).cloned().unwrap_or_else(|| host.short());
-            warnings.push(warning("corrupt-blob", Some(&name), format!("{name} sent {blobs} blobs that did not match their hash; they were taken from another host")));
+            warnings.push(warning(
+                "corrupt-blob",
+                Some(&name),
+                format!("{name} sent {blobs} blobs that did not match their hash; they were taken from another host"),
+            ));
             next.push(format!("check the disk of {name}"));
         }
         next.dedup();
@@ -206,23 +248,40 @@ impl Inner {
             State::Alive => {}
         }
         if view.cloned {
-            warnings.push(warning("clone", Some(name), format!("the key of {name} is alive twice: a cloned disk or a restored backup; it gets no work and no vote")));
-            next.push(format!("stop one of the two {name}, or `mesh evict {name}` and join it anew with a fresh state folder"));
+            warnings.push(warning(
+                "clone",
+                Some(name),
+                format!(
+                    "the key of {name} is alive twice: a cloned disk or a restored backup; it gets no work and no vote"
+                ),
+            ));
+            next.push(format!(
+                "stop one of the two {name}, or `mesh evict {name}` and join it anew with a fresh state folder"
+            ));
         }
         if let Some(offset) = view.wall_offset_ms
             && offset.abs() > CLOCK_SKEW_MS
             && *peer != self.me
         {
-            warnings.push(warning("clock", Some(name), format!("the clock of {name} is {} s off ours", offset / 1_000)));
+            warnings.push(warning(
+                "clock",
+                Some(name),
+                format!("the clock of {name} is {} s off ours", offset / 1_000),
+            ));
             next.push(format!("set the clock of {name} (is a time service running?)"));
         }
         if let Some(presence) = &view.presence {
             if presence.facts.boot_enabled == Some(false) {
-                warnings.push(warning("not-at-boot", Some(name), format!("{name} will not start the mesh when it boots")));
+                warnings.push(warning(
+                    "not-at-boot",
+                    Some(name),
+                    format!("{name} will not start the mesh when it boots"),
+                ));
                 next.push(format!("enable the mesh service on {name}"));
             }
             if presence.facts.version != env!("CARGO_PKG_VERSION") {
-                let text = format!("{name} runs version {}, this host {}", presence.facts.version, env!("CARGO_PKG_VERSION"));
+                let text =
+                    format!("{name} runs version {}, this host {}", presence.facts.version, env!("CARGO_PKG_VERSION"));
                 warnings.push(warning("version", Some(name), text));
             }
         }

@@ -36,7 +36,8 @@ impl Inner {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.drain(&inputs);
-            let due = lock(&self.members).poll_timeout().map(|(at, _)| self.born + at.since(mesh::time::Time::default()));
+            let due =
+                lock(&self.members).poll_timeout().map(|(at, _)| self.born + at.since(mesh::time::Time::default()));
             let timer = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -89,7 +90,11 @@ impl Inner {
                 }
                 Output::Clone { peer, evidence } => {
                     news = true;
-                    tracing::warn!(host = self.name_of(&peer), ?evidence, "two live starts of one key: a cloned disk or a restored backup");
+                    tracing::warn!(
+                        host = self.name_of(&peer),
+                        ?evidence,
+                        "two live starts of one key: a cloned disk or a restored backup"
+                    );
                 }
             }
         }
@@ -199,13 +204,22 @@ impl Inner {
     fn on_tick(self: &Arc<Self>) {
         let now = self.now();
         let used: u32 = self.shared.with(|l| {
-            l.builds().running().flat_map(|b| b.running().map(|a| (a.host, b.spec.cores))).filter(|(h, _)| *h == self.me).map(|(_, c)| c).sum()
+            l.builds()
+                .running()
+                .flat_map(|b| b.running().map(|a| (a.host, b.spec.cores)))
+                .filter(|(h, _)| *h == self.me)
+                .map(|(_, c)| c)
+                .sum()
         });
         let dead: Vec<PeerKey> = {
             let mut members = lock(&self.members);
             members.set_load(self.facts.cores.saturating_sub(used), wall_ms(), now);
             let silent = |heard: Option<mesh::time::Time>| heard.is_some_and(|at| now.since(at) > DEAD_AFTER);
-            members.hosts().filter(|(p, h)| **p != self.me && h.connected && silent(h.last_heard)).map(|(p, _)| *p).collect()
+            members
+                .hosts()
+                .filter(|(p, h)| **p != self.me && h.connected && silent(h.last_heard))
+                .map(|(p, _)| *p)
+                .collect()
         };
         for peer in dead {
             self.net.disconnect(peer);
@@ -260,7 +274,9 @@ impl Inner {
         };
         let mut old = lock(&self.view);
         let changed = old.len() != view.len()
-            || old.iter().zip(&view).any(|((a, x), (b, y))| a != b || HostNow { steady_ms: 0, ..x.clone() } != HostNow { steady_ms: 0, ..y.clone() });
+            || old.iter().zip(&view).any(|((a, x), (b, y))| {
+                a != b || HostNow { steady_ms: 0, ..x.clone() } != HostNow { steady_ms: 0, ..y.clone() }
+            });
         *old = view;
         drop(old);
         if changed {
