@@ -264,6 +264,10 @@ fn fixed_arguments(config: &SandboxConfig) -> Vec<OsString> {
             _ => {}
         }
     }
+    // bubblewrap makes missing parents for root alone; the build user has to pass through them.
+    for parent in ["/etc", "/var", "/var/lib"] {
+        add(&["--perms", "0755", "--dir", parent]);
+    }
     for name in ETC {
         let path = format!("/etc/{name}");
         if Path::new(&path).exists() {

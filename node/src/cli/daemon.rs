@@ -161,7 +161,7 @@ pub(super) async fn up(local: &impl Local, places: &Places, out: Out) -> Result<
     let folder = own_folder(places, out)?;
     let lock = folder.lock()?;
     let config = Config::load(&folder.config())?;
-    let filter = std::env::var("MESH_LOG").unwrap_or_else(|_| "info".into());
+    let filter = std::env::var("MESH_LOG").unwrap_or_else(|_| "info,openraft=error,libp2p=warn".into());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter)
         .map_err(|e| Failure::usage(format!("MESH_LOG: {e}")).hint("for example MESH_LOG=info,libp2p=debug"))?;
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());

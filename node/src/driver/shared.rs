@@ -28,10 +28,11 @@ pub struct Shared {
 
 impl Shared {
     /// Around a ledger as founded.
-    pub fn new(ledger: Ledger) -> Self {
+    pub fn new(mut ledger: Ledger) -> Self {
+        let pending = ledger.take_changes(); // the founder is news, too
         Shared {
             ledger: Mutex::new(ledger),
-            pending: Mutex::new(Changes::default()),
+            pending: Mutex::new(pending),
             driver: Notify::new(),
             waiters: Notify::new(),
         }

@@ -195,6 +195,8 @@ impl Inner {
         for connection in self.net.connections() {
             if members.contains(&connection.peer) {
                 self.net.set_level(connection.peer, Level::Member);
+                // It may have connected before we knew that it is one of us.
+                lock(&self.members).handle(Input::Connected(connection.peer), now);
             }
         }
         let facts = self.presence_facts();
