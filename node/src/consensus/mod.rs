@@ -173,6 +173,11 @@ impl Consensus {
         // Of Raft itself: what it publishes is still empty at this moment.
         let ask = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect());
         let voters: BTreeSet<PeerKey> = scope.run(ask).await.map_err(|e| StartError::Raft(e.to_string()))?;
+        let mut metrics = raft.metrics();
+        while !voters.is_empty() && metrics.borrow_watched().membership_config.voter_ids().next().is_none() {
+            // Until it is published, everybody would seem to be asking a host without a membership.
+            metrics.changed().await.map_err(|e| StartError::Raft(e.to_string()))?;
+        }
         let alone = voters.iter().all(|v| *v == me);
         let quiet_until = if alone || !boot_quarantine { started } else { started + timing.quarantine() };
         let desk = Desk {
