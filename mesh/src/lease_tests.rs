@@ -77,7 +77,14 @@ impl Clock {
 /// Three voters. Leader 0 sends at `sent`; voter 1 has it at `heard` and acknowledges; 0 gets that some time
 /// later. Voter 1 may restart. Voter 2, cut off from 0, campaigns again and again and wins as soon as 1
 /// gives it its vote. Returns a moment of true time at which both hold a grant.
-fn overlap(clocks: [Clock; 3], margin: Duration, sent: u64, heard: u64, restart: Option<u64>, quarantine: bool) -> Option<u64> {
+fn overlap(
+    clocks: [Clock; 3],
+    margin: Duration,
+    sent: u64,
+    heard: u64,
+    restart: Option<u64>,
+    quarantine: bool,
+) -> Option<u64> {
     let step = 5_000;
     let mut elected = None;
     for t in (0..14_000_000).step_by(step) {
@@ -121,7 +128,8 @@ proptest! {
 
 #[test]
 fn the_model_catches_what_it_is_there_to_catch() {
-    let apart = [Clock { start_us: 5, rate: 975 }, Clock { start_us: 900, rate: 1_024 }, Clock { start_us: 0, rate: 1_000 }];
+    let apart =
+        [Clock { start_us: 5, rate: 975 }, Clock { start_us: 900, rate: 1_024 }, Clock { start_us: 0, rate: 1_000 }];
     assert_eq!(overlap(apart, MARGIN, 0, 0, None, true), None);
     assert!(overlap(apart, Duration::ZERO, 0, 0, None, true).is_some(), "no margin");
     assert!(overlap(apart, MARGIN, 0, 0, Some(1_000_000), false).is_some(), "a restart without a quarantine");

@@ -89,8 +89,9 @@ impl StorageBackend for Boxed {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> io::Result<T> {
-    ciborium::from_reader(bytes)
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the ledger's database is damaged: {e}")))
+    ciborium::from_reader(bytes).map_err(|e| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the ledger's database is damaged: {e}"))
+    })
 }
 
 fn failed(error: impl Into<redb::Error>) -> io::Error {

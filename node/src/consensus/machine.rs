@@ -40,7 +40,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(app: Arc<dyn StateMachine>, store: Store, found: Option<(SnapshotMeta, Vec<u8>)>) -> io::Result<Self> {
+    pub(super) fn new(
+        app: Arc<dyn StateMachine>,
+        store: Store,
+        found: Option<(SnapshotMeta, Vec<u8>)>,
+    ) -> io::Result<Self> {
         let mut machine = Machine { app, store, last: None, membership: StoredMembership::default() };
         if let Some((meta, bytes)) = found {
             machine.restore(&meta, &bytes)?;

@@ -156,7 +156,8 @@ impl Consensus {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(config: ConsensusConfig) -> Result<Consensus, StartError> {
-        let ConsensusConfig { me, store, dial, machine, timing, epoch, boot_quarantine, seed, spawn, blocking, clock } = config;
+        let ConsensusConfig { me, store, dial, machine, timing, epoch, boot_quarantine, seed, spawn, blocking, clock } =
+            config;
         let scope = Scope::new(clock, spawn, seed);
         let started = scope.now();
         let raft_config = timing.config().map_err(|e| StartError::Timing(e.to_string()))?;
@@ -256,8 +257,12 @@ impl Consensus {
             while let Some(answer) = answers.next().await {
                 results.push(match answer {
                     Ok(Ok(written)) => Ok(written.response),
-                    Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: to.leader_id }),
-                    Ok(Err(ClientWriteError::LogEntryDiscarded(to))) => Err(ProposeError::Lost { leader: to.leader_id }),
+                    Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
+                        Err(ProposeError::NotLeader { leader: to.leader_id })
+                    }
+                    Ok(Err(ClientWriteError::LogEntryDiscarded(to))) => {
+                        Err(ProposeError::Lost { leader: to.leader_id })
+                    }
                     Ok(Err(error)) => Err(ProposeError::Stopped(error.to_string())),
                     Err(error) => Err(ProposeError::Stopped(error.to_string())),
                 });
@@ -366,7 +371,11 @@ impl Consensus {
     /// ([`Members::joint`]): call it again.
     pub async fn change_voters(&self, voters: BTreeSet<PeerKey>) -> Result<Applied, ChangeError> {
         if voters.is_empty() || voters.len() > mesh::limits::VOTERS_MAX {
-            return Err(ChangeError::Refused(format!("a mesh has 1 to {} voters, not {}", mesh::limits::VOTERS_MAX, voters.len())));
+            return Err(ChangeError::Refused(format!(
+                "a mesh has 1 to {} voters, not {}",
+                mesh::limits::VOTERS_MAX,
+                voters.len()
+            )));
         }
         self.change(self.raft.change_membership(voters, true)).await
     }
@@ -386,10 +395,7 @@ impl Consensus {
         self.change(self.raft.change_membership(change, false)).await
     }
 
-    async fn change(
-        &self,
-        call: impl Future<Output = WriteOutcome>,
-    ) -> Result<Applied, ChangeError> {
+    async fn change(&self, call: impl Future<Output = WriteOutcome>) -> Result<Applied, ChangeError> {
         match self.within(call).await {
             Some(Ok(done)) => Ok(done.data),
             None => Err(ChangeError::Timeout),
@@ -397,7 +403,9 @@ impl Consensus {
             Some(Err(RaftError::APIError(error))) => Err(match error {
                 ClientWriteError::ForwardToLeader(to) => ChangeError::NotLeader { leader: to.leader_id },
                 ClientWriteError::LogEntryDiscarded(_) => ChangeError::Timeout,
-                ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => ChangeError::InProgress,
+                ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => {
+                    ChangeError::InProgress
+                }
                 ClientWriteError::ChangeMembershipError(ChangeMembershipError::LearnerNotFound(e)) => {
                     ChangeError::NotLearner(e.node_id)
                 }
@@ -457,7 +465,7 @@ type WriteOutcome =
     Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
 #[cfg(test)]
-mod bench_disk;
+mod test_disk;
 #[cfg(test)]
 #[path = "cluster_tests.rs"]
 mod tests;

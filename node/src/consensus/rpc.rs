@@ -76,7 +76,10 @@ fn invalid(text: String) -> io::Error {
 }
 
 /// Writes one message with its length.
-pub(super) async fn write<T: Serialize>(stream: &mut (impl AsyncWrite + Unpin + ?Sized), message: &T) -> io::Result<()> {
+pub(super) async fn write<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin + ?Sized),
+    message: &T,
+) -> io::Result<()> {
     let bytes = mesh::wire::encode(message);
     let len = u32::try_from(bytes.len()).map_err(|_| invalid(format!("a message of {} bytes", bytes.len())))?;
     stream.write_all(&len.to_be_bytes()).await?;
@@ -150,7 +153,9 @@ impl Client {
         };
         let outcome = match NodeRuntime::timeout(within, exchange).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {:?} in {within:?}", self.peer))),
+            Err(_) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {:?} in {within:?}", self.peer)))
+            }
         };
         let (stream, reply) = outcome.map_err(|e| Unreachable::new(&e))?;
         if let Reply::Refused(why) = reply {

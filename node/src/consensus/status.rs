@@ -76,9 +76,12 @@ fn index(id: Option<&LogId>) -> u64 {
 impl Status {
     pub(super) fn of(metrics: &Metrics) -> Self {
         let last_log = metrics.last_log_index.unwrap_or(0);
-        let lag = metrics.replication.iter().flatten().filter(|(peer, _)| **peer != metrics.id).map(|(peer, matched)| {
-            (*peer, matched.as_ref().map(|id| last_log.saturating_sub(id.index)))
-        });
+        let lag = metrics
+            .replication
+            .iter()
+            .flatten()
+            .filter(|(peer, _)| **peer != metrics.id)
+            .map(|(peer, matched)| (*peer, matched.as_ref().map(|id| last_log.saturating_sub(id.index))));
         Status {
             role: match metrics.state {
                 ServerState::Leader => Role::Leader,

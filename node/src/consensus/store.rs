@@ -99,7 +99,8 @@ impl Store {
         };
         let (jobs, queue) = mpsc::channel(QUEUE);
         let store = Store { disk, memory: Arc::new(Mutex::new(memory)), jobs, blocking };
-        let writer = Writer { disk: store.disk.clone(), memory: store.memory.clone(), blocking, committed: found.committed };
+        let writer =
+            Writer { disk: store.disk.clone(), memory: store.memory.clone(), blocking, committed: found.committed };
         scope.spawn(writer.run(queue));
         store
     }
@@ -172,7 +173,8 @@ impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         while queue.recv_many(&mut jobs, BATCH).await > 0 {
-            let (mut changes, done): (Vec<Change>, Vec<Done>) = jobs.drain(..).map(|job| (job.change, job.done)).unzip();
+            let (mut changes, done): (Vec<Change>, Vec<Done>) =
+                jobs.drain(..).map(|job| (job.change, job.done)).unzip();
             changes.extend(self.commit_mark(&done).map(Change::Committed));
             let disk = self.disk.clone();
             let result = self.blocking.run(move || disk.write(&changes)).await;

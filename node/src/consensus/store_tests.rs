@@ -1,5 +1,5 @@
-use super::super::bench_disk::TestDisk;
 use super::super::boottime;
+use super::super::test_disk::TestDisk;
 use super::super::types::Payload;
 use super::*;
 use mesh::identity::PeerKey;
@@ -44,7 +44,10 @@ async fn what_was_answered_survives_a_power_cut_and_a_torn_write() {
     store.save_committed(Some(id(1, 30))).await.unwrap();
     append(&mut store, (40..45).map(|i| entry(2, i)).collect()).await.unwrap();
     store.purge(id(1, 9)).await.unwrap();
-    store.save_snapshot(SnapshotMeta { last_log_id: Some(id(1, 9)), ..SnapshotMeta::default() }, Arc::new(vec![7; 9])).await.unwrap();
+    store
+        .save_snapshot(SnapshotMeta { last_log_id: Some(id(1, 9)), ..SnapshotMeta::default() }, Arc::new(vec![7; 9]))
+        .await
+        .unwrap();
     let expected: Vec<Entry> = (10..40).map(|i| entry(1, i)).chain((40..45).map(|i| entry(2, i))).collect();
     assert_eq!(all(&mut store).await, expected);
 

@@ -21,7 +21,11 @@ impl TestDisk {
     /// The machine loses its power: a disk with what was synced, apart from the one still in use.
     pub(super) fn after_power_cut(&self) -> TestDisk {
         let bytes = self.0.synced.lock().unwrap().clone();
-        TestDisk(Arc::new(Platter { written: Mutex::new(bytes.clone()), synced: Mutex::new(bytes), ..Platter::default() }))
+        TestDisk(Arc::new(Platter {
+            written: Mutex::new(bytes.clone()),
+            synced: Mutex::new(bytes),
+            ..Platter::default()
+        }))
     }
     /// As [`TestDisk::after_power_cut`], but every second page of what was not synced arrived all the same.
     pub(super) fn after_torn_write(&self) -> TestDisk {
@@ -32,7 +36,11 @@ impl TestDisk {
         for (i, page) in written.chunks(PAGE).enumerate().skip(1).step_by(2) {
             bytes[i * PAGE..i * PAGE + page.len()].copy_from_slice(page);
         }
-        TestDisk(Arc::new(Platter { written: Mutex::new(bytes.clone()), synced: Mutex::new(bytes), ..Platter::default() }))
+        TestDisk(Arc::new(Platter {
+            written: Mutex::new(bytes.clone()),
+            synced: Mutex::new(bytes),
+            ..Platter::default()
+        }))
     }
     /// From now on no sync succeeds.
     pub(super) fn fail(&self) {
