@@ -171,7 +171,14 @@ impl Consensus {
             .await
             .map_err(|e| StartError::Raft(e.to_string()))?;
 
-        let voters = Status::of(&raft.metrics().borrow_watched()).effective.voters;
+        // Of Raft itself: what it publishes is still empty at this moment.
+        let ask = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect());
+        let voters: BTreeSet<PeerKey> = scope.run(ask).await.map_err(|e| StartError::Raft(e.to_string()))?;
+        let mut metrics = raft.metrics();
+        while !voters.is_empty() && metrics.borrow_watched().membership_config.voter_ids().next().is_none() {
+            // Until it is published, everybody would seem to be asking a host without a membership.
+            metrics.changed().await.map_err(|e| StartError::Raft(e.to_string()))?;
+        }
         let alone = voters.iter().all(|v| *v == me);
         let quiet_until = if alone || !boot_quarantine { started } else { started + timing.quarantine() };
         let desk = Desk {
@@ -290,7 +297,10 @@ impl Consensus {
             let metrics = metrics.borrow_watched();
             let configs = metrics.membership_config.get_joint_config();
             LeaseInput {
-                is_leader: metrics.state == ServerState::Leader && metrics.running_state.is_ok(),
+                // Not before its own first entry is applied: until then older ones may be missing here.
+                is_leader: metrics.state == ServerState::Leader
+                    && metrics.running_state.is_ok()
+                    && metrics.last_applied.is_some_and(|id| types::term_of(&id) == metrics.current_term),
                 is_voter: configs.last().is_some_and(|newest| newest.contains(&self.me)),
                 sole_voter: configs.iter().all(|c| c.len() == 1 && c.contains(&self.me)),
                 last_quorum_acked: metrics.last_quorum_acked.map(|at| at.into_inner().0),
@@ -459,6 +469,8 @@ impl Consensus {
 type WriteOutcome =
     Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
+#[cfg(test)]
+mod test_disk;
 #[cfg(test)]
 #[path = "cluster_tests.rs"]
 mod tests;

@@ -158,11 +158,12 @@ impl Client {
             }
         };
         let (stream, reply) = outcome.map_err(|e| Unreachable::new(&e))?;
-        *self.stream.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-        match reply {
-            Reply::Refused(why) => Err(Unreachable::from_string(format!("{:?} refused: {why}", self.peer))),
-            reply => Ok(reply),
+        if let Reply::Refused(why) = reply {
+            // The stream goes too: at its other end may be what is left of a host that has started anew.
+            return Err(Unreachable::from_string(format!("{:?} refused: {why}", self.peer)));
         }
+        *self.stream.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        Ok(reply)
     }
 }
 

@@ -89,14 +89,16 @@ impl Desk {
         loop {
             let max = if self.known(peer).is_ok() { SNAPSHOT_BYTES_MAX } else { REQUEST_BYTES_MAX };
             let Some(request) = rpc::read::<Request>(&mut stream, max).await? else { return Ok(()) };
-            let reply = match self.answer(peer, request).await {
-                Ok(reply) => reply,
+            match self.answer(peer, request).await {
+                Ok(reply) => rpc::write(&mut stream, &reply).await?,
                 Err(refusal) => {
                     tracing::debug!(?peer, %refusal, "refused a request of Raft");
-                    Reply::Refused(refusal.to_string())
+                    rpc::write(&mut stream, &Reply::Refused(refusal.to_string())).await?;
+                    if matches!(refusal, Refusal::Stopped(_)) {
+                        return Ok(()); // nothing will ever be answered here again
+                    }
                 }
-            };
-            rpc::write(&mut stream, &reply).await?;
+            }
         }
     }
 
