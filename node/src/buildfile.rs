@@ -115,7 +115,8 @@ pub fn load(path: &Path) -> Result<Vec<LocalBuild>, TextError> {
 /// The first mistake in it, or an input that is not there.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<LocalBuild>, TextError> {
     let source = Source { path, text };
-    let file: File = source.toml("a build is a table [build.NAME] with at least `command`; see README.md, \"build files\"")?;
+    let file: File =
+        source.toml("a build is a table [build.NAME] with at least `command`; see README.md, \"build files\"")?;
     if file.build.is_empty() {
         return Err(source.error(0, "there is no build in this file", "add a table [build.NAME] with a `command`"));
     }
@@ -192,8 +193,7 @@ fn one(source: &Source<'_>, name: &str, at: usize, table: Table, base: &Path) ->
         let offset = where_is.iter().find(|(f, _)| field.starts_with(f)).map_or(at, |(_, offset)| *offset);
         source.error(offset, shorten_line(&message), "see README.md, \"build files\", for what is allowed")
     })?;
-    if let Some((key, _)) = spec.env.iter().find(|(key, value)| key.contains('\0') || value.contains('\0'))
-    {
+    if let Some((key, _)) = spec.env.iter().find(|(key, value)| key.contains('\0') || value.contains('\0')) {
         return Err(source.error(at, format!("build `{name}`: env {} has a zero byte", shorten(key)), "remove it"));
     }
     let inputs = local_inputs(source, &table.workspace, &table.inputs, base)?;
@@ -202,7 +202,11 @@ fn one(source: &Source<'_>, name: &str, at: usize, table: Table, base: &Path) ->
 
 fn words(source: &Source<'_>, command: &Spanned<Value>) -> Result<Vec<String>, TextError> {
     let bad = |what: &str| {
-        source.error(command.span().start, what, "write command = \"make all\" (a shell runs it) or [\"make\", \"all\"]")
+        source.error(
+            command.span().start,
+            what,
+            "write command = \"make all\" (a shell runs it) or [\"make\", \"all\"]",
+        )
     };
     let words = match command.get_ref() {
         Value::String(line) if line.trim().is_empty() => return Err(bad("the command is empty")),
@@ -245,7 +249,8 @@ fn local_inputs(
     }
     for entry in inputs.iter().flatten() {
         let (path, folder) = found(entry)?;
-        let inside = Path::new(entry.get_ref()).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        let inside =
+            Path::new(entry.get_ref()).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         let name = match inside {
             true => Path::new(entry.get_ref())
                 .components()
@@ -437,7 +442,7 @@ tags = ["amd64"]
             ),
             ("[build.'a/b']\ncommand = 'x'", (1, 8), "build name `a/b`"),
             (long.as_str(), (1, 8), "build name `nnn"),
-            ("[build.é]\nä = ", (2, 1), ""),
+            ("[build.é]\nä = ", (1, 8), "invalid unquoted key"),
         ] {
             let error = parse_in(text).expect_err(text);
             assert_eq!((error.line, error.column), at, "{}: {error}", shorten(text));

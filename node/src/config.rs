@@ -223,9 +223,8 @@ impl Config {
                 return Err(source.error(extra.span().start, "too many addresses", format!("at most {ADDRESSES_MAX}")));
             }
             let parsed = list.iter().map(|entry| {
-                parse_address(entry.get_ref(), listening).map_err(|(message, hint)| {
-                    source.error(entry.span().start, message, hint)
-                })
+                parse_address(entry.get_ref(), listening)
+                    .map_err(|(message, hint)| source.error(entry.span().start, message, hint))
             });
             Ok(parsed.collect::<Result<Vec<_>, _>>()?.concat())
         };

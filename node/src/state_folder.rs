@@ -116,7 +116,9 @@ impl FolderError {
             FolderError::Damaged { .. } => "restore the file, or enrol this host anew in another folder".into(),
             FolderError::Busy { .. } => "`mesh status` asks the one that runs; use --dir for a second host".into(),
             FolderError::SocketPathTooLong(_) => "use a shorter --dir".into(),
-            FolderError::Io { error, .. } if error.kind() == io::ErrorKind::StorageFull => "make room on that disk".into(),
+            FolderError::Io { error, .. } if error.kind() == io::ErrorKind::StorageFull => {
+                "make room on that disk".into()
+            }
             FolderError::Io { .. } => "check the path and its permissions, or choose another with --dir".into(),
         }
     }
@@ -259,7 +261,8 @@ impl StateFolder {
         for name in ["seed", "store-id"] {
             if !folder.has(name) {
                 let mut bytes = [0; 32];
-                getrandom::fill(&mut bytes).map_err(|e| io_error("make", &folder.file(name), io::Error::other(e.to_string())))?;
+                getrandom::fill(&mut bytes)
+                    .map_err(|e| io_error("make", &folder.file(name), io::Error::other(e.to_string())))?;
                 folder.write(name, (hex(&bytes) + "\n").as_bytes())?;
             }
         }
@@ -486,8 +489,7 @@ impl StateFolder {
         let path = self.file(name);
         let beside = self.file(&format!(".{name}.{}", std::process::id()));
         let done = (|| {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&beside, &path)?;

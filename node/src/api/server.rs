@@ -66,8 +66,9 @@ pub fn listen(path: &std::path::Path, group: Option<&str>) -> io::Result<UnixLis
     umask(before);
     let listener = bound?;
     if let Some(name) = group {
-        let group = nix::unistd::Group::from_name(name)?
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no group `{name}` ([api] group)")))?;
+        let group = nix::unistd::Group::from_name(name)?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("there is no group `{name}` ([api] group)"))
+        })?;
         nix::unistd::chown(path, None, Some(group.gid))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     }
@@ -131,7 +132,8 @@ async fn submit(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> An
     let id = crate::state_folder::unhex(&request.request).and_then(|b| <[u8; 16]>::try_from(b).ok());
     let id = id.ok_or_else(|| ApiError::bad_request("`request` is not 32 hexadecimal digits"))?;
     if !(1..=SUBMISSION_BUILDS_MAX).contains(&request.builds.len()) {
-        let message = format!("{} builds in one submission; 1 to {SUBMISSION_BUILDS_MAX} are allowed", request.builds.len());
+        let message =
+            format!("{} builds in one submission; 1 to {SUBMISSION_BUILDS_MAX} are allowed", request.builds.len());
         return Err(ApiError::bad_request(message));
     }
     let specs: Vec<BuildSpec> = request.builds.into_iter().map(BuildSpec::from).collect();
@@ -302,4 +304,4 @@ async fn shutdown(State(control): Ctl) -> Answer {
 
 #[cfg(test)]
 #[path = "server_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -576,12 +576,8 @@ pub struct InputJson {
 
 impl From<&BuildSpec> for SpecJson {
     fn from(s: &BuildSpec) -> Self {
-        let input = |i: &Input| InputJson {
-            path: i.path.clone(),
-            blob: i.blob,
-            bytes: i.bytes,
-            tar: i.kind == InputKind::Tar,
-        };
+        let input =
+            |i: &Input| InputJson { path: i.path.clone(), blob: i.blob, bytes: i.bytes, tar: i.kind == InputKind::Tar };
         SpecJson {
             name: s.name.clone(),
             command: s.command.clone(),

@@ -59,7 +59,8 @@ pub(super) fn init(
     let host = match name {
         Some(name) => name,
         None => nix::unistd::gethostname().ok().and_then(|n| own_name(&n.to_string_lossy())).ok_or_else(|| {
-            Failure::usage("this machine's name is no host name").hint("give one with --name, for example --name builder-1")
+            Failure::usage("this machine's name is no host name")
+                .hint("give one with --name, for example --name builder-1")
         })?,
     };
     check_name(&host)?;
@@ -106,7 +107,9 @@ pub(super) async fn join(
     };
     let token = token.trim().to_owned();
     if token.is_empty() || token.len() as u64 >= TOKEN_BYTES_MAX || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Failure::usage("that is no invitation").hint("make one with `mesh invite NAME` on a host of the mesh"));
+        return Err(
+            Failure::usage("that is no invitation").hint("make one with `mesh invite NAME` on a host of the mesh")
+        );
     }
     let (folder, config) = folder(places, listen)?;
     let _lock = folder.lock()?;

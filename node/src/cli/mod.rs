@@ -176,9 +176,10 @@ impl From<ClientError> for Failure {
         let (code, hint) = match error {
             ClientError::Api(error) => return error.into(),
             ClientError::NoDaemon(_) => (EXIT_NO_DAEMON, "start it with `mesh up --detach`".to_owned()),
-            ClientError::NotAllowed { owner, .. } => {
-                (EXIT_NO_DAEMON, format!("run as {owner}, or have `[api] group` in its mesh.toml name a group of yours"))
-            }
+            ClientError::NotAllowed { owner, .. } => (
+                EXIT_NO_DAEMON,
+                format!("run as {owner}, or have `[api] group` in its mesh.toml name a group of yours"),
+            ),
             ClientError::TimedOut | ClientError::Broken(_) => {
                 (EXIT_FAILED, "see whether it still runs with `mesh status`; its daemon.log says more".to_owned())
             }
@@ -241,11 +242,8 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
             return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK };
         }
     };
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::from)
-        .and_then(|runtime| {
+    let done =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
             let done = runtime.block_on(Box::pin(dispatch(local, args)));
             runtime.shutdown_timeout(Duration::from_secs(2));
             done

@@ -68,7 +68,13 @@ pub(crate) fn status(s: &Status) -> String {
             PathKind::None => "none",
         };
         let leads = s.leader.as_ref().is_some_and(|l| l.peer == h.peer);
-        let mut role = vec![if leads { "leader" } else if h.voter { "voter" } else { "-" }];
+        let mut role = vec![if leads {
+            "leader"
+        } else if h.voter {
+            "voter"
+        } else {
+            "-"
+        }];
         role.extend(h.protected.then_some("protected"));
         let cores = format!("{}/{}", h.free_cores, h.cores);
         [plain(&h.name), state.into(), cores, role.join(","), path.into(), ago(h.since_ms)].to_vec()
