@@ -442,7 +442,7 @@ tags = ["amd64"]
             ),
             ("[build.'a/b']\ncommand = 'x'", (1, 8), "build name `a/b`"),
             (long.as_str(), (1, 8), "build name `nnn"),
-            ("[build.é]\nä = ", (2, 1), ""),
+            ("[build.é]\nä = ", (1, 8), "invalid unquoted key"),
         ] {
             let error = parse_in(text).expect_err(text);
             assert_eq!((error.line, error.column), at, "{}: {error}", shorten(text));

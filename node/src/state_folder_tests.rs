@@ -135,6 +135,9 @@ fn another_user_can_pass_through_but_not_read() {
     fs::create_dir(&job).unwrap();
     nix::unistd::chown(&job, Some(65_534.into()), Some(65_534.into())).unwrap();
     folder.write_genesis(b"g").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let _listener = crate::api::server::listen(&folder.socket_path().unwrap(), None).unwrap();
     let out = child("child_is_another_user", &path, true).output().expect("setpriv");
     assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(String::from_utf8_lossy(&out.stdout).contains("1 passed"), "the child ran no test");
@@ -152,11 +155,13 @@ fn child_is_another_user() {
     assert!(matches!(&error, FolderError::Foreign { owner, .. } if owner == "root"), "{error}");
     let error = StateFolder::create(&path).expect_err("not ours");
     assert!(matches!(error, FolderError::Foreign { .. }), "{error}");
-    // The socket of another user: refused before anything is said.
-    let socket = path.join("mesh.sock");
-    assert!(
-        matches!(std::os::unix::net::UnixStream::connect(&socket), Err(e) if e.kind() != io::ErrorKind::WouldBlock)
-    );
+    // The socket of another user: seen, named, refused.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error =
+        runtime.block_on(crate::api::client::Client::new(path.join("mesh.sock")).status()).expect_err("not ours");
+    let failure = crate::cli::Failure::from(error);
+    assert_eq!(failure.code, crate::cli::EXIT_NO_DAEMON);
+    assert!(failure.message.contains("belongs to root, and you may not use it"), "{failure}");
 }
 
 #[test]

@@ -304,4 +304,4 @@ async fn shutdown(State(control): Ctl) -> Answer {
 
 #[cfg(test)]
 #[path = "server_tests.rs"]
-mod tests;
+pub(crate) mod tests;

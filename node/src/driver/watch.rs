@@ -185,6 +185,7 @@ impl Inner {
         });
         lock(&self.members).set_members(&members, now);
         lock(&self.addresses).set_members(&members);
+        self.consensus.vouch(self.shared.with(|l| l.voters().voters().clone()));
         for peer in revoked {
             if peer == self.me {
                 tracing::warn!("this host was taken out of the mesh; stopping");
