@@ -20,3 +20,6 @@ pub mod placement;
 pub mod roster;
 pub mod time;
 pub mod wire;
+
+#[cfg(test)]
+mod golden_tests;

@@ -499,7 +499,11 @@ impl VoterChain {
             return Err(VoterError::NotNext { have: self.epoch, got: set.epoch });
         }
         let sorted = set.voters.windows(2).all(|w| w[0] < w[1]);
-        if !sorted || set.voters.len() % 2 == 0 || set.voters.len() > VOTERS_MAX || !set.voters.iter().all(is_member) {
+        if !sorted
+            || set.voters.len().is_multiple_of(2)
+            || set.voters.len() > VOTERS_MAX
+            || !set.voters.iter().all(is_member)
+        {
             return Err(VoterError::BadSet);
         }
         Ok(set)

@@ -41,12 +41,12 @@ impl State {
     /// The legal transitions. A final state has none: a build ends once.
     pub fn may_become(self, next: State) -> bool {
         use State::*;
-        match (self, next) {
-            (Waiting, Queued | Failed | Cancelled) => true,
-            (Queued, Running | Failed | Cancelled) => true,
-            (Running, Queued | Done | Failed | Cancelled) => true,
-            _ => false,
-        }
+        matches!(
+            (self, next),
+            (Waiting, Queued | Failed | Cancelled)
+                | (Queued, Running | Failed | Cancelled)
+                | (Running, Queued | Done | Failed | Cancelled)
+        )
     }
 }
 
@@ -423,7 +423,7 @@ impl Builds {
         let ended = || build.attempts.iter().filter_map(|a| a.outcome()).filter(|o| o.end != End::Done);
         let by_command = ended().filter(|o| o.phase.is_command()).count();
         let by_host = ended().filter(|o| !o.phase.is_command()).count();
-        let last = ended().last().map(|o| o.text.clone()).unwrap_or_default();
+        let last = ended().next_back().map(|o| o.text.clone()).unwrap_or_default();
         if by_command > build.spec.retries as usize || by_host >= HOST_FAILURES_MAX {
             return self.finish(id, State::Failed, last, now_ms);
         }

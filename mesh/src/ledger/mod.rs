@@ -391,4 +391,6 @@ fn roster_code(error: RosterError) -> Code {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 pub(crate) mod tests;

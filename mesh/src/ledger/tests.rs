@@ -11,8 +11,8 @@ pub(crate) fn keys(n: u8) -> Keys {
 pub(crate) struct World {
     pub ledger: Ledger,
     index: u64,
-    term: u64,
-    requests: u8,
+    pub term: u64,
+    requests: u16,
 }
 
 impl World {
@@ -66,7 +66,13 @@ impl World {
 
     fn sealed(&mut self, author: u8, fence: Option<Fence>, command: Command) -> Signed {
         self.requests += 1;
-        Entry::seal(&keys(author), self.ledger.mesh(), RequestId([self.requests; 16]), fence, command)
+        Entry::seal(
+            &keys(author),
+            self.ledger.mesh(),
+            RequestId(std::array::from_fn(|n| self.requests.to_be_bytes()[n % 2])),
+            fence,
+            command,
+        )
     }
 
     /// Commits one entry; leader's commands carry the present fence.

@@ -1,0 +1,137 @@
+//! Golden vectors: the bytes of every signed type. A change here breaks old ledgers and other
+//! versions: it needs a new label, not a new vector.
+
+use crate::build::*;
+use crate::identity::Keys;
+use crate::lease::Fence;
+use crate::ledger::*;
+use crate::roster::*;
+use crate::wire::{Label, Signed, encode};
+use serde::Serialize;
+
+fn keys(n: u8) -> Keys {
+    Keys::from_seed([n; 32])
+}
+
+/// Label, body length, and the hash of label and signed bytes.
+fn vector<T: Label + Serialize>(value: &T) -> String {
+    let signed = Signed::seal(&keys(1), value);
+    let mut hash = blake3::Hasher::new();
+    hash.update(T::LABEL.as_bytes()).update(&encode(&signed));
+    format!("{} {} {}", T::LABEL, signed.body.len(), &hash.finalize().to_hex()[..16])
+}
+
+fn outcome() -> Outcome {
+    Outcome {
+        end: End::Failed,
+        phase: Phase::Command,
+        code: 2,
+        text: "no".into(),
+        manifest: Some(BlobId([3; 32])),
+        log: None,
+        took_ms: 70_000,
+    }
+}
+
+fn commands() -> Vec<Command> {
+    let spec = BuildSpec {
+        inputs: vec![Input { path: "".into(), blob: BlobId([4; 32]), bytes: 9, kind: InputKind::Tar }],
+        env: vec![("K".into(), "V".into())],
+        needs: vec!["a".into()],
+        sandbox: Sandbox::None,
+        ..BuildSpec::new("b", vec!["make".into()])
+    };
+    let (build, attempt) = (BuildId(12), Attempt(1));
+    let receipt = Receipt { mesh: [9; 32], build, attempt, manifest: None, log: None };
+    let receipts = vec![Signed::seal(&keys(2), &receipt)];
+    vec![
+        Command::Lead(Lead { version: "0.1.0".into() }),
+        Command::Enrol(Enrol { join: Signed::seal(&keys(2), &join()) }),
+        Command::Revoke(Revoke { peer: keys(2).key(), banned: true, reason: "gone".into() }),
+        Command::Voters(VoterChange { body: vec![1, 2], signatures: vec![Cosignature::new(&keys(1), &[1, 2])] }),
+        Command::Submit(Submit { specs: vec![spec] }),
+        Command::Assign(Assign { attempts: vec![Assignment { build, attempt, host: keys(2).key(), start: 3 }] }),
+        Command::Report(Report { ends: vec![AttemptEnd { build, attempt, outcome: outcome(), receipts }] }),
+        Command::Lose(Lose { attempts: vec![Lost { build, attempt, reason: "down".into() }] }),
+        Command::Cancel(Cancel { builds: vec![build], reason: "stop".into() }),
+        Command::Retry(Retry { build }),
+    ]
+}
+
+fn invitation() -> Invitation {
+    Invitation { mesh: MeshId([9; 32]), key: keys(3).key(), name: "b".into(), signer: true, expires_ms: 1 << 40 }
+}
+
+fn join() -> JoinRequest {
+    JoinRequest {
+        mesh: MeshId([9; 32]),
+        invitation: Signed::seal(&keys(1), &invitation()),
+        proof: keys(3).sign(&invitation_proof(&MeshId([9; 32]), &keys(2).key())),
+        machine_id: [5; 32],
+        store_id: [6; 16],
+    }
+}
+
+#[test]
+fn signed_types_keep_their_bytes() {
+    let genesis = Genesis {
+        name: "m".into(),
+        host: "a".into(),
+        recovery: keys(7).key(),
+        wall_ms: 1 << 40,
+        nonce: [8; 16],
+        machine_id: [5; 32],
+        store_id: [6; 16],
+    };
+    let credential = Credential { mesh: MeshId([9; 32]), peer: keys(2).key(), name: "b".into() };
+    let voters = VoterSet { mesh: MeshId([9; 32]), epoch: 1, previous: [9; 32], voters: vec![keys(1).key()] };
+    let receipt = Receipt {
+        mesh: [9; 32],
+        build: BuildId(12),
+        attempt: Attempt(1),
+        manifest: Some(BlobId([3; 32])),
+        log: Some(BlobId([4; 32])),
+    };
+    let mut got = vec![
+        vector(&genesis),
+        vector(&invitation()),
+        vector(&join()),
+        vector(&credential),
+        vector(&voters),
+        vector(&receipt),
+    ];
+    for command in commands() {
+        let fence = Some(Fence { epoch: 1, term: 2 });
+        got.push(vector(&Entry { mesh: MeshId([9; 32]), request: RequestId([1; 16]), fence, command }));
+    }
+    assert_eq!(got, GOLDEN);
+    assert_eq!(mesh_id(&Signed::seal(&keys(1), &genesis)).to_string()[..16], *"6d1a8a5325c1eeb9");
+}
+
+/// What is signed must be one encoding only: every command survives the strict decoder.
+#[test]
+fn commands_survive_the_strict_decoder() {
+    for command in commands() {
+        let bytes = encode(&command);
+        assert_eq!(crate::wire::decode::<Command>(&bytes, bytes.len()), Ok(command));
+    }
+}
+
+const GOLDEN: [&str; 16] = [
+    "mesh/genesis/v1 116 cba3d3549b40aff3",
+    "mesh/invitation/v1 81 dcff6ba79f6872b7",
+    "mesh/join/v1 336 0428464ee68037fe",
+    "mesh/credential/v1 71 fba2fe8984b39b1b",
+    "mesh/voters/v1 105 30c6ac61047d5b07",
+    "mesh/storage-receipt/v1 105 38d8267e4ab39785",
+    "mesh/entry/v1 65 9640dff1e481e642",
+    "mesh/entry/v1 501 326475b4216f1fd4",
+    "mesh/entry/v1 100 773d003f7af99f8e",
+    "mesh/entry/v1 165 161a2230ba227fea",
+    "mesh/entry/v1 130 3309e21a123344c6",
+    "mesh/entry/v1 99 b213070b59f4447b",
+    "mesh/entry/v1 254 008930f0182ee363",
+    "mesh/entry/v1 68 3dc45f95231102ab",
+    "mesh/entry/v1 66 baae2a6c9dd9b6f6",
+    "mesh/entry/v1 60 9a537acace0c5bfa",
+];
