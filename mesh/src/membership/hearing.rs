@@ -267,7 +267,12 @@ impl Membership {
             return Ok(());
         }
         let relearned = known.start == accusation.incarnation.start || subject.view.incarnation.is_none();
-        if accusation.incarnation < known || (relearned && accusation.refuted_by(known, subject.stamp_us)) {
+        // An accuser that knows an older life, or none, still says for how long it had no answer. Word of
+        // the present life within that time is better; without it, the accusation is of this life.
+        let behind = accusation.incarnation < known;
+        let silent = Duration::from_millis(accusation.evidence.silent_ms).max(self.config.silence_closed);
+        let heard_since = subject.view.last_heard.is_some_and(|at| now.since(at) <= silent);
+        if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {
             // Known better. Still its accuser has no word: ask, and pass the answer on.
             subject.taken.insert(accuser, accusation.order());
         } else if subject.accused(accuser, accusation, now) {

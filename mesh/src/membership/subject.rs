@@ -219,8 +219,15 @@ impl Subject {
     /// Takes in an accusation. `true` when this accuser did not accuse before.
     pub fn accused(&mut self, accuser: PeerKey, accusation: Accusation, now: Time) -> bool {
         self.taken.insert(accuser, accusation.order());
-        let against = accusation.incarnation.min(self.known());
-        let stamp_us = accusation.stamp_us.min(self.reckoned_stamp_us(now));
+        let known = self.known();
+        let (against, stamp_us) = match accusation.incarnation < known {
+            // The accuser's clock reckoning is of another life: ours, for as long as it was silent there.
+            true => {
+                let silent = Duration::from_millis(accusation.evidence.silent_ms);
+                (known, self.reckoned_stamp_us(now - silent))
+            }
+            false => (known, accusation.stamp_us.min(self.reckoned_stamp_us(now))),
+        };
         if let Some(standing) = self.standing.get_mut(&accuser) {
             standing.renewed = now;
             standing.accusation = accusation;

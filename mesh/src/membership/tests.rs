@@ -477,3 +477,9 @@ proptest! {
         prop_assert_eq!(history(seed, &acts), history(seed, &acts));
     }
 }
+
+#[test]
+fn watchers_that_never_heard_a_dead_host_still_count() {
+    // Three of four die, two come back knowing nothing of the third: with the survivor they convict it.
+    history(0, &[(216, 152, 0), (42, 85, 4), (6, 34, 2203), (121, 173, 7755), (247, 136, 38458)]);
+}
