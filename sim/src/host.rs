@@ -9,7 +9,7 @@ use crate::disk::{Disk, Loss};
 use crate::machine::SimMachine;
 use crate::transport::{self, Place};
 use crate::world::World;
-use node::seams::{BlobStore, Blocking, Seams};
+use node::seams::{BlobStore, Blocking, MakeTransport, Seams};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,6 +46,16 @@ impl Host {
     /// Its identity's seed: a function of the simulation's seed and the name.
     pub fn key_seed(&self) -> [u8; 32] {
         det::derive(self.seed, &format!("key of {}", self.name()), 0)
+    }
+
+    /// A transport besides the node's, for what is done before there is a node: joining.
+    pub fn transport(&self) -> MakeTransport {
+        transport::make(self.place.clone())
+    }
+
+    /// The machine under it.
+    pub fn machine(&self) -> &SimMachine {
+        &self.machine
     }
 
     /// The disk that its ledger is on.

@@ -14,6 +14,7 @@ pub mod host;
 pub mod log;
 pub mod machine;
 pub mod nat;
+pub mod nodes;
 pub mod scenarios;
 pub mod trace;
 pub mod transport;

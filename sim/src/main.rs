@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 all as expected; 1 the scenario failed; 2 wrong usage; 3 two runs of a seed differ.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use sim::det::{Options, Source};
 use sim::scenarios::{self, Report, Scenario};
 use std::fs::File;
@@ -22,6 +22,8 @@ struct Cli {
 enum Command {
     /// Run a scenario and print the hash of its trace
     Run(Run),
+    /// List the scenarios
+    List,
 }
 
 #[derive(clap::Args)]
@@ -47,7 +49,12 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
+    let Command::Run(args) = Cli::parse().command else {
+        for value in Scenario::value_variants().iter().filter_map(ValueEnum::to_possible_value) {
+            println!("{:<16} {}", value.get_name(), value.get_help().map(ToString::to_string).unwrap_or_default());
+        }
+        return ExitCode::SUCCESS;
+    };
     let mut timeline: Option<Box<dyn Write + Send>> = None;
     if let Some(path) = &args.trace {
         match File::create(path) {
@@ -73,7 +80,7 @@ fn main() -> ExitCode {
         }
     }
     if code == 1 {
-        let name = clap::ValueEnum::to_possible_value(&args.scenario);
+        let name = args.scenario.to_possible_value();
         let name = name.as_ref().map_or("?", |value| value.get_name());
         eprintln!("hint: repeat it with `sim run --scenario {name} --seed {} --trace FILE`", args.seed);
     }

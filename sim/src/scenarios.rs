@@ -1,6 +1,7 @@
 //! The scenarios, and how one is run.
 
 pub mod swarms;
+pub mod three;
 
 use crate::det::{self, Options};
 use crate::log;
@@ -14,6 +15,10 @@ use std::time::Duration;
 pub enum Scenario {
     /// Three bare libp2p swarms gossip and echo; one crashes and comes back. The ground under the nodes.
     Swarms,
+    /// Three whole nodes found a mesh, join it and build; the leader's process dies and comes back.
+    Three,
+    /// The same, but the leader's power goes: unsynced writes are lost and nobody is told.
+    ThreePowerCut,
 }
 
 /// How a run ended.
@@ -36,6 +41,8 @@ pub fn run(scenario: Scenario, seed: u64, options: Options, timeline: Option<Box
         let recording = log::record(trace.clone());
         let result = match scenario {
             Scenario::Swarms => swarms::run(seed, &trace),
+            Scenario::Three => three::run(seed, &trace, three::Fault::Crash),
+            Scenario::ThreePowerCut => three::run(seed, &trace, three::Fault::PowerCut),
         };
         drop(recording);
         Report { summary: trace.summary(), result, random_bytes: det::random_bytes_drawn(), cpu: det::cpu_time() }

@@ -23,7 +23,7 @@ pub use execute::read_manifest;
 pub use local::HostNode;
 pub use policy::{Joined, Known};
 pub use submit::SubmitError;
-pub use token::{Founded, found, join_request, read_joined};
+pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
 
 use crate::consensus::{Consensus, ConsensusConfig, Timing};
 use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
@@ -252,6 +252,11 @@ impl Node {
 }
 
 impl Inner {
+    /// A look at this host's copy of the ledger. Keep it short: everything else of the node waits meanwhile.
+    pub fn ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        self.shared.with(look)
+    }
+
     fn start_tasks(
         self: Arc<Self>,
         waiting: mpsc::Receiver<Pending>,
