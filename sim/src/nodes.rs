@@ -125,9 +125,7 @@ impl Nodes {
         let (desk, timing, seed) = (Rc::new(Desk::default()), self.timing, self.seed);
         let program = {
             let (host, keys, desk) = (host.clone(), keys.clone(), desk.clone());
-            move |seams| {
-                program(host.clone(), keys.clone(), desk.clone(), entrance.clone(), timing, seed, seams)
-            }
+            move |seams| program(host.clone(), keys.clone(), desk.clone(), entrance.clone(), timing, seed, seams)
         };
         host.install(&mut self.world, program);
         self.stations.insert(name.to_owned(), Station { host, keys, desk });

@@ -244,10 +244,15 @@ impl Membership {
         if old.is_some_and(|p| p.facts == facts) {
             return;
         }
+        let sequence = old.map_or(1, |p| p.sequence + 1);
+        self.present(facts, sequence, now);
+    }
+
+    fn present(&mut self, facts: PresenceFacts, sequence: u64, now: Time) {
         let presence = Presence {
             mesh: self.own.mesh,
             start: self.own.start,
-            sequence: old.map_or(1, |p| p.sequence + 1),
+            sequence,
             store: self.own.store,
             machine_id: self.own.machine_id,
             boot_id: self.own.boot_id,
@@ -259,6 +264,14 @@ impl Membership {
         self.publish_presence = now + self.config.presence;
         self.publish(&Statement::Presence(signed));
         self.outputs.push_back(Output::Presence(self.me));
+    }
+
+    /// Publishes the own presence anew, with a higher sequence: whoever has just connected, and all behind
+    /// it, may have missed the last one, and gossip does not carry the same bytes twice.
+    pub fn announce(&mut self, now: Time) {
+        if let Some(old) = self.own_view.presence.take() {
+            self.present(old.facts, old.sequence + 1, now);
+        }
     }
 
     /// What the leader wants to know often: free cores, and the wall clock at this moment.
@@ -320,6 +333,11 @@ impl Membership {
     /// All hosts, this one first.
     pub fn hosts(&self) -> impl Iterator<Item = (&PeerKey, &HostView)> {
         std::iter::once((&self.me, &self.own_view)).chain(self.subjects.iter().map(|(p, s)| (p, &s.view)))
+    }
+
+    /// Since when a host does not answer this one, whatever it answers others.
+    pub fn silent_since(&self, peer: &PeerKey) -> Option<Time> {
+        self.subjects.get(peer)?.silent_since
     }
 
     /// Accusations of a host: those that ended, oldest first, then those that stand.

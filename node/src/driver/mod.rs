@@ -45,6 +45,7 @@ use rand_chacha::ChaCha20Rng;
 use shared::{Shared, lock};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use submit::Pending;
@@ -131,6 +132,8 @@ pub struct Inner {
     strangers: Mutex<Vec<status::Stranger>>,
     corrupt: Mutex<BTreeMap<PeerKey, u64>>,
     leaving: CancellationToken,
+    /// Somebody connected since the last tick.
+    newcomers: AtomicBool,
 }
 
 /// Inputs for the membership core that wait for the loop.
@@ -227,6 +230,7 @@ impl Node {
             strangers: Mutex::default(),
             corrupt: Mutex::default(),
             leaving: CancellationToken::new(),
+            newcomers: AtomicBool::new(false),
             keys: config.keys,
         });
         policy.attach(&inner);

@@ -72,6 +72,11 @@ impl Policy {
         self.inner.get().and_then(Weak::upgrade)
     }
 
+    /// Members as told at joining.
+    pub(super) fn told(&self) -> impl Iterator<Item = PeerKey> + '_ {
+        self.told.keys().copied()
+    }
+
     /// Members as told at joining, while the ledger is empty.
     pub(super) fn told_members(&self) -> Vec<PeerKey> {
         let empty = self.shared.with(|l| l.index() == 0);

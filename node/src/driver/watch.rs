@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -129,6 +130,7 @@ impl Inner {
                     }
                 }
                 lock(&self.members).handle(Input::Connected(peer), now);
+                self.newcomers.store(true, Ordering::Relaxed);
                 self.wake_leader.notify_one();
             }
             NetEvent::Disconnected { peer, why } => {
@@ -184,7 +186,9 @@ impl Inner {
             (members, revoked)
         });
         lock(&self.members).set_members(&members, now);
-        lock(&self.addresses).set_members(&members);
+        // Whom we were told of when we joined may be missing only because our ledger is behind.
+        let told = self.policy.told().filter(|peer| !revoked.contains(peer));
+        lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
         self.consensus.vouch(self.shared.with(|l| l.voters().voters().clone()));
         for peer in revoked {
             if peer == self.me {
@@ -216,13 +220,12 @@ impl Inner {
         });
         let dead: Vec<PeerKey> = {
             let mut members = lock(&self.members);
+            if self.newcomers.swap(false, Ordering::Relaxed) {
+                members.announce(now); // it, and who is behind it, may not know where we are
+            }
             members.set_load(self.facts.cores.saturating_sub(used), wall_ms(), now);
-            let silent = |heard: Option<mesh::time::Time>| heard.is_some_and(|at| now.since(at) > DEAD_AFTER);
-            members
-                .hosts()
-                .filter(|(p, h)| **p != self.me && h.connected && silent(h.last_heard))
-                .map(|(p, _)| *p)
-                .collect()
+            let dead = |peer: &PeerKey| members.silent_since(peer).is_some_and(|at| now.since(at) > DEAD_AFTER);
+            members.hosts().filter(|(p, h)| h.connected && dead(p)).map(|(p, _)| *p).collect()
         };
         for peer in dead {
             self.net.disconnect(peer);

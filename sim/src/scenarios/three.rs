@@ -76,7 +76,8 @@ pub fn run(seed: u64, trace: &Trace, fault: Fault) -> Result<(), WorldError> {
         Fault::Crash => nodes.restart(&old),
         Fault::PowerCut => nodes.power_on(&old),
     }
-    let submitted = nodes.ask(&old, |node| async move { Control::submit(&*node, [2; 16], vec![spec("after", 500)]).await });
+    let submitted =
+        nodes.ask(&old, |node| async move { Control::submit(&*node, [2; 16], vec![spec("after", 500)]).await });
     let more = nodes.answered("the old leader is back and takes a build", seconds(120), &submitted)?;
     builds.extend(more.or_else(|error| unexpected(format!("{old} could not submit: {error:?}")))?);
     nodes.until("all is done everywhere", seconds(120), |nodes| {
