@@ -6,6 +6,10 @@
 /// as blobs, never inside an entry.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
+/// One batch of entries, as a leader writes it into the log: the largest entry, whatever else waits with it, and
+/// room to spare. Everything that carries batches allows this many.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// One gossip statement (accusation, refutation, presence).
 pub const STATEMENT_BYTES_MAX: usize = 8 << 10;
 
@@ -90,6 +94,7 @@ pub const LOG_BYTES_MAX: u64 = 16 << 20;
 
 const _: () = {
     assert!(SPEC_BYTES_MAX < ENTRY_BYTES_MAX);
+    assert!(ENTRY_BYTES_MAX < BATCH_BYTES_MAX / 2);
     assert!(STATEMENT_BYTES_MAX < ENTRY_BYTES_MAX);
     assert!(VOTERS_MAX % 2 == 1);
     assert!(FINISHED_BUILDS_MAX < OPEN_BUILDS_MAX);

@@ -309,6 +309,19 @@ async fn no_op_builds_cost_little() {
     assert_eq!(fs::read_dir(host.dir.path().join("work")).unwrap().count(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxed_builds_leave_no_remains() {
+    let Some(host) = host(|_| {}) else { return };
+    for _ in 0..30 {
+        host.run(job(Sandbox::Bubblewrap, "true")).await;
+    }
+    let me = format!(" {} ", std::process::id());
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let stats = processes.filter_map(|p| std::fs::read_to_string(p.path().join("stat")).ok());
+    let remains = stats.filter(|s| s.rsplit_once(") Z").is_some_and(|(_, rest)| rest.starts_with(&me))).count();
+    assert!(remains <= 1, "{remains} ended processes wait to be reaped"); // the last may be ending just now
+}
+
 #[tokio::test]
 async fn what_an_earlier_life_left_is_removed() {
     let Some(host) = host(|c| {

@@ -1,5 +1,6 @@
 //! A build's life on a small mesh: done, failed and tried elsewhere, cancelled, timed out, followed, fetched.
 
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -185,6 +186,27 @@ fn the_same_request_is_not_a_second_build() {
     assert!(first["builds"][0].is_string(), "{first}");
     assert_eq!(first["builds"], second["builds"]);
     assert_eq!(fleet.builds("a").len(), 1);
+}
+
+#[test]
+fn a_submission_may_be_as_large_as_an_entry_and_no_larger() {
+    let fleet = Fleet::up(&["a", "b"]);
+    let leader = fleet.leader();
+    let follower = if leader == "a" { "b" } else { "a" };
+    // The tag keeps them from running. 1,500 builds with this much environment are just below one entry's bound.
+    let submit = |request: u8, env_bytes: usize| {
+        let builds: Vec<Value> = (0..1_500)
+            .map(|n| json!({ "name": format!("b{n}"), "command": ["true"], "tags": ["nowhere"], "env": [["X", "x".repeat(env_bytes)]] }))
+            .collect();
+        let body = json!({ "version": 1, "request": format!("{request:032x}"), "builds": builds }).to_string();
+        fleet[follower].post("/v1/builds", &body).expect("an answer")
+    };
+    let taken = submit(1, 640);
+    assert_eq!(taken["builds"].as_array().map(Vec::len), Some(1_500), "{taken}");
+    let refused = submit(2, 700);
+    let text = refused.to_string();
+    assert!(text.contains("larger than one entry") && text.contains("fewer builds"), "{text}");
+    fleet[&leader].wait("all queued", |s| s.builds("queued") == 1_500);
 }
 
 /// Processes on this machine that sleep for exactly this long.

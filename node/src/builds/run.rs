@@ -152,6 +152,9 @@ pub async fn run(
     if !forward.is_terminated() {
         let _ = timeout(Duration::from_secs(10), forward).await;
     }
+    if !unboxed {
+        children.reap();
+    }
     let code = exit.code().unwrap_or_else(|| 128 + exit.signal().unwrap_or(0));
     let started = why != Why::Ended || unboxed || bubblewrap_started(&mut status, exit);
     Ok(Ran { why, code, started, took_ms })

@@ -1,7 +1,7 @@
 //! Processes that outlive their build: found and ended.
 //!
-//! Under bubblewrap there are none: the kernel ends all of a process namespace with its first. Without
-//! a sandbox a build can leave its process group (`setsid`). The daemon is therefore a *subreaper*:
+//! Under bubblewrap there are none: the kernel ends all of a process namespace with its first, whose
+//! remains fall to the daemon when bubblewrap itself was quicker, and have to be reaped. Without a sandbox a build can leave its process group (`setsid`). The daemon is therefore a *subreaper*:
 //! orphans become its children. After each such build it looks at its children once, ends those that
 //! carry the attempt's mark in their environment, and with them, generation by generation, all that
 //! they leave behind. An orphan that has wiped its environment is ended when no other build without a
@@ -72,7 +72,7 @@ impl Children {
     /// Ends all orphans of an attempt. Cheap when there are none.
     pub async fn sweep(&self, mark: &str) {
         for _ in 0..ROUNDS_MAX {
-            if !self.sweep_once(mark) {
+            if !self.sweep_once(Some(mark)) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await; // a killed process takes a moment to die
@@ -80,7 +80,13 @@ impl Children {
         tracing::warn!(mark, "processes of a build without a sandbox multiply faster than they can be ended");
     }
 
-    fn sweep_once(&self, mark: &str) -> bool {
+    /// Reaps orphans that have ended. Each costs a process number until then.
+    pub fn reap(&self) {
+        self.sweep_once(None);
+    }
+
+    /// Reaps what has ended, and kills what carries the mark. True when there was something to kill.
+    fn sweep_once(&self, mark: Option<&str>) -> bool {
         let known = self.lock(); // held: no child is started, or becomes unknown, in between
         let mut found = false;
         for pid in children() {
@@ -93,6 +99,7 @@ impl Children {
             }
             let pid_ = Pid::from_raw(pid);
             if state != 'Z' {
+                let Some(mark) = mark else { continue };
                 let ours = match marked(pid) {
                     Some(theirs) => theirs == mark.as_bytes(),
                     None => known.unboxed <= 1,

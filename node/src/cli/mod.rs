@@ -233,6 +233,19 @@ fn say(failure: &Failure) {
     }
 }
 
+/// Threads for the tasks of a daemon: they wait nearly always, and the machine's cores are for builds.
+const WORKERS: usize = 2;
+
+/// glibc gives each thread an arena of its own, which keeps what was freed in it: with many threads that do little each,
+/// most of a daemon's memory would be such leftovers.
+fn few_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread runs yet; the call sets a number.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// The whole program: reads the words, does it, says what went wrong; the exit code.
 pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     let args = match Args::try_parse_from(words) {
@@ -242,8 +255,9 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
             return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK };
         }
     };
+    few_arenas();
     let done =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().map_err(Failure::from).and_then(|runtime| {
             let done = runtime.block_on(Box::pin(dispatch(local, args)));
             runtime.shutdown_timeout(Duration::from_secs(2));
             done

@@ -28,7 +28,7 @@ use disk::Disk;
 use futures::StreamExt;
 use mesh::identity::PeerKey;
 use mesh::lease::{Grant, LeaseInput};
-use mesh::limits::ENTRY_BYTES_MAX;
+use mesh::limits::BATCH_BYTES_MAX;
 use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
@@ -105,8 +105,8 @@ pub enum ProposeError {
         /// Who leads now, as far as known.
         leader: Option<PeerKey>,
     },
-    /// Not written: larger than an entry may be.
-    #[error("an entry of {0} bytes is larger than the {ENTRY_BYTES_MAX} allowed")]
+    /// Not written: larger than one payload may be.
+    #[error("a batch of {0} bytes is larger than the {BATCH_BYTES_MAX} allowed")]
     TooLarge(usize),
     /// Unknown outcome: consensus has stopped here.
     #[error("the ledger has stopped on this host: {0}")]
@@ -244,7 +244,7 @@ impl Consensus {
     /// Proposes entries that follow each other in the log, with one sync for all. One result for each.
     pub async fn propose_many(&self, payloads: Vec<Vec<u8>>) -> Vec<Result<Applied, ProposeError>> {
         let count = payloads.len();
-        if let Some(large) = payloads.iter().map(Vec::len).find(|len| *len > ENTRY_BYTES_MAX) {
+        if let Some(large) = payloads.iter().map(Vec::len).find(|len| *len > BATCH_BYTES_MAX) {
             return vec![Err(ProposeError::TooLarge(large)); count];
         }
         let mut results = Vec::with_capacity(count);

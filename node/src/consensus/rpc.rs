@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A request other than a snapshot. openraft sends at most half a MiB of entries, or one entry of at most
-/// `mesh::limits::ENTRY_BYTES_MAX`.
+/// `mesh::limits::BATCH_BYTES_MAX`.
 pub(super) const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// A request with a snapshot in it.
 pub(super) const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
@@ -37,7 +37,7 @@ const DEPTH_MAX: usize = 32;
 /// Memory for a frame is taken as it arrives, not as it is announced.
 const CHUNK: usize = 64 << 10;
 
-const _: () = assert!(mesh::limits::ENTRY_BYTES_MAX < REQUEST_BYTES_MAX / 2);
+const _: () = assert!(mesh::limits::BATCH_BYTES_MAX <= REQUEST_BYTES_MAX / 2);
 
 /// Both directions of a stream to one peer.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -13,7 +13,7 @@ use crate::net::{join_once, transport};
 use crate::seams::{Blocking, Machine, Seams, Spawn};
 use crate::state_folder::{FolderLock, StateFolder};
 use async_trait::async_trait;
-use mesh::roster::Genesis;
+use mesh::roster::{Credential, Genesis};
 use mesh::wire::{Signed, decode, encode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +129,7 @@ impl Local for HostNode {
             decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
         let joined: Joined =
             decode(&folder.credential()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("credential", e.to_string()))?;
+        let Credential { name: host, .. } = joined.credential.open().map_err(|e| broken("credential", e.to_string()))?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
 
@@ -170,7 +171,7 @@ impl Local for HostNode {
         let listener = api::server::listen(&folder.socket_path()?, config.api.group.as_deref())?;
         let server = api::server::serve(listener, control.clone(), stop.clone());
         let _ = ready.send(Ready {
-            host: control.name_of(&control.me),
+            host, // by the credential: a ledger that is still empty knows no names
             peer: control.me.to_string(),
             listening: node.listening().iter().map(ToString::to_string).collect(),
         });

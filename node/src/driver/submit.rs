@@ -11,6 +11,7 @@ use crate::net::{Protocol, Stream, frame};
 use mesh::clock::LedgerClock;
 use mesh::identity::PeerKey;
 use mesh::ledger::{Batch, Code, Reply};
+use mesh::limits::{BATCH_BYTES_MAX, ENTRY_BYTES_MAX};
 use mesh::wire::{Signed, decode, encode};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::sync::Arc;
@@ -20,8 +21,10 @@ use tokio::time::Instant;
 
 /// Entries in one batch: about what one commit can carry without delaying the next.
 const BATCH_ENTRIES_MAX: usize = 256;
-/// Bytes in one batch.
-const BATCH_BYTES_MAX: usize = 2 << 20;
+/// With so many bytes a batch is full; the entry that filled it is in it.
+const FULL_BYTES: usize = 2 << 20;
+/// Author, signature and lengths of an entry in a batch, beside its body.
+const ENTRY_FRAMING_BYTES: usize = 160;
 /// Batches on their way at once.
 const IN_FLIGHT_MAX: usize = 4;
 /// Entries that wait for their batch.
@@ -32,6 +35,13 @@ const FRAME_BYTES_MAX: usize = 8 << 20;
 const TRY: Duration = Duration::from_secs(10);
 /// Between two tries when there is no leader.
 const PAUSE: Duration = Duration::from_millis(50);
+
+// Whatever is gathered can be proposed, and sent to whoever proposes it.
+const _: () = {
+    let most = FULL_BYTES + ENTRY_BYTES_MAX + (BATCH_ENTRIES_MAX + 1) * ENTRY_FRAMING_BYTES;
+    assert!(most <= BATCH_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX <= FRAME_BYTES_MAX);
+};
 
 /// What became of an entry: the ledger's reply and where in the log it stands.
 pub type Committed = (Reply, u64);
@@ -89,7 +99,7 @@ impl Inner {
             let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
             let mut bytes = first.entry.body.len();
             let mut batch = vec![first];
-            while batch.len() < BATCH_ENTRIES_MAX && bytes < BATCH_BYTES_MAX {
+            while batch.len() < BATCH_ENTRIES_MAX && bytes < FULL_BYTES {
                 let Ok(next) = entries.try_recv() else { break };
                 bytes += next.entry.body.len();
                 batch.push(next);

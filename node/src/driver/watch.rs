@@ -167,6 +167,7 @@ impl Inner {
     }
 
     fn on_changes(self: &Arc<Self>, changes: Changes) {
+        self.wake_leader.notify_one(); // what ended made room, and what was submitted wants some
         if changes.roster {
             self.on_roster();
         }

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch() {
-    let fleet = Fleet::up_with(&HOSTS, &Settings { cores: CORES, ..Settings::default() });
+    let fleet = Fleet::up_with(&HOSTS, &Settings { cores: CORES, lan: false, ..Settings::default() });
     let asked = fleet.follower();
     let lanes = HOSTS.len() * CORES as usize;
     println!("four daemons, {CORES} cores each; {NO_OPS} builds of `true`, submitted at a host that does not lead");
