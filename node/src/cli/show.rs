@@ -48,8 +48,12 @@ pub(crate) fn status(s: &Status) -> String {
     out.push(format!("mesh {} ({id}), seen from {}", plain(&s.mesh.name), plain(&s.host)));
     out.push(match &s.leader {
         Some(l) => {
-            let lease = l.lease_ms as f64 / 1_000.0;
-            format!("leader {} (epoch {}, term {}, lease {lease:.1} s)", plain(&l.host), l.epoch, l.term)
+            // What is left of a lease, only the leader itself knows.
+            let lease = match l.lease_ms {
+                0 => String::new(),
+                ms => format!(", lease {:.1} s", ms as f64 / 1_000.0),
+            };
+            format!("leader {} (epoch {}, term {}{lease})", plain(&l.host), l.epoch, l.term)
         }
         None => "leader: none, nothing new can be decided".into(),
     });

@@ -13,7 +13,7 @@ use crate::net::{join_once, transport};
 use crate::seams::{Blocking, Machine, Seams, Spawn};
 use crate::state_folder::{FolderLock, StateFolder};
 use async_trait::async_trait;
-use mesh::roster::Genesis;
+use mesh::roster::{Credential, Genesis};
 use mesh::wire::{Signed, decode, encode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Local for HostNode {
                             peer: keys.key().to_string(),
                         });
                     }
-                    Err(error) => tried.push(format!("  {} at {address}: {error}", lead.name)),
+                    Err(error) => tried.push(format!("  {}: {error}", lead.name)),
                 }
             }
         }
@@ -152,6 +152,8 @@ impl Local for HostNode {
             spawn: SPAWN,
             blocking: Blocking::Pool,
         };
+        // Not from the roster: a host that has just joined may not find itself in its own ledger yet.
+        let enrolled: Credential = joined.credential.open().map_err(|e| broken("credential", e.to_string()))?;
         let node_config = NodeConfig {
             keys,
             genesis,
@@ -170,7 +172,7 @@ impl Local for HostNode {
         let listener = api::server::listen(&folder.socket_path()?, config.api.group.as_deref())?;
         let server = api::server::serve(listener, control.clone(), stop.clone());
         let _ = ready.send(Ready {
-            host: control.name_of(&control.me),
+            host: enrolled.name,
             peer: control.me.to_string(),
             listening: node.listening().iter().map(ToString::to_string).collect(),
         });
