@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mesh::build::{BuildId, BuildSpec, Input, InputKind, valid_build_name};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const RECONNECTS_MAX: u32 = 120;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long the log may lag behind the end of its build.
+/// How long nothing of the log may come after the end of its build, before it counts as broken off.
 const LOG_LAG: Duration = Duration::from_secs(10);
 
 fn request_id() -> Result<[u8; 16], Failure> {
@@ -196,7 +197,8 @@ pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, 
     let Some(id) = ids.first().copied() else { return Err(Failure::new("the daemon named no build")) };
     let bar = bar(out, 1);
     let mut changes = Changes::new(client, out, &ids);
-    let mut log = client.logs(id, None, true).await.ok();
+    let mut log = Log::new(client, id);
+    log.open().await;
     let mut last: Option<BuildDetail> = None;
     while last.as_ref().is_none_or(|d| !d.summary.state.is_final()) {
         tokio::select! {
@@ -205,7 +207,7 @@ pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, 
                 bar.finish_and_clear();
                 return interrupted(client, out, &ids).await;
             }
-            event = next_event(&mut log) => bar.suspend(|| show_log(out, event))?,
+            event = log.next() => bar.suspend(|| show_log(out, event))?,
             change = changes.next() => {
                 let Some(detail) = change? else { break };
                 bar.set_message(describe(&detail.summary));
@@ -214,21 +216,15 @@ pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, 
                 }
                 last = Some(detail);
             }
+            () = tokio::time::sleep(RECONNECT_PAUSE), if log.is_broken() => log.open().await,
         }
     }
     bar.finish_and_clear();
     // What the command wrote last may still be on its way.
-    let rest = async {
-        while log.is_some() {
-            let event = next_event(&mut log).await;
-            show_log(out, event)?;
-        }
-        Ok::<(), Failure>(())
-    };
     tokio::select! {
         biased;
         _ = stop.0.recv() => {}
-        done = tokio::time::timeout(LOG_LAG, rest) => done.unwrap_or(Ok(()))?,
+        done = log.rest(out) => done?,
     }
     let Some(detail) = last else { return Err(Failure::new(format!("{id} ended without a word"))) };
     if let (BuildState::Done, Some(manifest)) = (detail.summary.state, detail.manifest) {
@@ -241,25 +237,87 @@ pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, 
     Ok(exit_code(&detail))
 }
 
-/// The next piece of the log. After its end this waits for ever: the build's own end is what counts.
-async fn next_event(log: &mut Option<BoxStream<'static, Result<LogEvent, ClientError>>>) -> LogEvent {
-    match log {
-        None => std::future::pending().await,
-        Some(stream) => match stream.next().await {
-            Some(Ok(LogEvent::End { text })) => {
-                *log = None;
-                LogEvent::End { text }
+/// A build's log, over the daemon's restarts: what was shown once is not shown again.
+struct Log<'a> {
+    client: &'a Client,
+    id: BuildId,
+    stream: Option<BoxStream<'static, Result<LogEvent, ClientError>>>,
+    ended: bool,
+    /// The attempt whose log came last, and how much of it was shown.
+    attempt: u32,
+    shown: u64,
+    /// How much of what comes now is still to be left out.
+    skip: u64,
+}
+
+impl<'a> Log<'a> {
+    fn new(client: &'a Client, id: BuildId) -> Self {
+        Log { client, id, stream: None, ended: false, attempt: 0, shown: 0, skip: 0 }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.stream.is_none() && !self.ended
+    }
+
+    /// Begins, or begins anew when it broke off. A daemon that is away says so to [`Changes`] too.
+    async fn open(&mut self) {
+        if self.is_broken() {
+            self.stream = self.client.logs(self.id, None, true).await.ok();
+        }
+    }
+
+    /// The next piece that was not shown yet. While the log is broken off, and after its end, this waits for
+    /// ever: the build's own end is what counts. May be dropped and called again.
+    async fn next(&mut self) -> LogEvent {
+        loop {
+            let Some(stream) = &mut self.stream else { return std::future::pending().await };
+            match stream.next().await {
+                Some(Ok(LogEvent::Attempt { attempt, host })) => {
+                    self.skip = match attempt.0.cmp(&self.attempt) {
+                        Ordering::Less => u64::MAX,
+                        Ordering::Equal => self.shown,
+                        Ordering::Greater => {
+                            (self.attempt, self.shown, self.skip) = (attempt.0, 0, 0);
+                            return LogEvent::Attempt { attempt, host };
+                        }
+                    };
+                }
+                Some(Ok(LogEvent::Data(bytes))) => {
+                    let known = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+                    self.skip -= known as u64;
+                    if known < bytes.len() {
+                        self.shown += (bytes.len() - known) as u64;
+                        return LogEvent::Data(bytes.slice(known..));
+                    }
+                }
+                Some(Ok(LogEvent::Lost(bytes))) if self.skip > 0 => self.skip -= bytes.min(self.skip),
+                Some(Ok(LogEvent::Lost(bytes))) => {
+                    self.shown += bytes;
+                    return LogEvent::Lost(bytes);
+                }
+                Some(Ok(LogEvent::End { text })) => {
+                    (self.stream, self.ended) = (None, true);
+                    return LogEvent::End { text };
+                }
+                Some(Err(_)) | None => self.stream = None,
             }
-            Some(Ok(event)) => event,
-            Some(Err(error)) => {
-                *log = None;
-                LogEvent::End { text: format!("the log broke off ({error}); `mesh logs` has all of it") }
+        }
+    }
+
+    /// What is left when the build has ended.
+    async fn rest(&mut self, out: Out) -> Result<(), Failure> {
+        self.open().await;
+        while self.stream.is_some() {
+            tokio::select! {
+                biased;
+                event = self.next() => show_log(out, event)?,
+                () = tokio::time::sleep(LOG_LAG) => break,
             }
-            None => {
-                *log = None;
-                LogEvent::End { text: String::new() }
-            }
-        },
+        }
+        if !self.ended {
+            out.note(format!("the log broke off; `mesh logs {}` has all of it", self.id));
+        }
+        Ok(())
     }
 }
 
