@@ -15,11 +15,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
 /// How long a daemon may take to answer a question that needs no waiting.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long it may take to begin sending a blob: it may have to get all of it from another host first.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// One line of a stream, or one answer.
 const JSON_BYTES_MAX: usize = 64 << 20;
@@ -47,6 +52,9 @@ pub enum ClientError {
     /// The connection broke. Whether the request had an effect is not known.
     #[error("the connection to the daemon broke: {0}")]
     Broken(String),
+    /// The daemon refused, and gave no reason that can be read.
+    #[error("the daemon answered {0} without a reason")]
+    Unexplained(u16),
     /// The daemon answered, and the answer is no. Nothing was changed.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -101,7 +109,7 @@ impl Client {
         let bytes = collect(response).await?;
         match serde_json::from_slice::<Refusal>(&bytes) {
             Ok(refusal) => Err(refusal.error.into()),
-            Err(_) => Err(broken(format!("it answered {status} without a reason"))),
+            Err(_) => Err(ClientError::Unexplained(status.as_u16())),
         }
     }
 
@@ -245,21 +253,49 @@ impl Client {
                 }
                 LogLine::Lost(bytes) => LogEvent::Lost(bytes),
                 LogLine::End { text } => LogEvent::End { text },
-                LogLine::Error(error) => return Err(error.into()),
             })
         });
         Ok(events.boxed())
     }
 
-    /// Stores a blob with the daemon.
+    /// Whether the daemon has a blob already.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn has_blob(&self, id: BlobId) -> Result<bool> {
+        let path = format!("/v1/blobs/{id}");
+        let asked = self.send(Method::HEAD, &path, full(Bytes::new()));
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await.unwrap_or(Err(ClientError::TimedOut)) {
+            Ok(_) => Ok(true),
+            // An answer to HEAD has no body, so a refusal comes without its reason.
+            Err(ClientError::Unexplained(404)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores a blob with the daemon. Takes as long as it takes, as long as bytes move.
     ///
     /// # Errors
     /// As above; when the stream fails, the connection breaks.
     pub async fn put_blob(&self, data: ByteStream) -> Result<(BlobId, u64)> {
+        let moved = Arc::new(AtomicU64::new(0));
+        let count = moved.clone();
+        let data = data.inspect_ok(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         let body = StreamBody::new(data.map_ok(Frame::data)).boxed_unsync();
-        let bytes = collect(self.send(Method::POST, "/v1/blobs", body).await?).await?;
-        let stored: StoredBlob = serde_json::from_slice(&bytes).map_err(broken)?;
-        Ok((stored.blob, stored.bytes))
+        let mut answer = std::pin::pin!(async {
+            let bytes = collect(self.send(Method::POST, "/v1/blobs", body).await?).await?;
+            serde_json::from_slice::<StoredBlob>(&bytes).map_err(broken)
+        });
+        let mut seen = 0;
+        loop {
+            match tokio::time::timeout(ANSWER_TIMEOUT, &mut answer).await {
+                Ok(stored) => return stored.map(|s| (s.blob, s.bytes)),
+                Err(_) if moved.load(Ordering::Relaxed) == seen => return Err(ClientError::TimedOut),
+                Err(_) => seen = moved.load(Ordering::Relaxed),
+            }
+        }
     }
 
     /// A blob, chunk by chunk. The caller compares it with its name.
@@ -267,8 +303,16 @@ impl Client {
     /// # Errors
     /// As above.
     pub async fn get_blob(&self, id: BlobId) -> Result<ByteStream> {
-        let response = self.send(Method::GET, &format!("/v1/blobs/{id}"), full(Bytes::new())).await?;
-        Ok(data(response).map_err(io::Error::other).boxed())
+        let path = format!("/v1/blobs/{id}");
+        let asked = tokio::time::timeout(FETCH_TIMEOUT, self.send(Method::GET, &path, full(Bytes::new())));
+        let chunks = data(asked.await.unwrap_or(Err(ClientError::TimedOut))?).map_err(io::Error::other).boxed();
+        let watched = stream::try_unfold(chunks, |mut chunks| async move {
+            match tokio::time::timeout(ANSWER_TIMEOUT, chunks.next()).await {
+                Ok(chunk) => Ok(chunk.transpose()?.map(|chunk| (chunk, chunks))),
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, ClientError::TimedOut.to_string())),
+            }
+        });
+        Ok(watched.boxed())
     }
 
     /// Makes an invitation.

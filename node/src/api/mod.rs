@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod server;
+mod spec;
 pub mod types;
 
 use async_trait::async_trait;
@@ -74,6 +75,9 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When there is no room, or it is not the blob that was expected.
     async fn put_blob(&self, expect: Option<BlobId>, body: ByteStream) -> Result<(BlobId, u64), ApiError>;
+
+    /// Whether a blob is here already, so that nobody needs to send it. Nothing is fetched for it.
+    async fn has_blob(&self, id: BlobId) -> bool;
 
     /// A blob and its size; fetched from another host when it is not here.
     ///

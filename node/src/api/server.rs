@@ -13,6 +13,7 @@ use axum::routing::{get, post, put};
 use futures::{StreamExt, TryStreamExt};
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
 use mesh::limits::{INVITATION_MS_MAX, NAME_BYTES_MAX, SUBMISSION_BUILDS_MAX, TEXT_BYTES_MAX};
+use mesh::roster::valid_host_name;
 use nix::sys::stat::{Mode, umask};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -86,7 +87,7 @@ pub async fn serve(listener: UnixListener, control: Arc<dyn Control>, stop: Canc
 fn router(control: Arc<dyn Control>) -> Router {
     let blobs = Router::new()
         .route("/v1/blobs", post(post_blob))
-        .route("/v1/blobs/{id}", put(put_blob).get(get_blob))
+        .route("/v1/blobs/{id}", put(put_blob).get(get_blob).head(has_blob))
         .layer(DefaultBodyLimit::disable()); // the store has its own bound, BLOB_BYTES_MAX
     Router::new()
         .route("/v1/status", get(status))
@@ -249,6 +250,13 @@ async fn put_blob(State(control): Ctl, Path(id): Path<String>, data: Body) -> An
     store(control, Some(parse(&id)?), data).await
 }
 
+async fn has_blob(State(control): Ctl, Path(id): Path<String>) -> Answer {
+    match control.has_blob(parse(&id)?).await {
+        true => Ok(StatusCode::OK.into_response()),
+        false => Err(ApiError::not_found("that blob is not here")),
+    }
+}
+
 async fn get_blob(State(control): Ctl, Path(id): Path<String>) -> Answer {
     let (bytes, stream) = control.get_blob(parse(&id)?).await?;
     Ok(([(header::CONTENT_LENGTH, bytes.to_string())], Body::from_stream(stream)).into_response())
@@ -265,18 +273,10 @@ async fn invite(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> An
     ok(&Invitation { version: VERSION, token: control.invite(request).await? })
 }
 
-/// A DNS label in lower case: what a host may be called.
-pub fn valid_host_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-}
-
 /// What to say of a name that is none.
 pub fn bad_host_name(name: &str) -> ApiError {
     ApiError::bad_request(format!("`{}` is no host name", crate::config::shorten(name)))
-        .hint("use 1 to 63 of a-z, 0-9 and `-`, for example `builder-1`")
+        .hint(format!("use letters, digits and dashes, {NAME_BYTES_MAX} at most, for example `builder-1`"))
 }
 
 async fn evict(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {

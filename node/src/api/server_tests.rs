@@ -138,6 +138,9 @@ impl Control for Fake {
         self.blobs.lock().unwrap().insert(id, bytes.into());
         Ok((id, len))
     }
+    async fn has_blob(&self, id: BlobId) -> bool {
+        self.blobs.lock().unwrap().contains_key(&id)
+    }
     async fn get_blob(&self, id: BlobId) -> Result<(u64, ByteStream), ApiError> {
         let bytes = self.blobs.lock().unwrap().get(&id).cloned().ok_or_else(|| ApiError::not_found("nobody has it"))?;
         Ok((bytes.len() as u64, futures::stream::iter([Ok(bytes)]).boxed()))
@@ -209,6 +212,8 @@ async fn every_route_answers() {
     assert_eq!(events, log());
     let data = vec![Bytes::from(vec![1; 3 << 20]), Bytes::from_static(b"end")];
     let (id, bytes) = client.put_blob(futures::stream::iter(data.into_iter().map(Ok)).boxed()).await.unwrap();
+    assert!(client.has_blob(id).await.unwrap());
+    assert!(!client.has_blob(BlobId::of(b"nobody sent this")).await.unwrap());
     assert_eq!(bytes, (3 << 20) + 3);
     let back: Vec<Bytes> = client.get_blob(id).await.unwrap().map(Result::unwrap).collect().await;
     assert_eq!(BlobId::of(&back.concat()), id);

@@ -2,9 +2,10 @@
 //! words, the signals, and the way into the background.
 
 use super::{Failure, InitArgs, JoinArgs, Local, Out, Ready};
-use crate::api::server::{bad_host_name, valid_host_name};
+use crate::api::server::bad_host_name;
 use crate::config::{Config, parse_address};
 use crate::state_folder::{Places, StateFolder};
+use mesh::roster::valid_host_name;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;

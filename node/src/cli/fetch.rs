@@ -27,7 +27,7 @@ const LINK_BYTES_MAX: usize = 4_096;
 pub(super) async fn fetch(client: &Client, out: Out, id: BuildId, into: &Path) -> Result<u8, Failure> {
     let detail = client.build(id).await?;
     if detail.summary.state != BuildState::Done {
-        let message = format!("{id} is {}, so it has no outputs", detail.summary.state.word());
+        let message = format!("{id} has no outputs: it is {}", detail.summary.state.word());
         return Err(Failure::new(message).hint(format!("`mesh logs {id}` shows what it did")));
     }
     let files = match detail.manifest {

@@ -11,7 +11,7 @@ mod run;
 mod show;
 
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{ApiError, EvictRequest, InviteRequest, LogEvent, VERSION};
+use crate::api::types::{ApiError, BuildList, BuildState, EvictRequest, InviteRequest, LogEvent, Ok1, VERSION};
 use crate::config::{Config, TextError};
 use crate::state_folder::{FolderError, FolderLock, Places, StateFolder};
 use args::{Args, Command};
@@ -180,7 +180,7 @@ impl From<ClientError> for Failure {
                 EXIT_NO_DAEMON,
                 format!("run as {owner}, or have `[api] group` in its mesh.toml name a group of yours"),
             ),
-            ClientError::TimedOut | ClientError::Broken(_) => {
+            ClientError::TimedOut | ClientError::Broken(_) | ClientError::Unexplained(_) => {
                 (EXIT_FAILED, "see whether it still runs with `mesh status`; its daemon.log says more".to_owned())
             }
         };
@@ -192,6 +192,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure { code: EXIT_OK, message: String::new(), hint: None },
+            io::ErrorKind::StorageFull => Failure::new(error.to_string()).hint("make room on that disk"),
             _ => Failure::new(error.to_string()),
         }
     }
@@ -214,6 +215,10 @@ impl Out {
     /// A value on standard output.
     fn json(self, value: &impl serde::Serialize) -> Result<(), Failure> {
         self.line(serde_json::to_string_pretty(value).map_err(|e| Failure::new(e.to_string()))?)
+    }
+    /// Done, and nothing more to say: that is data only as JSON.
+    fn done(self) -> Result<(), Failure> {
+        if self.json { self.json(&Ok1 { version: VERSION }) } else { Ok(()) }
     }
     /// Something by the way, on standard error. A closed standard error is nobody's business.
     fn note(self, text: impl std::fmt::Display) {
@@ -251,13 +256,16 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK };
+            return bad_words(&error);
         }
     };
     few_arenas();
-    let done =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().map_err(Failure::from).and_then(|runtime| {
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| {
             let done = runtime.block_on(Box::pin(dispatch(local, args)));
             runtime.shutdown_timeout(Duration::from_secs(2));
             done
@@ -271,6 +279,27 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
             failure.code
         }
     }
+}
+
+/// Longer lines of an error repeat what was typed.
+const ERROR_LINE_CHARS_MAX: usize = 200;
+
+/// Says what is wrong with the words, in the same form as every other error; or prints the help asked for.
+fn bad_words(error: &clap::Error) -> u8 {
+    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK };
+    }
+    let text = error.render().to_string();
+    let mut err = io::stderr().lock();
+    for line in text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with("For more information")) {
+        let short: String =
+            line.chars().take(ERROR_LINE_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let rest = if line.chars().nth(ERROR_LINE_CHARS_MAX).is_some() { "…" } else { "" };
+        let _ = writeln!(err, "{short}{rest}");
+    }
+    let _ = writeln!(err, "hint: `mesh help` lists the commands, `mesh help COMMAND` its options");
+    EXIT_USAGE
 }
 
 fn client(places: &Places, out: Out) -> Result<Client, Failure> {
@@ -318,6 +347,7 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         }
         Command::Leave => {
             client.leave().await?;
+            out.done()?;
             out.note("left the mesh; the daemon stops");
         }
         Command::Evict { host, reason } => revoke(client, out, host, reason, false).await?,
@@ -328,7 +358,7 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         Command::Builds { state, limit } => {
             let builds = client.builds(crate::api::types::BuildFilter { state, limit: Some(limit) }).await?;
             match out.json {
-                true => out.json(&crate::api::types::BuildList { version: VERSION, builds })?,
+                true => out.json(&BuildList { version: VERSION, builds })?,
                 false => out.line(show::builds(&builds))?,
             }
         }
@@ -341,7 +371,19 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         Command::Fetch { id, into } => return fetch::fetch(client, out, id, &into).await,
         Command::Cancel { ids } => {
             client.cancel(&ids).await?;
-            out.note(format!("cancelled {}", show::ids(&ids)));
+            let mut builds = vec![];
+            for id in ids {
+                builds.push(client.build(id).await?.summary);
+            }
+            for build in &builds {
+                out.note(match build.state {
+                    BuildState::Cancelled => format!("cancelled {}", build.id),
+                    state => format!("{} had ended before: {}", build.id, state.word()),
+                });
+            }
+            if out.json {
+                out.json(&BuildList { version: VERSION, builds })?;
+            }
         }
         Command::Retry { id } => {
             let new = client.retry(id).await?;
@@ -373,6 +415,7 @@ fn log_event(out: Out, event: LogEvent) -> Result<(), Failure> {
 async fn revoke(client: &Client, out: Out, host: String, reason: String, ban: bool) -> Result<(), Failure> {
     let request = EvictRequest { host, ban, reason };
     client.evict(&request).await?;
+    out.done()?;
     out.note(match ban {
         true => format!("{} is banned: its key is out for good", request.host),
         false => format!("{} is out; `mesh invite {}` lets it in again", request.host, request.host),

@@ -7,7 +7,7 @@ use crate::api::client::Client;
 use crate::buildfile::LocalInput;
 use crate::config::shorten;
 use futures::StreamExt;
-use mesh::build::{Input, InputKind};
+use mesh::build::{BlobId, Input, InputKind};
 use mesh::limits::{BLOB_BYTES_MAX, WORKSPACE_BYTES_MAX, WORKSPACE_FILES_MAX};
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -18,19 +18,31 @@ use tokio_util::io::ReaderStream;
 /// Bytes of one chunk on the way to the daemon.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Sends an input's bytes to the daemon.
+/// Sends an input's bytes to the daemon, unless it has them already.
 pub(crate) async fn send(client: &Client, input: &LocalInput) -> Result<Input, Failure> {
     let source = input.source.clone();
     let folder = input.kind == InputKind::Tar;
-    let made = tokio::task::spawn_blocking(move || if folder { archive(&source) } else { open(&source) }).await;
-    let file = made.map_err(|e| Failure::new(e.to_string()))??;
+    let made = tokio::task::spawn_blocking(move || named(if folder { archive(&source) } else { open(&source) }?)).await;
+    let (file, blob, bytes) = made.map_err(|e| Failure::new(e.to_string()))??;
+    if client.has_blob(blob).await? {
+        return Ok(Input { path: input.path.clone(), blob, bytes, kind: input.kind });
+    }
     let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES);
+    // What counts is what arrived: a file may change while it is read.
     let (blob, bytes) = client.put_blob(stream.boxed()).await?;
     Ok(Input { path: input.path.clone(), blob, bytes, kind: input.kind })
 }
 
 fn failed(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::new(format!("cannot read {}: {error}", shorten(&path.to_string_lossy())))
+}
+
+/// A file, rewound, with the name and size of its content.
+fn named(mut file: File) -> Result<(File, BlobId, u64), Failure> {
+    let mut hasher = blake3::Hasher::new();
+    let bytes = io::copy(&mut file, &mut hasher)?;
+    file.rewind()?;
+    Ok((file, BlobId(*hasher.finalize().as_bytes()), bytes))
 }
 
 fn open(path: &Path) -> Result<File, Failure> {

@@ -10,16 +10,18 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mesh::build::{BuildId, BuildSpec, Input, InputKind, valid_build_name};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How often the daemon is looked for when it has gone away, and how long between.
 const RECONNECTS_MAX: u32 = 120;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long the log may lag behind the end of its build.
+/// How long nothing of the log may come after the end of its build, before it counts as broken off.
 const LOG_LAG: Duration = Duration::from_secs(10);
 
 fn request_id() -> Result<[u8; 16], Failure> {
@@ -115,7 +117,7 @@ impl<'a> Changes<'a> {
                     return Ok(Some(detail));
                 }
                 Err(ClientError::Broken(_) | ClientError::NoDaemon(_)) if self.lost < RECONNECTS_MAX => {
-                    if self.lost == 1 {
+                    if self.lost == 0 {
                         self.out.note("the daemon went away; waiting for it (the builds go on)");
                     }
                     self.lost += 1;
@@ -125,6 +127,46 @@ impl<'a> Changes<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// Ctrl-C, noticed from the beginning: what is submitted must not outlive a wish to stop it.
+struct Stop(Signal);
+
+impl Stop {
+    fn new() -> Result<Self, Failure> {
+        Ok(Stop(signal(SignalKind::interrupt())?))
+    }
+
+    /// Does work that leaves nothing behind when it is dropped; `None` when interrupted.
+    async fn or<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<Option<T>, Failure> {
+        tokio::select! {
+            biased;
+            _ = self.0.recv() => Ok(None),
+            done = work => done.map(Some),
+        }
+    }
+
+    /// Submits to the end in spite of an interruption, since only then there is a number to cancel; `None`
+    /// when interrupted. A second interruption waits for nothing.
+    async fn submit(
+        &mut self,
+        client: &Client,
+        out: Out,
+        specs: &[BuildSpec],
+    ) -> Result<Option<Vec<BuildId>>, Failure> {
+        let mut submit = std::pin::pin!(client.submit(request_id()?, specs));
+        tokio::select! {
+            biased;
+            _ = self.0.recv() => {}
+            ids = &mut submit => return Ok(Some(ids?)),
+        }
+        tokio::select! {
+            biased;
+            _ = self.0.recv() => {}
+            ids = &mut submit => drop(interrupted(client, out, &ids?).await?),
+        }
+        Ok(None)
     }
 }
 
@@ -145,25 +187,27 @@ pub(super) fn exit_code(detail: &BuildDetail) -> u8 {
 
 pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, Failure> {
     let mut spec = spec(&wish)?;
+    let mut stop = Stop::new()?;
     if !wish.no_workspace {
         let here = LocalInput { source: PathBuf::from("."), path: String::new(), kind: InputKind::Tar };
-        spec.inputs.push(pack::send(client, &here).await?);
+        let Some(sent) = stop.or(pack::send(client, &here)).await? else { return Ok(super::EXIT_INTERRUPTED) };
+        spec.inputs.push(sent);
     }
-    let ids = client.submit(request_id()?, &[spec]).await?;
+    let Some(ids) = stop.submit(client, out, &[spec]).await? else { return Ok(super::EXIT_INTERRUPTED) };
     let Some(id) = ids.first().copied() else { return Err(Failure::new("the daemon named no build")) };
     let bar = bar(out, 1);
     let mut changes = Changes::new(client, out, &ids);
-    let mut log = client.logs(id, None, true).await.ok();
+    let mut log = Log::new(client, id);
+    log.open().await;
     let mut last: Option<BuildDetail> = None;
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     while last.as_ref().is_none_or(|d| !d.summary.state.is_final()) {
         tokio::select! {
             biased;
-            _ = &mut stop => {
+            _ = stop.0.recv() => {
                 bar.finish_and_clear();
                 return interrupted(client, out, &ids).await;
             }
-            event = next_event(&mut log) => bar.suspend(|| to_stderr(out, event))?,
+            event = log.next() => bar.suspend(|| show_log(out, event))?,
             change = changes.next() => {
                 let Some(detail) = change? else { break };
                 bar.set_message(describe(&detail.summary));
@@ -172,21 +216,15 @@ pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, 
                 }
                 last = Some(detail);
             }
+            () = tokio::time::sleep(RECONNECT_PAUSE), if log.is_broken() => log.open().await,
         }
     }
     bar.finish_and_clear();
     // What the command wrote last may still be on its way.
-    let rest = async {
-        while log.is_some() {
-            let event = next_event(&mut log).await;
-            to_stderr(out, event)?;
-        }
-        Ok::<(), Failure>(())
-    };
     tokio::select! {
         biased;
-        _ = &mut stop => {}
-        done = tokio::time::timeout(LOG_LAG, rest) => done.unwrap_or(Ok(()))?,
+        _ = stop.0.recv() => {}
+        done = log.rest(out) => done?,
     }
     let Some(detail) = last else { return Err(Failure::new(format!("{id} ended without a word"))) };
     if let (BuildState::Done, Some(manifest)) = (detail.summary.state, detail.manifest) {
@@ -199,32 +237,95 @@ pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, 
     Ok(exit_code(&detail))
 }
 
-/// The next piece of the log. After its end this waits for ever: the build's own end is what counts.
-async fn next_event(log: &mut Option<BoxStream<'static, Result<LogEvent, ClientError>>>) -> LogEvent {
-    match log {
-        None => std::future::pending().await,
-        Some(stream) => match stream.next().await {
-            Some(Ok(LogEvent::End { text })) => {
-                *log = None;
-                LogEvent::End { text }
+/// A build's log, over the daemon's restarts: what was shown once is not shown again.
+struct Log<'a> {
+    client: &'a Client,
+    id: BuildId,
+    stream: Option<BoxStream<'static, Result<LogEvent, ClientError>>>,
+    ended: bool,
+    /// The attempt whose log came last, and how much of it was shown.
+    attempt: u32,
+    shown: u64,
+    /// How much of what comes now is still to be left out.
+    skip: u64,
+}
+
+impl<'a> Log<'a> {
+    fn new(client: &'a Client, id: BuildId) -> Self {
+        Log { client, id, stream: None, ended: false, attempt: 0, shown: 0, skip: 0 }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.stream.is_none() && !self.ended
+    }
+
+    /// Begins, or begins anew when it broke off. A daemon that is away says so to [`Changes`] too.
+    async fn open(&mut self) {
+        if self.is_broken() {
+            self.stream = self.client.logs(self.id, None, true).await.ok();
+        }
+    }
+
+    /// The next piece that was not shown yet. While the log is broken off, and after its end, this waits for
+    /// ever: the build's own end is what counts. May be dropped and called again.
+    async fn next(&mut self) -> LogEvent {
+        loop {
+            let Some(stream) = &mut self.stream else { return std::future::pending().await };
+            match stream.next().await {
+                Some(Ok(LogEvent::Attempt { attempt, host })) => {
+                    self.skip = match attempt.0.cmp(&self.attempt) {
+                        Ordering::Less => u64::MAX,
+                        Ordering::Equal => self.shown,
+                        Ordering::Greater => {
+                            (self.attempt, self.shown, self.skip) = (attempt.0, 0, 0);
+                            return LogEvent::Attempt { attempt, host };
+                        }
+                    };
+                }
+                Some(Ok(LogEvent::Data(bytes))) => {
+                    let known = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+                    self.skip -= known as u64;
+                    if known < bytes.len() {
+                        self.shown += (bytes.len() - known) as u64;
+                        return LogEvent::Data(bytes.slice(known..));
+                    }
+                }
+                Some(Ok(LogEvent::Lost(bytes))) if self.skip > 0 => self.skip -= bytes.min(self.skip),
+                Some(Ok(LogEvent::Lost(bytes))) => {
+                    self.shown += bytes;
+                    return LogEvent::Lost(bytes);
+                }
+                Some(Ok(LogEvent::End { text })) => {
+                    (self.stream, self.ended) = (None, true);
+                    return LogEvent::End { text };
+                }
+                Some(Err(_)) | None => self.stream = None,
             }
-            Some(Ok(event)) => event,
-            Some(Err(error)) => {
-                *log = None;
-                LogEvent::End { text: format!("the log broke off ({error}); `mesh logs` has all of it") }
+        }
+    }
+
+    /// What is left when the build has ended.
+    async fn rest(&mut self, out: Out) -> Result<(), Failure> {
+        self.open().await;
+        while self.stream.is_some() {
+            tokio::select! {
+                biased;
+                event = self.next() => show_log(out, event)?,
+                () = tokio::time::sleep(LOG_LAG) => break,
             }
-            None => {
-                *log = None;
-                LogEvent::End { text: String::new() }
-            }
-        },
+        }
+        if !self.ended {
+            out.note(format!("the log broke off; `mesh logs {}` has all of it", self.id));
+        }
+        Ok(())
     }
 }
 
-/// For `run` the log is progress: standard output stays free for data.
-fn to_stderr(out: Out, event: LogEvent) -> Result<(), Failure> {
+/// What the command writes is data, as if it ran here; with `--json` only the JSON is.
+fn show_log(out: Out, event: LogEvent) -> Result<(), Failure> {
     match event {
-        LogEvent::Data(bytes) => Ok(io::stderr().lock().write_all(&bytes)?),
+        LogEvent::Data(bytes) if out.json => Ok(io::stderr().lock().write_all(&bytes)?),
+        LogEvent::Attempt { attempt, .. } if attempt.0 <= 1 => Ok(()), // the build's own change says so
         other => log_event(out, other),
     }
 }
@@ -236,6 +337,7 @@ fn describe(build: &BuildSummary) -> String {
 }
 
 pub(super) async fn build(client: &Client, out: Out, file: &Path, detach: bool) -> Result<u8, Failure> {
+    let mut stop = Stop::new()?;
     let mut specs = Vec::new();
     let mut sent: BTreeMap<PathBuf, Input> = BTreeMap::new();
     for local in buildfile::load(file)? {
@@ -244,14 +346,17 @@ pub(super) async fn build(client: &Client, out: Out, file: &Path, detach: bool) 
             // Builds of one file often start from the same folder: it is sent once.
             let made = match sent.get(&input.source) {
                 Some(made) => made.clone(),
-                None => pack::send(client, input).await?,
+                None => match stop.or(pack::send(client, input)).await? {
+                    Some(made) => made,
+                    None => return Ok(super::EXIT_INTERRUPTED),
+                },
             };
             spec.inputs.push(Input { path: input.path.clone(), ..made.clone() });
             sent.insert(input.source.clone(), made);
         }
         specs.push(spec);
     }
-    let ids = client.submit(request_id()?, &specs).await?;
+    let Some(ids) = stop.submit(client, out, &specs).await? else { return Ok(super::EXIT_INTERRUPTED) };
     if detach {
         match out.json {
             true => out.json(&BuildIds { version: VERSION, builds: ids })?,
@@ -262,11 +367,10 @@ pub(super) async fn build(client: &Client, out: Out, file: &Path, detach: bool) 
     let bar = bar(out, ids.len() as u64);
     let mut changes = Changes::new(client, out, &ids);
     let mut ended: BTreeMap<BuildId, BuildSummary> = BTreeMap::new();
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             biased;
-            _ = &mut stop => {
+            _ = stop.0.recv() => {
                 bar.finish_and_clear();
                 return interrupted(client, out, &ids).await;
             }
@@ -287,6 +391,9 @@ pub(super) async fn build(client: &Client, out: Out, file: &Path, detach: bool) 
     bar.finish_and_clear();
     let list: Vec<BuildSummary> = ended.into_values().collect();
     let good = list.iter().all(|b| b.state == BuildState::Done);
+    for failed in list.iter().filter(|b| b.state == BuildState::Failed && b.attempts > 0) {
+        out.note(format!("hint: `mesh logs {}` shows what {} did", failed.id, show::plain(&failed.name)));
+    }
     match out.json {
         true => out.json(&BuildList { version: VERSION, builds: list })?,
         false => out.line(show::builds(&list))?,

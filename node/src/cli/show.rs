@@ -48,7 +48,7 @@ pub(crate) fn status(s: &Status) -> String {
     out.push(format!("mesh {} ({id}), seen from {}", plain(&s.mesh.name), plain(&s.host)));
     out.push(match &s.leader {
         Some(l) => {
-            // Only the leader itself knows how long its lease lasts.
+            // What is left of a lease, only the leader itself knows.
             let lease = match l.lease_ms {
                 0 => String::new(),
                 ms => format!(", lease {:.1} s", ms as f64 / 1_000.0),

@@ -5,7 +5,7 @@ use super::submit::SubmitError;
 use super::token::Token;
 use super::{Inner, Known, wall_ms};
 use crate::api::types::*;
-use crate::api::{ByteStream, Control};
+use crate::api::{self, ByteStream, Control};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -66,6 +66,7 @@ impl Inner {
 
     async fn follow(&self, id: BuildId, only: Option<Attempt>, follow: bool, out: mpsc::Sender<LogEvent>) {
         let mut shown: u32 = 0;
+        let mut problem = String::new();
         loop {
             // The next attempt that is to be shown, or the end of the build.
             let next = self.shared.until(|l| match l.builds().get(id) {
@@ -89,16 +90,16 @@ impl Inner {
             if out.send(head).await.is_err() {
                 return;
             }
-            if let Err(error) = self.send_log(id, &attempt, follow, &out).await {
-                let text = format!("the log of attempt {} on {host} could not be read: {error}", attempt.number);
-                if !follow {
-                    let _ = out.send(LogEvent::End { text }).await;
-                    return;
-                }
-                tracing::debug!(text, "a followed log");
+            // Only the last attempt's matters to who follows: a lost one's log may have gone with its host.
+            problem = match self.send_log(id, &attempt, follow, &out).await {
+                Ok(()) => String::new(),
+                Err(error) => format!("the log of attempt {} on {host} could not be read: {error}", attempt.number),
+            };
+            if !follow {
+                break;
             }
         }
-        let _ = out.send(LogEvent::End { text: String::new() }).await;
+        let _ = out.send(LogEvent::End { text: problem }).await;
     }
 
     /// One attempt's log: live while it runs, from its blob afterwards.
@@ -243,6 +244,10 @@ impl Control for Inner {
         Ok((blob.finish().await.map_err(store)?, size))
     }
 
+    async fn has_blob(&self, id: BlobId) -> bool {
+        self.blobs.has(id).await
+    }
+
     async fn get_blob(&self, id: BlobId) -> Result<(u64, ByteStream), ApiError> {
         let holders = self.holders_of(id);
         self.fetch_blob(id, &holders).await.map_err(|error| {
@@ -259,7 +264,7 @@ impl Control for Inner {
     async fn invite(&self, request: InviteRequest) -> Result<String, ApiError> {
         let InviteRequest { name, expires_ms, signer } = request;
         if !valid_host_name(&name) {
-            return Err(ApiError::bad_request("a host name is 1 to 63 letters, digits and dashes"));
+            return Err(api::server::bad_host_name(&name));
         }
         if expires_ms == 0 || expires_ms > INVITATION_MS_MAX {
             return Err(ApiError::bad_request("an invitation lasts up to 30 days").hint("for example --expires 24h"));
@@ -273,7 +278,8 @@ impl Control for Inner {
                 .hint("run `mesh invite` on a host that is"));
         }
         if taken {
-            return Err(ApiError::conflict(format!("a host named {name} is enrolled already")));
+            return Err(ApiError::conflict(format!("a host named {name} is enrolled already"))
+                .hint(format!("choose another name, or put that host out first with `mesh evict {name}`")));
         }
         let secret: [u8; 32] = lock(&self.random).random();
         let invitation = Invited {
@@ -341,8 +347,10 @@ fn api_error(reply: &Reply) -> ApiError {
     match reply.code {
         Code::Invalid => ApiError::bad_request(text),
         Code::Unknown => ApiError::not_found(text),
-        Code::Forbidden => ApiError::new(403, "forbidden", text),
-        Code::Conflict => ApiError::conflict(text),
+        Code::Forbidden => ApiError::new(403, "forbidden", text).hint(
+            "only a signer may do this: run it on the host that founded the mesh, or on one invited with --signer",
+        ),
+        Code::Conflict => ApiError::conflict(text).hint("`mesh status` and `mesh builds` show how things stand"),
         Code::Full => ApiError::new(429, "full", text).hint("wait until builds have ended, or cancel some"),
         Code::Ok | Code::Stale | Code::Receipts => ApiError::internal(text),
     }

@@ -103,7 +103,7 @@ impl Local for HostNode {
                             peer: keys.key().to_string(),
                         });
                     }
-                    Err(error) => tried.push(format!("  {} at {address}: {error}", lead.name)),
+                    Err(error) => tried.push(format!("  {}: {error}", lead.name)),
                 }
             }
         }
@@ -129,7 +129,6 @@ impl Local for HostNode {
             decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
         let joined: Joined =
             decode(&folder.credential()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("credential", e.to_string()))?;
-        let Credential { name: host, .. } = joined.credential.open().map_err(|e| broken("credential", e.to_string()))?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
 
@@ -153,6 +152,8 @@ impl Local for HostNode {
             spawn: SPAWN,
             blocking: Blocking::Pool,
         };
+        // Not from the roster: a host that has just joined may not find itself in its own ledger yet.
+        let enrolled: Credential = joined.credential.open().map_err(|e| broken("credential", e.to_string()))?;
         let node_config = NodeConfig {
             keys,
             genesis,
@@ -171,7 +172,7 @@ impl Local for HostNode {
         let listener = api::server::listen(&folder.socket_path()?, config.api.group.as_deref())?;
         let server = api::server::serve(listener, control.clone(), stop.clone());
         let _ = ready.send(Ready {
-            host, // by the credential: a ledger that is still empty knows no names
+            host: enrolled.name,
             peer: control.me.to_string(),
             listening: node.listening().iter().map(ToString::to_string).collect(),
         });
