@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sim::det::{Options, Source};
 use sim::scenarios::{self, Report, Scenario};
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Whole nodes in virtual time: same seed, same bytes.
@@ -37,7 +37,7 @@ struct Run {
     /// Run it so many times and compare
     #[arg(long, default_value_t = 1)]
     repeat: u32,
-    /// Write what happened to this file, a line each (of the first run)
+    /// Write what happened to this file, a line each; of the second run to FILE.2, and so on
     #[arg(long)]
     trace: Option<PathBuf>,
     /// Negative control: the real clock of the system
@@ -55,22 +55,19 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     };
-    let mut timeline: Option<Box<dyn Write + Send>> = None;
-    if let Some(path) = &args.trace {
-        match File::create(path) {
-            Ok(file) => timeline = Some(Box::new(BufWriter::new(file))),
-            Err(error) => {
-                eprintln!("error: {} cannot be written: {error}", path.display());
-                return ExitCode::from(2);
-            }
-        }
-    }
     let source = |real| if real { Source::Real } else { Source::Simulated };
     let options = Options { clock: source(args.real_clock), randomness: source(args.real_randomness) };
     let mut first: Option<String> = None;
     let mut code = 0;
-    for _ in 0..args.repeat {
-        let report = scenarios::run(args.scenario, args.seed, options, timeline.take());
+    for number in 1..=args.repeat {
+        let timeline = match args.trace.as_deref().map(|path| timeline(path, number)).transpose() {
+            Ok(timeline) => timeline,
+            Err(error) => {
+                eprintln!("error: the trace cannot be written: {error}");
+                return ExitCode::from(2);
+            }
+        };
+        let report = scenarios::run(args.scenario, args.seed, options, timeline);
         println!("{}", report.summary.hash);
         tell(&report);
         code = code.max(u8::from(failed(&report)));
@@ -85,6 +82,14 @@ fn main() -> ExitCode {
         eprintln!("hint: repeat it with `sim run --scenario {name} --seed {} --trace FILE`", args.seed);
     }
     ExitCode::from(code)
+}
+
+fn timeline(path: &Path, number: u32) -> io::Result<Box<dyn Write + Send>> {
+    let mut path = path.as_os_str().to_owned();
+    if number > 1 {
+        path.push(format!(".{number}"));
+    }
+    Ok(Box::new(BufWriter::new(File::create(path)?)))
 }
 
 fn failed(report: &Report) -> bool {

@@ -169,6 +169,12 @@ impl Nodes {
         Some(node.ledger(look))
     }
 
+    /// Whether a host sees another alive.
+    pub fn sees_alive(&self, name: &str, other: &str) -> bool {
+        let node = self.station(name).desk.node.borrow().upgrade();
+        node.is_some_and(|node| node.sees_alive(&self.key(other)))
+    }
+
     /// Whether nothing is left of the node that ran on a host: each task of it has ended.
     pub fn is_gone(&self, name: &str) -> bool {
         self.station(name).desk.node.borrow().strong_count() == 0

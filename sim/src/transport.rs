@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{AsyncRead, AsyncWrite, FutureExt, StreamExt};
 use libp2p::core::multiaddr::{Multiaddr, Protocol};
-use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
@@ -49,7 +49,67 @@ pub fn make(place: Place) -> MakeTransport {
 fn authenticated(place: Place, keys: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let noise = noise::Config::new(keys).map_err(io::Error::other)?;
     let upgraded = SimTcp::new(place).upgrade(Version::V1Lazy).authenticate(noise);
-    Ok(upgraded.multiplex(yamux::Config::default()).timeout(UPGRADE_MAX).boxed())
+    let multiplexed = upgraded.multiplex(yamux::Config::default()).timeout(UPGRADE_MAX);
+    Ok(multiplexed.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Nameless(muxer)))).boxed())
+}
+
+/// Yamux numbers its connections for the whole process and says the number in the errors of its streams.
+/// Whoever logs or sends such an error would tell two runs apart, so the number is left out here.
+struct Nameless<M>(M);
+
+impl<M: StreamMuxer<Error: Into<io::Error>> + Unpin> StreamMuxer for Nameless<M>
+where
+    M::Substream: Unpin,
+{
+    type Substream = Nameless<M::Substream>;
+    type Error = io::Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Self::Substream>> {
+        Pin::new(&mut self.0).poll_inbound(cx).map_ok(Nameless).map_err(Into::into)
+    }
+
+    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Self::Substream>> {
+        Pin::new(&mut self.0).poll_outbound(cx).map_ok(Nameless).map_err(Into::into)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx).map_err(Into::into)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        Pin::new(&mut self.0).poll(cx).map_err(Into::into)
+    }
+}
+
+/// An error of a stream as `{connection}/{stream}: {text}` becomes its text.
+fn nameless(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    match text.split_once(": ") {
+        Some((name, text)) if name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'/') => {
+            io::Error::new(error.kind(), text.to_owned())
+        }
+        _ => error,
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Nameless<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf).map_err(nameless)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Nameless<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf).map_err(nameless)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx).map_err(nameless)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx).map_err(nameless)
+    }
 }
 
 /// The socket address inside a `/ip4/…/tcp/…`, with or without a `/p2p/…` behind it.

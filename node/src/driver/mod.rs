@@ -261,6 +261,11 @@ impl Inner {
         self.shared.with(look)
     }
 
+    /// Whether this host sees another alive and knows what it is and where.
+    pub fn sees_alive(&self, peer: &PeerKey) -> bool {
+        lock(&self.view).get(peer).is_some_and(|host| host.alive)
+    }
+
     fn start_tasks(
         self: Arc<Self>,
         waiting: mpsc::Receiver<Pending>,

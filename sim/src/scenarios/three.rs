@@ -87,6 +87,7 @@ pub fn run(seed: u64, trace: &Trace, fault: Fault) -> Result<(), WorldError> {
         let lengths: Vec<_> = NAMES.iter().map(|name| nodes.ledger(name, |l| l.index())).collect();
         lengths.iter().all(|length| length.is_some() && *length == lengths[0])
     })?;
+    all_meet(&mut nodes)?;
     judge(&nodes, trace)
 }
 
@@ -103,6 +104,14 @@ fn assemble(nodes: &mut Nodes) -> Result<(), WorldError> {
     }
     nodes.until("there are three voters, and all know", seconds(300), |nodes| {
         NAMES.iter().all(|name| nodes.ledger(name, |l| l.voters().voters().len()) == Some(3))
+    })?;
+    all_meet(nodes)
+}
+
+/// Voters that have never met cannot find each other once the host that knows both is lost.
+fn all_meet(nodes: &mut Nodes) -> Result<(), WorldError> {
+    nodes.until("all hosts see each other alive", seconds(60), |nodes| {
+        NAMES.iter().all(|name| NAMES.iter().all(|other| name == other || nodes.sees_alive(name, other)))
     })
 }
 
