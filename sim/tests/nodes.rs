@@ -22,7 +22,7 @@ fn equal(one: &Report, two: &Report) {
 #[test]
 fn two_runs_of_a_seed_are_equal_and_seeds_differ() {
     let mut hashes = BTreeSet::new();
-    for seed in [1, 2, 3, 4, 6] {
+    for seed in [1, 2, 3, 5, 7] {
         let first = played(Scenario::Three, seed);
         equal(&first, &played(Scenario::Three, seed));
         hashes.insert(first.summary.hash);
