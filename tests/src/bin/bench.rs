@@ -156,11 +156,13 @@ fn idle(fleet: &Fleet) {
     }
 }
 
-/// Time on the processor of all threads, in nanoseconds as the scheduler counts it.
+/// Time on the processor of all threads, those that have ended included.
 fn cpu_s(process: &std::path::Path) -> f64 {
-    let tasks = fs::read_dir(process.join("task")).expect("the daemon runs").flatten();
-    let nanos = tasks.filter_map(|t| fs::read_to_string(t.path().join("schedstat")).ok());
-    nanos.filter_map(|s| s.split_whitespace().next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+    let stat = fs::read_to_string(process.join("stat")).expect("the daemon runs");
+    let (_, behind_the_name) = stat.rsplit_once(')').expect("a name in brackets");
+    // User and system time are the 14th and 15th of all fields, in hundredths of a second.
+    let fields = behind_the_name.split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
 }
 
 fn rss_mib(process: &std::path::Path) -> f64 {
