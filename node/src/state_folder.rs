@@ -106,7 +106,9 @@ impl FolderError {
     pub fn hint(&self) -> String {
         match self {
             FolderError::Missing(_) => "start a mesh with `mesh init`, or join one with `mesh join TOKEN`".into(),
-            FolderError::Enrolled(_) => "use another folder with --dir, or `mesh leave` first".into(),
+            FolderError::Enrolled(_) => {
+                "use another folder with --dir; a host that has left joins anew with a new folder".into()
+            }
             FolderError::Unfinished { .. } => "run `mesh init` or `mesh join TOKEN` to finish it".into(),
             FolderError::Open { path, .. } => format!(
                 "chmod 600 {}; if somebody may have read it, enrol this host anew with `mesh join`",

@@ -233,9 +233,12 @@ fn say(failure: &Failure) {
     let (red, plain) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
     let mut err = io::stderr().lock();
     let _ = writeln!(err, "{red}error:{plain} {}", failure.message);
-    if let Some(hint) = &failure.hint {
-        let _ = writeln!(err, "hint: {hint}");
-    }
+    // Who knows more has said so in the failure itself.
+    let general = match failure.code {
+        EXIT_USAGE => "`mesh help COMMAND` and README.md, \"build files\", say what is allowed",
+        _ => "`mesh status` shows how things stand; the daemon's log says more",
+    };
+    let _ = writeln!(err, "hint: {}", failure.hint.as_deref().unwrap_or(general));
 }
 
 /// Threads for the tasks of a daemon: they wait nearly always, and the machine's cores are for builds.
@@ -348,7 +351,7 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         Command::Leave => {
             client.leave().await?;
             out.done()?;
-            out.note("left the mesh; the daemon stops");
+            out.note("left the mesh; the daemon stops, and its state folder is of no more use");
         }
         Command::Evict { host, reason } => revoke(client, out, host, reason, false).await?,
         Command::Ban { host, reason } => revoke(client, out, host, reason, true).await?,

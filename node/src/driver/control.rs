@@ -346,7 +346,7 @@ fn api_error(reply: &Reply) -> ApiError {
     let text = reply.text.clone();
     match reply.code {
         Code::Invalid => ApiError::bad_request(text),
-        Code::Unknown => ApiError::not_found(text),
+        Code::Unknown => ApiError::not_found(text).hint("`mesh status` lists the hosts, `mesh builds` the builds"),
         Code::Forbidden => ApiError::new(403, "forbidden", text).hint(
             "only a signer may do this: run it on the host that founded the mesh, or on one invited with --signer",
         ),

@@ -167,7 +167,9 @@ impl Local for HostNode {
             allow_reboot: config.machine.allow_reboot,
             protected: config.machine.protected,
         };
-        let node = Node::start(node_config, seams).await.map_err(|e| Failure::new(e.to_string()))?;
+        let node = Node::start(node_config, seams).await.map_err(|e| {
+            Failure::new(e.to_string()).hint("`listen` in mesh.toml says where; `ss -lntup` who has a port already")
+        })?;
         let control = node.control();
         let listener = api::server::listen(&folder.socket_path()?, config.api.group.as_deref())?;
         let server = api::server::serve(listener, control.clone(), stop.clone());
