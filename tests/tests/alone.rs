@@ -54,8 +54,8 @@ fn a_host_alone_compiles_hello_without_any_configuration() {
 
     let out = home.mesh(&["run", "--", "sh", "-c", "ls; echo wrong >&2; exit 7"]);
     assert_eq!(out.status.code(), Some(7), "the command's own code\n{}", said(&out));
-    let log = String::from_utf8_lossy(&out.stderr); // a build's log, both of its streams in one
-    assert!(log.contains("hello.c") && !log.contains("secret"), "{}", said(&out));
+    let stdout = String::from_utf8_lossy(&out.stdout);
+    assert!(stdout.contains("hello.c") && !stdout.contains("secret"), "{}", said(&out));
     let out = home.mesh(&["status"]);
     assert_eq!(out.status.code(), Some(0), "healthy\n{}", said(&out));
 }
