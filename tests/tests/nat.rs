@@ -43,7 +43,7 @@ fn addresses<'s>(status: &'s Status, host: &str) -> Vec<&'s Value> {
 }
 
 fn is_at(address: &Value, ip: Ipv4Addr) -> bool {
-    address["addr"].as_str().is_some_and(|a| a.starts_with(&format!("/ip4/{ip}/")))
+    address["addr"].as_str().is_some_and(|a| a == ip.to_string() || a.starts_with(&format!("/ip4/{ip}/")))
 }
 
 #[test]
