@@ -214,8 +214,8 @@ impl Addresses {
         self.peers.get(peer)?.iter().filter(usable).map(|(_, lead)| lead.next_try().unwrap_or(now).max(now)).min()
     }
 
-    /// Whose masquerade an address of a peer is: its IP is another peer's, proved by a handshake or
-    /// its own interface, and neither proved for, nor claimed by, the peer itself. `addr` is a
+    /// Whose masquerade an address of a peer is: its IP is another peer's, proved by a handshake, or
+    /// its own interface, or both claimed by it and seen as the source of its connection; and neither proved for, nor claimed by, the peer itself. `addr` is a
     /// multiaddr or a bare IP. Loopback is everybody's, and told apart by port.
     pub fn nat_of(&self, peer: &PeerKey, addr: &str) -> Option<PeerKey> {
         let ip = ip_of(addr).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())?;
@@ -227,7 +227,11 @@ impl Addresses {
             return None;
         }
         let mut others = self.peers.iter().filter(|(other, _)| *other != peer);
-        others.find(|(_, leads)| leads.iter().filter(at).any(|(_, lead)| owns(lead))).map(|(other, _)| *other)
+        let bare = ip.to_canonical().to_string();
+        let came_from_it = |leads: &BTreeMap<String, Lead>| {
+            leads.contains_key(&bare) && leads.iter().filter(at).any(|(_, lead)| lead.source == Source::Gossip)
+        };
+        others.find(|(_, leads)| came_from_it(leads) || leads.iter().filter(at).any(|(_, lead)| owns(lead))).map(|(other, _)| *other)
     }
 
     /// The table of one peer for people. Expired leads are not in it.

@@ -201,7 +201,7 @@ fn voters(ledger: &Ledger, view: &View) -> Option<BTreeSet<PeerKey>> {
     };
     let gone = |peer: &PeerKey| {
         !ledger.roster().is_member(peer)
-            || view.get(peer).is_some_and(|h| h.down && h.steady_ms >= REPLACE_VOTER_AFTER_MS)
+            || view.get(peer).is_some_and(|h| h.suspended || (h.down && h.steady_ms >= REPLACE_VOTER_AFTER_MS))
     };
     let wanted = if ledger.roster().len() >= 3 { 3 } else { 1 };
     let mut next: BTreeSet<PeerKey> = present.iter().filter(|p| !gone(p)).copied().collect();

@@ -58,6 +58,17 @@ impl Fleet {
         Daemon::new(self.folder.path(), name, free_port([127, 0, 0, 1]), &self.settings)
     }
 
+    /// A copy of a stopped host's state folder, as a cloned disk is, with a port of its own.
+    pub fn twin(&self, of: &str, name: &str) -> Daemon {
+        let twin = self.stranger(name);
+        let from = self[of].dir.join(".");
+        let config = fs::read(twin.dir.join("mesh.toml")).expect("mesh.toml");
+        let copied = std::process::Command::new("cp").arg("-a").arg(&from).arg(&twin.dir).status().expect("cp");
+        assert!(copied.success(), "cp -a {} failed", from.display());
+        fs::write(twin.dir.join("mesh.toml"), config).expect("mesh.toml");
+        twin
+    }
+
     /// Invites a new host at the first one that is up, joins it, and starts it.
     #[track_caller]
     pub fn join(&mut self, name: &str) {

@@ -5,20 +5,78 @@ use tests::fleet::Fleet;
 
 #[test]
 fn hosts_join_by_invitation_through_any_member() {
-    let mut fleet = Fleet::up(&["a", "b"]);
-    // The third is invited and let in by the second; the first only hears of it.
-    let token = fleet["b"].ok(&["invite", "c"]);
-    let mut c = fleet.stranger("c");
-    c.ok(&["join", &token, "--listen", &c.listen.to_string()]);
-    c.up();
-    fleet.hosts.push(c);
+    let mut fleet = Fleet::up(&["a", "b", "c"]);
+    fleet["b"].wait("led by three voters", |s| s.voters() == 3);
+    // The one that invited is gone: any other member lets the newcomer in.
+    let token = fleet["a"].ok(&["invite", "d"]);
+    fleet["a"].stop();
+    let mut d = fleet.stranger("d");
+    d.ok(&["join", &token, "--listen", &d.listen.to_string()]);
+    d.up();
+    fleet.hosts.push(d);
+    fleet["a"].up();
     let status = fleet.settled();
-    assert_eq!(status.hosts().count(), 3);
-    let status = fleet["a"].wait("led by three voters", |s| s.voters() == 3);
-    assert_eq!(status.0["cores"]["total"], 6);
-    // The command line says the same as the API.
-    let text = fleet["c"].ok(&["status", "--json"]);
-    assert_eq!(tests::status::Status::parse(&text).alive(), 3);
+    assert_eq!(status.hosts().count(), 4);
+    assert_eq!(status.voters(), 3, "{status:?}");
+    let out = fleet["d"].run(&["status", "--json"]); // it may warn, of a single signer: the code is 1 then
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(tests::status::Status::parse(&text).alive(), 4);
+}
+
+#[test]
+fn two_hosts_say_whose_loss_stops_new_work() {
+    let fleet = Fleet::up(&["a", "b"]);
+    let status = fleet["b"].wait("warned", |s| s.warnings("two-hosts").len() == 1);
+    assert_eq!(status.voters(), 1);
+    assert_eq!(status.warnings("two-hosts")[0]["host"], "a", "{status:?}");
+}
+
+#[test]
+fn strangers_are_refused_counted_and_shown() {
+    let fleet = Fleet::found("a", &Settings::default());
+    let mut raw = std::net::TcpStream::connect(fleet["a"].listen).expect("it listens");
+    std::io::Write::write_all(&mut raw, b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+    let status = fleet["a"].wait("aware of a stranger", |s| s.0["strangers"].as_u64() > Some(0));
+    assert_eq!(status.warnings("stranger").len(), 1, "{status:?}");
+    assert_eq!(status.hosts().count(), 1, "{status:?}");
+}
+
+#[test]
+fn the_mesh_outlives_the_eviction_of_its_leader() {
+    let fleet = Fleet::up(&["a", "b", "c", "d"]);
+    fleet["a"].wait("led by three voters", |s| s.voters() == 3);
+    let leader = fleet.leader();
+    // The only signer may not be evicted; when it leads, another voter goes.
+    let out = match leader.as_str() {
+        "a" => {
+            let status = fleet["a"].status().expect("answer");
+            let voter = status.hosts().find(|h| h["voter"] == true && h["name"] != "a").expect("three voters");
+            voter["name"].as_str().expect("text").to_owned()
+        }
+        other => other.to_owned(),
+    };
+    fleet["a"].ok(&["ban", &out, "--reason", "stolen"]);
+    let status = fleet["a"].wait("whole again", |s| {
+        s.leader().is_some() && s.host(&out).is_none() && s.voters() == 3
+    });
+    assert_eq!(status.alive(), 3, "{status:?}");
+    fleet["a"].ok(&["run", "--no-workspace", "--", "true"]);
+}
+
+#[test]
+fn a_cloned_state_folder_is_noticed() {
+    let mut fleet = Fleet::up(&["a", "b"]);
+    fleet["b"].stop();
+    let twin = fleet.twin("b", "twin");
+    fleet["b"].up();
+    fleet.hosts.push(twin);
+    fleet["twin"].up();
+    let status = fleet["a"].wait("aware of the clone", |s| !s.warnings("clone").is_empty());
+    assert_eq!(status.warnings("clone")[0]["host"], "b", "{status:?}");
+    for _ in 0..3 {
+        fleet["a"].ok(&["run", "--no-workspace", "--", "true"]);
+    }
+    assert!(fleet.builds("a").iter().all(|b| b["host"] == "a"), "a twin gets no work");
 }
 
 #[test]

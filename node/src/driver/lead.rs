@@ -114,6 +114,9 @@ impl Inner {
     /// A voter's own judgement before it signs: asked by the leader it knows, the set follows the present
     /// one, and all in it are enrolled.
     fn cosign(&self, asker: PeerKey, body: &[u8]) -> Result<Cosignature, String> {
+        if lock(&self.members).host(&self.me).is_some_and(|own| own.cloned) {
+            return Err("this key is alive twice, and signs for neither".to_owned());
+        }
         self.shared.with(|ledger| {
             if ledger.leader().map(|l| l.0) != Some(asker) {
                 return Err("the asker does not lead".to_owned());

@@ -68,6 +68,8 @@ impl Inner {
                 stuck,
             )
         });
+        let enrolled: BTreeMap<PeerKey, ([u8; 32], [u8; 16])> =
+            self.shared.with(|l| l.roster().members().map(|(k, m)| (*k, (m.machine_id, m.store_id))).collect());
         let now = self.now();
         let mut warnings = vec![];
         let mut next = vec![];
@@ -100,6 +102,15 @@ impl Inner {
                 };
                 if let Some(view) = view {
                     self.warn_of_host(name, peer, view, &mut warnings, &mut next);
+                    if let (Some(presence), Some(bound)) = (presence, enrolled.get(peer))
+                        && (presence.machine_id, presence.store) != *bound
+                    {
+                        let text = format!("{name} is not on the machine, or in the state folder, that it was enrolled with");
+                        warnings.push(warning("machine-changed", Some(name), text));
+                        next.push(format!(
+                            "if {name} was moved on purpose: `mesh evict {name}`, then join it anew with a fresh state folder"
+                        ));
+                    }
                 }
                 hosts.push(api::Host {
                     name: name.clone(),
