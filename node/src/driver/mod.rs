@@ -240,6 +240,11 @@ impl Node {
         self.inner.clone()
     }
 
+    /// The ledger as this host has it now.
+    pub fn ledger(&self) -> Ledger {
+        self.inner.shared.with(Ledger::clone)
+    }
+
     /// Where it listens.
     pub fn listening(&self) -> Vec<Multiaddr> {
         self.inner.net.listening()
