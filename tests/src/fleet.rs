@@ -41,10 +41,7 @@ impl Fleet {
     /// A mesh of one host, up.
     #[track_caller]
     pub fn found(name: &str, settings: &Settings) -> Self {
-        let folder = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a folder for the fleet");
-        // The build user passes through to a build's own folder.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("permissions");
-        let mut fleet = Fleet { hosts: vec![], folder, settings: settings.clone() };
+        let mut fleet = Self::empty(settings);
         let mut first = fleet.stranger(name);
         let listen = first.listen.to_string();
         first.ok(&["init", "--name", name, "--mesh", "demo", "--listen", &listen]);
@@ -53,9 +50,22 @@ impl Fleet {
         fleet
     }
 
+    /// No host yet: for a mesh that is founded in another way.
+    pub fn empty(settings: &Settings) -> Self {
+        let folder = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a folder for the fleet");
+        // The build user passes through to a build's own folder.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("permissions");
+        Fleet { hosts: vec![], folder, settings: settings.clone() }
+    }
+
     /// A daemon with a state folder, not yet a host of this mesh.
     pub fn stranger(&self, name: &str) -> Daemon {
-        Daemon::new(self.folder.path(), name, free_port([127, 0, 0, 1]), &self.settings)
+        self.stranger_with(name, &self.settings)
+    }
+
+    /// The same with settings of its own.
+    pub fn stranger_with(&self, name: &str, settings: &Settings) -> Daemon {
+        Daemon::new(self.folder.path(), name, free_port([127, 0, 0, 1]), settings)
     }
 
     /// A copy of a stopped host's state folder, as a cloned disk is, with a port of its own.

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use tests::daemon::Settings;
 use tests::fleet::Fleet;
 
-/// Twelve builds in four layers; each leaves a marker of its own for every attempt that got to run.
+/// Twelve builds in three layers, one for each host; each leaves a marker of its own for every attempt that got to run.
 fn graph_of_twelve(markers: &Path) -> String {
     let mut toml = String::from("[defaults]\nsandbox = \"none\"\noutputs = [\"out\"]\n");
-    for layer in 0..4 {
-        for n in 0..3 {
+    for layer in 0..3 {
+        for n in 0..4 {
             let needs = if layer == 0 {
                 vec![]
             } else {
-                vec![format!("l{}n{n}", layer - 1), format!("l{}n{}", layer - 1, (n + 1) % 3)]
+                vec![format!("l{}n{n}", layer - 1), format!("l{}n{}", layer - 1, (n + 1) % 4)]
             };
             let marker = markers.display();
             toml += &format!(
@@ -57,8 +57,11 @@ fn a_graph_survives_the_loss_of_the_leader_and_of_a_builder() {
     let mut fleet = Fleet::up_with(&["a", "b", "c", "d"], &one_core);
     let markers = shared_folder(&fleet, "markers");
     let file = fleet.file("graph.toml", &graph_of_twelve(&markers));
-    let leader = fleet.leader();
-    let builder = fleet.hosts.iter().map(|h| h.name.clone()).find(|n| *n != leader).expect("four hosts");
+    // Three of the four vote, and two of those three have to stay: the builder is the one that does not vote.
+    let status = fleet.any().wait("of three voters", |s| s.voters() == 3 && s.leader().is_some());
+    let leader = status.leader().expect("just seen").to_owned();
+    let builder =
+        status.hosts().find(|h| h["voter"] == false).expect("four hosts")["name"].as_str().expect("text").to_owned();
     let asked = fleet.hosts.iter().map(|h| h.name.clone()).find(|n| *n != leader && *n != builder).expect("four hosts");
     let ids = fleet.submit(&asked, &file);
     assert_eq!(ids.len(), 12);
@@ -95,10 +98,25 @@ fn a_graph_survives_the_loss_of_the_leader_and_of_a_builder() {
 
 #[test]
 fn all_daemons_restart_at_once() {
-    let mut fleet = Fleet::up(&["a", "b", "c"]);
+    let one_core = Settings { cores: 1, ..Settings::default() };
+    let mut fleet = Fleet::up_with(&["a", "b", "c"], &one_core);
+    let gates = shared_folder(&fleet, "gates");
     let file = fleet.file("one.toml", "[build.before]\ncommand = \"echo kept > out\"\noutputs = [\"out\"]\n");
     fleet["a"].ok(&["build", file.to_str().expect("UTF-8")]);
-    let id = fleet.builds("a")[0]["id"].as_str().expect("text").to_owned();
+    let before = fleet.builds("a")[0]["id"].as_str().expect("text").to_owned();
+    // Five that want a core each: three run, two wait. A first attempt never ends by itself.
+    let mut toml = String::from("[defaults]\nsandbox = \"none\"\noutputs = [\"out\"]\n");
+    for n in 0..5 {
+        toml += &format!(
+            "[build.n{n}]\ncommand = \"echo $MESH_ATTEMPT > out; until [ -e {}/open ]; do sleep 0.05; done\"\n",
+            gates.display()
+        );
+    }
+    let ids = fleet.submit("b", &fleet.file("five.toml", &toml));
+    let status = fleet["b"].wait("busy", |s| s.builds("running") == 3 && s.builds("queued") == 2);
+    assert_eq!(status.builds("done"), 1);
+    let ran: Vec<Value> = fleet.builds("b").into_iter().filter(|b| b["state"] == "running").collect();
+
     let hosts: Vec<String> = fleet.hosts.iter().map(|h| h.name.clone()).collect();
     for name in &hosts {
         fleet[name.as_str()].kill();
@@ -107,8 +125,18 @@ fn all_daemons_restart_at_once() {
         fleet[name.as_str()].up();
     }
     fleet.settled();
+    fs::write(gates.join("open"), "").expect("gate");
+    for host in &fleet.hosts {
+        host.wait("done with everything", |s| s.builds("done") == 6);
+    }
+    for build in &ran {
+        let build = fleet["c"].build(build["id"].as_str().expect("text"));
+        assert_eq!(attempts_in(&build, "lost").len(), 1, "a host that restarted has lost its attempt: {build:#}");
+        assert_eq!(attempts_in(&build, "done").len(), 1, "{build:#}");
+    }
+    assert_eq!(ids.len(), 5);
     let into = fleet.path("after");
-    fleet["c"].ok(&["fetch", &id, "--into", into.to_str().expect("UTF-8")]);
+    fleet["c"].ok(&["fetch", &before, "--into", into.to_str().expect("UTF-8")]);
     assert_eq!(fs::read_to_string(into.join("out")).expect("fetched"), "kept\n");
     fleet["b"].ok(&["run", "--no-workspace", "--", "true"]);
 }
@@ -121,7 +149,7 @@ fn a_corrupted_blob_is_noticed_and_comes_from_the_other_host() {
         .file("one.toml", &format!("[build.x]\ncommand = \"printf '%s' '{content}' > out\"\noutputs = [\"out\"]\n"));
     let ids = fleet.submit("a", &file);
     fleet["a"].wait_build(&ids["x"], "done", |b| b["state"] == "done");
-    let mut corrupted = 0;
+    let mut corrupted = vec![];
     for path in files_below(&fleet["a"].dir.join("blobs")) {
         let bytes = fs::read(&path).expect("blob");
         if bytes == content.as_bytes() {
@@ -129,15 +157,48 @@ fn a_corrupted_blob_is_noticed_and_comes_from_the_other_host() {
             broken[4_000] ^= 1;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
             fs::write(&path, broken).expect("our own file");
-            corrupted += 1;
+            corrupted.push(path);
         }
     }
-    assert_eq!(corrupted, 1, "the output is kept once");
+    assert_eq!(corrupted.len(), 1, "the output is kept once");
     for host in ["a", "b"] {
         let into = fleet.path(host);
         fleet[host].ok(&["fetch", &ids["x"], "--into", into.to_str().expect("UTF-8")]);
         assert_eq!(fs::read_to_string(into.join("out")).expect("fetched"), content, "{host} gives what was built");
     }
+    let warned = fleet["a"].wait("warning of its disk", |s| !s.warnings("corrupt-blob").is_empty());
+    assert_eq!(warned.warnings("corrupt-blob")[0]["host"], "a", "{warned:?}");
+    assert_eq!(fs::read(&corrupted[0]).expect("a copy from b"), content.as_bytes());
+    assert_eq!(files_below(&fleet["a"].dir.join("blobs/corrupt")).len(), 1, "the bad copy is there for a person");
+}
+
+#[test]
+fn a_blob_that_rots_is_noticed_by_the_host_that_asks_for_it() {
+    let fleet = Fleet::up(&["a", "b", "c"]);
+    let content = "precious ".repeat(1_000);
+    let file = fleet
+        .file("one.toml", &format!("[build.x]\ncommand = \"printf '%s' '{content}' > out\"\noutputs = [\"out\"]\n"));
+    let ids = fleet.submit("a", &file);
+    let build = fleet["a"].wait_build(&ids["x"], "done", |b| b["state"] == "done");
+    let text = |v: &Value| v.as_str().expect("text").to_owned();
+    let holders: Vec<String> =
+        attempts_in(&build, "done")[0]["holders"].as_array().expect("holders").iter().map(text).collect();
+    assert_eq!(holders.len(), 2);
+    let asker = ["a", "b", "c"].into_iter().find(|h| !holders.iter().any(|held| held == h)).expect("three hosts");
+    // The holder that is asked first has rotted.
+    for path in files_below(&fleet[holders[0].as_str()].dir.join("blobs")) {
+        if fs::read(&path).expect("blob") == content.as_bytes() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
+            fs::write(&path, content.replacen('p', "q", 1)).expect("our own file");
+        }
+    }
+    let into = fleet.path("into");
+    fleet[asker].ok(&["fetch", &ids["x"], "--into", into.to_str().expect("UTF-8")]);
+    assert_eq!(fs::read_to_string(into.join("out")).expect("fetched"), content);
+    let warned = fleet[asker].wait("warning of a disk", |s| !s.warnings("corrupt-blob").is_empty());
+    assert_eq!(warned.warnings("corrupt-blob")[0]["host"], holders[0].as_str(), "{warned:?}");
+    let aside = files_below(&fleet[holders[0].as_str()].dir.join("blobs/corrupt"));
+    assert_eq!(aside.len(), 1, "the bad copy is moved away where it was");
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Own {
     pub machine_id: [u8; 32],
     /// Id of the machine's (or container's) present boot.
     pub boot_id: [u8; 16],
+    /// Random, drawn by this very process: tells two copies of one folder on one machine apart.
+    pub nonce: u64,
 }
 
 /// What the world tells the core.
@@ -256,6 +258,7 @@ impl Membership {
             store: self.own.store,
             machine_id: self.own.machine_id,
             boot_id: self.own.boot_id,
+            nonce: self.own.nonce,
             facts,
         };
         let signed = Signed::seal(&self.own.keys, &presence);
@@ -367,7 +370,7 @@ impl Membership {
     }
 
     fn origin(&self) -> u64 {
-        origin(&self.own.store, &self.own.machine_id, &self.own.boot_id)
+        origin(&self.own.store, &self.own.machine_id, &self.own.boot_id, self.own.nonce)
     }
 
     fn signed_alive(&self, now: Time) -> Signed {

@@ -111,6 +111,8 @@ pub struct Presence {
     /// Of the machine's present boot. One start number lives in one boot only.
     #[serde(with = "serde_bytes")]
     pub boot_id: [u8; 16],
+    /// Random, drawn by the process that speaks.
+    pub nonce: u64,
     /// The rest.
     pub facts: PresenceFacts,
 }
@@ -123,14 +125,14 @@ impl Presence {
 
     /// Fingerprint of where the process runs; two of them under one start number are two hosts.
     pub fn origin(&self) -> u64 {
-        origin(&self.store, &self.machine_id, &self.boot_id)
+        origin(&self.store, &self.machine_id, &self.boot_id, self.nonce)
     }
 }
 
-/// Fingerprint of state folder, machine and boot: the first eight bytes of a BLAKE3.
-pub fn origin(store: &[u8; 16], machine_id: &[u8; 32], boot_id: &[u8; 16]) -> u64 {
+/// Fingerprint of state folder, machine, boot and process: the first eight bytes of a BLAKE3.
+pub fn origin(store: &[u8; 16], machine_id: &[u8; 32], boot_id: &[u8; 16], nonce: u64) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key("mesh/origin/v1");
-    hasher.update(store).update(machine_id).update(boot_id);
+    hasher.update(store).update(machine_id).update(boot_id).update(&nonce.to_be_bytes());
     let mut first = [0; 8];
     hasher.finalize_xof().fill(&mut first);
     u64::from_be_bytes(first)

@@ -368,6 +368,7 @@ fn two_lives_of_one_key_are_noticed() {
         store: [2; 16],
         machine_id: [2; 32],
         boot_id: [77; 16],
+        nonce: 77,
         facts: PresenceFacts::default(),
     };
     let bytes = encode(&Statement::Presence(Signed::seal(&keys(2), &twin)));

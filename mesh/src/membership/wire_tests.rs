@@ -15,6 +15,7 @@ fn presence() -> Presence {
         store: [5; 16],
         machine_id: [6; 32],
         boot_id: [7; 16],
+        nonce: 7,
         facts: PresenceFacts {
             name: "alpha".into(),
             addresses: vec!["/ip4/10.42.0.199/tcp/7400".into()],

@@ -10,7 +10,7 @@ pub fn keys(host: usize) -> Keys {
 
 pub fn own(host: usize, start: u64) -> Own {
     let id = host as u8;
-    Own { keys: keys(host), mesh: MESH, start, store: [id; 16], machine_id: [id; 32], boot_id: [id; 16] }
+    Own { keys: keys(host), mesh: MESH, start, store: [id; 16], machine_id: [id; 32], boot_id: [id; 16], nonce: 1 }
 }
 
 pub struct World {

@@ -104,11 +104,12 @@ impl Inner {
         Err(corrupt(id))
     }
 
-    /// Gives the finished bytes their name. True when they were here already.
+    /// Whether the bytes are here already. A copy that has rotted is not: it is moved away.
     fn is_here(&self, id: BlobId, bytes: u64) -> bool {
-        fs::metadata(self.path(id)).is_ok_and(|m| m.len() == bytes)
+        fs::metadata(self.path(id)).is_ok_and(|m| m.len() == bytes) && self.verify(id).is_ok()
     }
 
+    /// Gives the finished bytes their name.
     fn publish(&self, temporary: &Path, file: &File, id: BlobId) -> io::Result<()> {
         file.sync_all()?;
         let path = self.path(id);

@@ -27,6 +27,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 const LIST: u32 = 100;
 /// Log pieces on their way to a client.
 const LOG_EVENTS: usize = 64;
+/// Between two looks for the log of an attempt that its host does not know of yet.
+const SOON: Duration = Duration::from_millis(50);
 /// Leads in a token: it has to be carried by hand.
 const TOKEN_LEADS: usize = 5;
 
@@ -112,9 +114,12 @@ impl Inner {
     ) -> io::Result<()> {
         let (bytes, mut chunks) = mpsc::channel::<Bytes>(LOG_EVENTS);
         let read = async {
-            if attempt.is_running() {
+            let running = || self.shared.with(|l| l.builds().get(id).is_some_and(|b| b.running().any(|a| a.number == attempt.number)));
+            while running() {
                 match self.stream_live_log(attempt.host, id, attempt.number, follow, &bytes).await {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it ended in between, or starts just now
+                    // Its host has not read so far in the ledger, or is done with it: look again.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && follow => tokio::time::sleep(SOON).await,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                     other => {
                         drop(bytes);
                         return other;

@@ -13,7 +13,7 @@ use crate::net::{join_once, transport};
 use crate::seams::{Blocking, Machine, Seams, Spawn};
 use crate::state_folder::{FolderLock, StateFolder};
 use async_trait::async_trait;
-use mesh::roster::{Credential, Genesis};
+use mesh::roster::Genesis;
 use mesh::wire::{Signed, decode, encode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,63 @@ fn machine_config(folder: &StateFolder, config: &Config) -> Result<MachineConfig
 
 fn machine_id(folder: &StateFolder, config: &Config) -> Result<[u8; 32], Failure> {
     Ok(crate::machine::machine_id(&machine_config(folder, config)?.fallback_machine_id))
+}
+
+impl HostNode {
+    /// Starts the node of a state folder, with everything real and without an API.
+    ///
+    /// # Errors
+    /// When the folder or the configuration is of no use, or an address is taken; nothing runs then.
+    pub async fn start(folder: &StateFolder, config: &Config) -> Result<Node, Failure> {
+        let broken = |what: &str, error: String| {
+            Failure::new(format!("the {what} in {} is damaged: {error}", folder.path().display()))
+                .hint("restore the folder, or join anew with a fresh one")
+        };
+        let keys = folder.keys()?;
+        let genesis: Signed =
+            decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
+        let joined: Joined =
+            decode(&folder.credential()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("credential", e.to_string()))?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
+
+        let machine = HostMachine::new(machine_config(folder, config)?, SPAWN)?;
+        let machine: Arc<dyn Machine> = Arc::new(machine);
+        let blobs = FolderBlobs::open(folder.blobs(), Blocking::Pool)?;
+        let path = folder.ledger();
+        let seams = Seams {
+            transport: transport::real(),
+            store: Box::new(move || {
+                let mut options = std::fs::OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(false);
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+                let file = options.open(path)?;
+                let backend = redb::backends::FileBackend::new(file).map_err(std::io::Error::other)?;
+                Ok(Box::new(backend))
+            }),
+            blobs: Arc::new(blobs),
+            machine,
+            seed,
+            spawn: SPAWN,
+            blocking: Blocking::Pool,
+        };
+        let node_config = NodeConfig {
+            keys,
+            genesis,
+            credential: joined.credential,
+            start: folder.next_start()?,
+            store_id: short_id(folder.store_id()?),
+            listen: config.listen.clone(),
+            known: joined.members,
+            leads: config.leads.clone(),
+            timing: if config.timing.lan { Timing::lan() } else { Timing::default() },
+            allow_reboot: config.machine.allow_reboot,
+            protected: config.machine.protected,
+        };
+        Node::start(node_config, seams).await.map_err(|e| {
+            Failure::new(e.to_string()).hint("`listen` in mesh.toml says where; `ss -lntup` who has a port already")
+        })
+    }
 }
 
 #[async_trait]
@@ -120,61 +177,12 @@ impl Local for HostNode {
         ready: oneshot::Sender<Ready>,
         stop: CancellationToken,
     ) -> Result<(), Failure> {
-        let broken = |what: &str, error: String| {
-            Failure::new(format!("the {what} in {} is damaged: {error}", folder.path().display()))
-                .hint("restore the folder, or join anew with a fresh one")
-        };
-        let keys = folder.keys()?;
-        let genesis: Signed =
-            decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
-        let joined: Joined =
-            decode(&folder.credential()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("credential", e.to_string()))?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
-
-        let machine = HostMachine::new(machine_config(&folder, &config)?, SPAWN)?;
-        let machine: Arc<dyn Machine> = Arc::new(machine);
-        let blobs = FolderBlobs::open(folder.blobs(), Blocking::Pool)?;
-        let path = folder.ledger();
-        let seams = Seams {
-            transport: transport::real(),
-            store: Box::new(move || {
-                let mut options = std::fs::OpenOptions::new();
-                options.read(true).write(true).create(true).truncate(false);
-                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-                let file = options.open(path)?;
-                let backend = redb::backends::FileBackend::new(file).map_err(std::io::Error::other)?;
-                Ok(Box::new(backend))
-            }),
-            blobs: Arc::new(blobs),
-            machine,
-            seed,
-            spawn: SPAWN,
-            blocking: Blocking::Pool,
-        };
-        // Not from the roster: a host that has just joined may not find itself in its own ledger yet.
-        let enrolled: Credential = joined.credential.open().map_err(|e| broken("credential", e.to_string()))?;
-        let node_config = NodeConfig {
-            keys,
-            genesis,
-            credential: joined.credential,
-            start: folder.next_start()?,
-            store_id: short_id(folder.store_id()?),
-            listen: config.listen.clone(),
-            known: joined.members,
-            leads: config.leads.clone(),
-            timing: if config.timing.lan { Timing::lan() } else { Timing::default() },
-            allow_reboot: config.machine.allow_reboot,
-            protected: config.machine.protected,
-        };
-        let node = Node::start(node_config, seams).await.map_err(|e| {
-            Failure::new(e.to_string()).hint("`listen` in mesh.toml says where; `ss -lntup` who has a port already")
-        })?;
+        let node = HostNode::start(&folder, &config).await?;
         let control = node.control();
         let listener = api::server::listen(&folder.socket_path()?, config.api.group.as_deref())?;
         let server = api::server::serve(listener, control.clone(), stop.clone());
         let _ = ready.send(Ready {
-            host: enrolled.name,
+            host: control.name_of(&control.me),
             peer: control.me.to_string(),
             listening: node.listening().iter().map(ToString::to_string).collect(),
         });
@@ -185,6 +193,7 @@ impl Local for HostNode {
             ended = server => return ended.map_err(|e| Failure::new(format!("the API has ended: {e}"))),
         }
         tokio::time::sleep(FAREWELL).await;
+        node.stop().await;
         Ok(())
     }
 }

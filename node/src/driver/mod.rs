@@ -195,6 +195,7 @@ impl Node {
             store: config.store_id,
             machine_id: facts.machine_id,
             boot_id: facts.boot_id,
+            nonce: random.random(),
         };
         let members = Membership::new(own, random.random(), membership::Config::default(), Time::default());
         let stop = CancellationToken::new();
@@ -244,9 +245,19 @@ impl Node {
         self.inner.clone()
     }
 
+    /// The ledger as this host has it now.
+    pub fn ledger(&self) -> Ledger {
+        self.inner.shared.with(Ledger::clone)
+    }
+
     /// Where it listens.
     pub fn listening(&self) -> Vec<Multiaddr> {
         self.inner.net.listening()
+    }
+
+    /// Stops the node in good order: consensus first, then everything else.
+    pub async fn stop(self) {
+        self.inner.consensus.shutdown().await;
     }
 
     /// Becomes true when the node stops by itself: it left the mesh, was asked to stop, or cannot go on.

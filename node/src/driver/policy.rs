@@ -72,6 +72,11 @@ impl Policy {
         self.inner.get().and_then(Weak::upgrade)
     }
 
+    /// This host's name, by its credential.
+    pub(super) fn own_name(&self) -> Option<String> {
+        self.credential.open::<Credential>().ok().map(|c| c.name)
+    }
+
     /// Members as told at joining.
     pub(super) fn told(&self) -> impl Iterator<Item = PeerKey> + '_ {
         self.told.keys().copied()

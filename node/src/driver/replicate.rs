@@ -22,13 +22,21 @@ use std::time::Duration;
 const HOLD_WITHIN: Duration = Duration::from_secs(600);
 
 impl Inner {
-    /// Makes sure that a blob is in the local store: asks `first`, then every connected host.
+    /// Makes sure that a blob is in the local store, intact: asks `first`, then every connected host. A
+    /// copy of our own that has rotted is moved away and replaced, so what is read next is what was built.
     ///
     /// # Errors
     /// `NotFound` when nobody who can be reached has it intact.
     pub(super) async fn fetch_blob(&self, id: BlobId, first: &[PeerKey]) -> io::Result<()> {
-        if self.blobs.has(id).await {
-            return Ok(());
+        match self.blobs.verify(id).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    *lock(&self.corrupt).entry(self.me).or_default() += 1;
+                }
+                tracing::warn!(%id, %error, "our copy of a blob cannot be used; it is fetched from another host");
+            }
         }
         let mut asked = BTreeSet::from([self.me]);
         let connected = self.net.connections().into_iter().map(|c| c.peer);

@@ -187,7 +187,7 @@ impl Inner {
             warnings.push(warning(
                 "corrupt-blob",
                 Some(&name),
-                format!("{name} sent {blobs} blobs that did not match their hash; they were taken from another host"),
+                format!("{name} had {blobs} damaged blobs (bytes that did not match their hash); they were taken from elsewhere"),
             ));
             next.push(format!("check the disk of {name}"));
         }

@@ -299,7 +299,9 @@ impl Inner {
 
     /// A host's name, else the end of its peer id.
     pub(super) fn name_of(&self, peer: &PeerKey) -> String {
-        self.shared.with(|l| l.roster().member(peer).map(|m| m.name.clone())).unwrap_or_else(|| peer.short())
+        let known = self.shared.with(|l| l.roster().member(peer).map(|m| m.name.clone()));
+        // A host that has just joined may not find itself in its own ledger yet: its credential knows.
+        known.or_else(|| self.policy.own_name().filter(|_| *peer == self.me)).unwrap_or_else(|| peer.short())
     }
 
     fn send_probe(self: &Arc<Self>, to: PeerKey, bytes: Vec<u8>, inputs: &mpsc::Sender<Input>) {
