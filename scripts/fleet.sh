@@ -96,7 +96,11 @@ found() {
             die "mesh join failed on $name: $(cat "$run/join.out")"
         start "$name"
     done
-    until_true 60 "all alive" ask "$first" ".leader != null and ([.hosts[] | select(.state == \"alive\")] | length) == ${#names[@]}"
+    # Every host has to see it, and three have to vote: before that, the loss of one could be the loss of all.
+    for name in "${names[@]}"; do
+        until_true 60 "all alive and three of them voters, seen from $name" ask "$name" ".leader != null and
+            ([.hosts[] | select(.state == \"alive\")] | length) == ${#names[@]} and ([.hosts[] | select(.voter)] | length) == 3"
+    done
 }
 
 # ask NAME CONDITION: whether a host's status fulfils a jq condition. tell NAME FILTER: what it says. The exit code of
