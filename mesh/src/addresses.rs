@@ -231,7 +231,9 @@ impl Addresses {
         let came_from_it = |leads: &BTreeMap<String, Lead>| {
             leads.contains_key(&bare) && leads.iter().filter(at).any(|(_, lead)| lead.source == Source::Gossip)
         };
-        others.find(|(_, leads)| came_from_it(leads) || leads.iter().filter(at).any(|(_, lead)| owns(lead))).map(|(other, _)| *other)
+        others
+            .find(|(_, leads)| came_from_it(leads) || leads.iter().filter(at).any(|(_, lead)| owns(lead)))
+            .map(|(other, _)| *other)
     }
 
     /// The table of one peer for people. Expired leads are not in it.

@@ -56,9 +56,7 @@ fn the_mesh_outlives_the_eviction_of_its_leader() {
         other => other.to_owned(),
     };
     fleet["a"].ok(&["ban", &out, "--reason", "stolen"]);
-    let status = fleet["a"].wait("whole again", |s| {
-        s.leader().is_some() && s.host(&out).is_none() && s.voters() == 3
-    });
+    let status = fleet["a"].wait("whole again", |s| s.leader().is_some() && s.host(&out).is_none() && s.voters() == 3);
     assert_eq!(status.alive(), 3, "{status:?}");
     fleet["a"].ok(&["run", "--no-workspace", "--", "true"]);
 }

@@ -1,3 +1,5 @@
+//! Rules of the ledger, one by one, and the small world they are played in.
+
 use super::*;
 use crate::build::*;
 use crate::identity::Keys;

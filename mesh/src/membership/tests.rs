@@ -1,3 +1,5 @@
+//! Watchers in a model network: deaths, loss, cuts, restarts, replays, twins.
+
 use super::world::*;
 use super::*;
 use proptest::prelude::*;

@@ -73,8 +73,8 @@ fn golden_vectors() {
 }
 
 const GOLDEN: [&str; 4] = [
-    "presence 270 69373b3b85f224ff",
-    "alive 159 edf852899f8a1cca",
+    "presence 271 94d61fb9a4d1e5d2",
+    "alive 159 3ebf8ebbbc775619",
     "accusation 194 e32da60ba8531e86",
     "farewell 145 34caa0c016dbaf32",
 ];

@@ -105,7 +105,8 @@ impl Inner {
                     if let (Some(presence), Some(bound)) = (presence, enrolled.get(peer))
                         && (presence.machine_id, presence.store) != *bound
                     {
-                        let text = format!("{name} is not on the machine, or in the state folder, that it was enrolled with");
+                        let text =
+                            format!("{name} is not on the machine, or in the state folder, that it was enrolled with");
                         warnings.push(warning("machine-changed", Some(name), text));
                         next.push(format!(
                             "if {name} was moved on purpose: `mesh evict {name}`, then join it anew with a fresh state folder"
