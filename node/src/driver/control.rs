@@ -114,7 +114,10 @@ impl Inner {
     ) -> io::Result<()> {
         let (bytes, mut chunks) = mpsc::channel::<Bytes>(LOG_EVENTS);
         let read = async {
-            let running = || self.shared.with(|l| l.builds().get(id).is_some_and(|b| b.running().any(|a| a.number == attempt.number)));
+            let running = || {
+                self.shared
+                    .with(|l| l.builds().get(id).is_some_and(|b| b.running().any(|a| a.number == attempt.number)))
+            };
             while running() {
                 match self.stream_live_log(attempt.host, id, attempt.number, follow, &bytes).await {
                     // Its host has not read so far in the ledger, or is done with it: look again.
