@@ -201,6 +201,10 @@ impl BuildSpec {
         if self.needs.len() > NEEDS_MAX || self.inputs.len() > INPUTS_MAX {
             return err("needs or inputs", format!("are more than {NEEDS_MAX} or {INPUTS_MAX}"));
         }
+        if let Some(bad) = self.tags.iter().find(|t| !valid_build_name(t)) {
+            let start: String = bad.chars().take(40).collect();
+            return err("tags", format!("has `{start}`; use letters, digits and `+ - . _ :`"));
+        }
         let words = self.command.len() + self.env.len() + self.outputs.len() + self.tags.len();
         let bytes: usize = self
             .command

@@ -106,8 +106,13 @@ fn folders_tokens_and_sockets_that_do_not_fit_are_refused() {
 
     let token = fleet.any().ok(&["invite", "beta"]);
     let cut = &token[..token.len() / 2];
-    for (what, token) in [("no token", "hello"), ("empty token", ""), ("half a token", cut), ("spaces", "a b")] {
-        refused(what, &mesh_in(&folder.join("eve"), &["join", token, "--listen", "127.0.0.1:1"]), USAGE, "invitation");
+    for (what, token, names) in [
+        ("no token", "hello", "not an invitation token"),
+        ("empty token", "", "no invitation"),
+        ("half a token", cut, "token"),
+        ("spaces", "a b", "no invitation"),
+    ] {
+        refused(what, &mesh_in(&folder.join("eve"), &["join", token, "--listen", "127.0.0.1:1"]), USAGE, names);
     }
     refused("other name", &mesh_in(&folder.join("eve"), &["join", &token, "--name", "gamma"]), USAGE, "gamma");
     refused("bad address", &mesh_in(&folder.join("eve"), &["join", &token, "--listen", "here"]), USAGE, "here");

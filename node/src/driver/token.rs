@@ -75,7 +75,7 @@ pub enum TokenError {
     #[error("this is not an invitation token; it begins with `{PREFIX}` and is one word, as `mesh invite` printed it")]
     NotToken,
     /// Damaged or bent.
-    #[error("the token is damaged: {0}; copy it again, whole")]
+    #[error("the token is damaged or cut off; copy it again, whole")]
     Damaged(WireError),
     /// Its name cannot be a host's.
     #[error("the token is for the host name `{0}`, which is none")]
