@@ -18,6 +18,9 @@ struct Word {
     asked: Option<Time>,
 }
 
+/// After a restart, what the life before it sent has arrived by then.
+const ECHO: Duration = Duration::from_secs(5);
+
 impl Membership {
     pub(super) fn probed(&mut self, from: PeerKey, bytes: &[u8], now: Time) -> Result<(), Refused> {
         self.enrolled(from)?;
@@ -25,6 +28,7 @@ impl Membership {
         if self.left {
             return Ok(());
         }
+        self.asked_by(from, &probe, now);
         let reply = Reply {
             nonce: probe.nonce,
             incarnation: self.incarnation(),
@@ -39,6 +43,24 @@ impl Membership {
         self.outputs.push_back(Output::Reply { to: from, bytes: encode(&reply) });
         self.greet(from, now);
         Ok(())
+    }
+
+    /// Who asks tells which life it is. We may hear the other one only: of two connections with one key,
+    /// a host asks on the older.
+    fn asked_by(&mut self, from: PeerKey, probe: &Probe, now: Time) {
+        let Some(subject) = self.subjects.get(&from) else { return };
+        let known = subject.known();
+        let evidence = match subject.origin {
+            Some(first) if probe.start == known.start && probe.origin != first => {
+                CloneEvidence::TwoOrigins { start: known.start, first, second: probe.origin }
+            }
+            // What a life that has ended sent may still arrive for a moment.
+            _ if probe.start < known.start && now.since(subject.learned) > ECHO => {
+                CloneEvidence::OlderAnswers { newest: known.start, answered: probe.start }
+            }
+            _ => return,
+        };
+        self.cloned(from, evidence);
     }
 
     pub(super) fn replied(&mut self, from: PeerKey, bytes: &[u8], now: Time) -> Result<(), Refused> {

@@ -112,7 +112,8 @@ impl Membership {
             return;
         }
         subject.remember(nonce, now, subject.vouch);
-        let probe = Probe { nonce, want_presence: subject.want_presence, want_proof: subject.vouch };
+        let (want_presence, want_proof) = (subject.want_presence, subject.vouch);
+        let probe = Probe { nonce, want_presence, want_proof, start: self.own.start, origin: self.origin() };
         self.outputs.push_back(Output::Probe { to: peer, bytes: encode(&probe) });
     }
 

@@ -255,6 +255,10 @@ pub struct Probe {
     pub want_presence: bool,
     /// Asks for a signed [`Alive`], to be shown to others.
     pub want_proof: bool,
+    /// The watcher's start number: who asks is heard even where nobody asks it.
+    pub start: u64,
+    /// The watcher's [`Presence::origin`].
+    pub origin: u64,
 }
 
 /// The subject's answer. Not signed but for what it carries.

@@ -395,6 +395,26 @@ fn two_lives_of_one_key_are_noticed() {
     assert_eq!(world.core(1).host(&keys(2).key()).unwrap().incarnation.unwrap().start, 5);
 }
 
+/// A copy of a host that connects second is never asked, and gossip takes both for one: it is known by what it asks.
+#[test]
+fn a_copy_that_only_asks_is_noticed() {
+    let mut world = world(3, 17);
+    let asks = |start, origin| Input::Probe {
+        from: keys(2).key(),
+        bytes: encode(&Probe { nonce: 1, want_presence: false, want_proof: false, start, origin }),
+    };
+    let origin = world.core(2).host(&keys(2).key()).unwrap().presence.as_ref().map(Presence::origin);
+    world.run(2_000);
+    world.give(0, asks(1, origin.unwrap_or_default()));
+    world.give(0, asks(0, 5));
+    assert!(!world.core(0).host(&keys(2).key()).unwrap().cloned, "the host itself, and an echo of its last life");
+    world.give(0, asks(1, 5));
+    assert!(world.core(0).host(&keys(2).key()).unwrap().cloned);
+    world.run(6_000);
+    world.give(1, asks(0, 5));
+    assert!(world.core(1).host(&keys(2).key()).unwrap().cloned, "no echo lasts so long");
+}
+
 #[test]
 fn facts_make_a_new_presence_only_when_they_change() {
     let mut world = world(3, 15);

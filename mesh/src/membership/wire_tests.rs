@@ -56,8 +56,8 @@ fn golden_vectors() {
         .collect();
     assert_eq!(got, GOLDEN);
 
-    let probe = Probe { nonce: 7, want_presence: false, want_proof: true };
-    assert_eq!(encode(&probe), [0x83, 0x07, 0xf4, 0xf5]);
+    let probe = Probe { nonce: 7, want_presence: false, want_proof: true, start: 3, origin: 9 };
+    assert_eq!(encode(&probe), [0x85, 0x07, 0xf4, 0xf5, 0x03, 0x09]);
     let reply = Reply {
         nonce: 7,
         incarnation,
