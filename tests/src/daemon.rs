@@ -3,6 +3,7 @@
 //! It is ended by its process id when dropped, whatever happens; its log is shown when the test fails,
 //! and a line at ERROR in it fails a test that would have passed.
 
+use crate::bounded;
 use crate::program::mesh;
 use crate::status::Status;
 use crate::wait_for;
@@ -95,9 +96,10 @@ impl Daemon {
         command
     }
 
-    /// Runs a command to its end, whatever that is.
+    /// Runs a command to its end, whatever that is. One without an end fails the test.
+    #[track_caller]
     pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("mesh can be started")
+        bounded::output(&mut self.command(args))
     }
 
     /// Runs a command that has to succeed; its standard output without the last newline.

@@ -4,6 +4,7 @@
 //! Nothing here waits by the clock: it waits for a condition and gives up loudly. Every process and
 //! namespace that is started here is ended here, by its own id.
 
+pub mod bounded;
 pub mod daemon;
 pub mod fleet;
 pub mod netns;

@@ -1,7 +1,8 @@
 //! One host is a complete mesh: the README's first two commands, without any configuration.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use tests::bounded;
 use tests::daemon::said;
 use tests::program::mesh;
 
@@ -12,15 +13,14 @@ struct Home(tempfile::TempDir);
 
 impl Home {
     fn mesh(&self, args: &[&str]) -> std::process::Output {
-        Command::new(mesh())
+        let mut command = Command::new(mesh());
+        command
             .args(args)
             .current_dir(self.0.path().join("project"))
             .env("MESH_DIR", self.0.path().join("state"))
             .env("HOME", self.0.path())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .output()
-            .expect("mesh can be started")
+            .env("NO_COLOR", "1");
+        bounded::output(&mut command)
     }
 }
 
@@ -49,7 +49,7 @@ fn a_host_alone_compiles_hello_without_any_configuration() {
     }
     let out = home.mesh(&["run", "--", "cc", "-o", "hello", "hello.c"]);
     assert!(out.status.success(), "mesh run: {}\n{}", out.status, said(&out));
-    let hello = Command::new(project.join("hello")).output().expect("the program came back and can be run");
+    let hello = bounded::output(&mut Command::new(project.join("hello")));
     assert_eq!(String::from_utf8_lossy(&hello.stdout), "hello, mesh\n");
 
     let out = home.mesh(&["run", "--", "sh", "-c", "ls; echo wrong >&2; exit 7"]);

@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-use tests::daemon::Settings;
+use tests::bounded::Running;
+use tests::daemon::{Settings, said};
 use tests::fleet::Fleet;
 
 #[test]
@@ -44,7 +43,7 @@ fn the_sandbox_hides_the_host_and_has_no_network() {
          /usr/x 2>&1; exit 0"
     );
     let out = fleet["a"].run(&["run", "--no-workspace", "--", "sh", "-c", &script]);
-    let text = tests::daemon::said(&out);
+    let text = said(&out);
     assert!(out.status.success(), "{text}");
     assert!(!text.contains("mesh.sock") && !text.contains("seed"), "the state folder can be seen: {text}");
     assert!(text.contains("Read-only file system") || text.contains("Permission denied"), "{text}");
@@ -134,18 +133,12 @@ fn a_log_is_followed_live_from_any_host() {
     let id = &ids["x"];
     let running = fleet["a"].wait_build(id, "running", |b| b["state"] == "running");
     let other = if running["host"] == "a" { "b" } else { "a" };
-    let mut follower = fleet[other]
-        .command(&["logs", "-f", id])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("mesh logs");
-    let mut lines = BufReader::new(follower.stdout.take().expect("piped")).lines();
-    assert_eq!(lines.next().expect("a line").expect("text"), "first");
+    let follower = Running::start(&mut fleet[other].command(&["logs", "-f", id]));
+    follower.wait_said("first\n");
     fs::write(&open, "").expect("file");
-    assert_eq!(lines.next().expect("a line").expect("text"), "last");
-    assert!(lines.next().is_none(), "ends with the build");
-    assert!(follower.wait().expect("our own child").success());
+    let out = follower.end();
+    assert!(out.status.success(), "ends with the build\n{}", said(&out));
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "first\nlast\n");
     fleet["a"].wait_build(id, "done", |b| b["state"] == "done");
     assert_eq!(fleet["a"].ok(&["logs", id]), "first\nlast", "kept after the end");
 }

@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+use tests::bounded::{self, Running};
 use tests::daemon::{Settings, said, signal};
 use tests::fleet::Fleet;
 use tests::program::mesh;
@@ -31,7 +31,7 @@ fn refused(what: &str, out: &Output, code: i32, names: &str) {
 
 fn mesh_in(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(mesh());
-    command.arg("--dir").arg(dir).args(args).stdin(Stdio::null()).env("NO_COLOR", "1").output().expect("mesh starts")
+    bounded::output(command.arg("--dir").arg(dir).args(args).env("NO_COLOR", "1"))
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn folders_tokens_and_sockets_that_do_not_fit_are_refused() {
             command
                 .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
                 .arg(fs::canonicalize(mesh()).expect("path"));
-            command.arg("--dir").arg(&host.dir).args(args).current_dir("/").output().expect("setpriv")
+            bounded::output(command.arg("--dir").arg(&host.dir).args(args).current_dir("/"))
         };
         refused("socket of another", &other(&["status"]), NO_DAEMON, "root");
         refused("folder of another", &other(&["up"]), FAILED, "root");
@@ -233,10 +233,9 @@ fn data_is_on_standard_output_and_the_rest_is_not() {
     }
 
     // A reader that has seen enough is no error.
-    let mut child =
-        host.command(&["logs", "b1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mesh starts");
-    drop(child.stdout.take());
-    let out = child.wait_with_output().expect("waited");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let out = Running::start_into(&mut host.command(&["logs", "b1"]), writer).end();
     assert!(!String::from_utf8_lossy(&out.stderr).contains("error"), "{}", said(&out));
     assert_eq!(out.status.code(), Some(0), "{}", said(&out));
 }
@@ -246,20 +245,12 @@ fn an_interrupted_run_cancels_its_build() {
     let fleet = Fleet::found("alpha", &Settings::default());
     let host = fleet.any();
     let here = fleet.file("src/a.txt", "a");
-    let mut child = host
-        .command(&["run", "--sandbox", "none", "--", "sh", "-c", "echo begun; exec sleep 1000"])
-        .current_dir(here.parent().expect("a folder"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("mesh starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
-    assert_eq!(line, "begun\n", "the log comes while the command runs");
-    signal(child.id(), libc::SIGINT);
-    let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("read");
-    assert_eq!(child.wait().expect("waited").code(), Some(130), "{said}");
-    assert!(said.contains("cancelled b1"), "{said}");
+    let mut command = host.command(&["run", "--sandbox", "none", "--", "sh", "-c", "echo begun; exec sleep 1000"]);
+    let run = Running::start(command.current_dir(here.parent().expect("a folder")));
+    run.wait_said("begun\n"); // the log comes while the command runs
+    signal(run.pid(), libc::SIGINT);
+    let out = run.end();
+    assert_eq!(out.status.code(), Some(130), "{}", said(&out));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("cancelled b1"), "{}", said(&out));
     host.wait_build("b1", "cancelled", |b| b["state"] == "cancelled");
 }
