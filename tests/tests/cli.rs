@@ -241,6 +241,34 @@ fn data_is_on_standard_output_and_the_rest_is_not() {
 }
 
 #[test]
+fn status_tells_what_is_wrong_from_what_is_worth_knowing() {
+    let mut fleet = Fleet::up(&["alpha", "beta"]);
+    let out = fleet["alpha"].run(&["status"]);
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "a healthy mesh, however small\n{}", said(&out));
+    assert!(text.contains("note: two hosts") && !text.contains("warning: "), "{}", said(&out));
+
+    // What is made while nobody else can hold it waits, and says so.
+    fleet["beta"].stop();
+    fleet["alpha"].wait("alone", |s| s.state("beta") == "left");
+    let text = "[build.a]\nsandbox = \"none\"\ncommand = \"echo x > made\"\noutputs = [\"made\"]\n";
+    let ids = fleet.submit("alpha", &fleet.file("one.toml", text));
+    let status = fleet["alpha"].wait("waiting for a holder", |s| !s.warnings("no-second-holder").is_empty());
+    let warning = status.warnings("no-second-holder")[0];
+    assert_eq!((&warning["level"], &warning["host"]), (&"warning".into(), &"alpha".into()), "{status:?}");
+    assert!(warning["text"].as_str().is_some_and(|t| t.starts_with(&ids["a"])), "{status:?}");
+    let out = fleet["alpha"].run(&["status"]);
+    assert_eq!(out.status.code(), Some(FAILED), "{}", said(&out));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("next: start the daemon on beta"), "{}", said(&out));
+
+    fleet["beta"].up();
+    fleet["alpha"].wait_build(&ids["a"], "done", |b| b["state"] == "done");
+    fleet.settled();
+    let out = fleet["alpha"].run(&["status"]);
+    assert_eq!(out.status.code(), Some(0), "healthy again\n{}", said(&out));
+}
+
+#[test]
 fn an_interrupted_run_cancels_its_build() {
     let fleet = Fleet::found("alpha", &Settings::default());
     let host = fleet.any();

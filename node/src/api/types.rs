@@ -200,11 +200,25 @@ pub struct BuildCounts {
     pub cancelled: u64,
 }
 
-/// Something wrong.
+/// Whether something is wrong now, or only worth knowing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Wrong: the mesh is degraded until somebody acts.
+    #[default]
+    Warning,
+    /// All works; somebody may want to do something about it one day.
+    Note,
+}
+
+/// Something wrong, or worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// For machines, for example `host-down`.
     pub code: String,
+    /// How bad it is. A daemon that does not say so means the worse.
+    #[serde(default)]
+    pub level: Level,
     /// Which host, when it is one.
     pub host: Option<String>,
     /// For people.

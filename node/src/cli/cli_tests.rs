@@ -1,6 +1,6 @@
 use super::*;
 use crate::api::server::tests::{sample_status, served};
-use crate::api::types::HostState;
+use crate::api::types::{HostState, Level, Warning};
 use bytes::Bytes;
 use clap::CommandFactory;
 use mesh::build::{BlobId, BuildId, Manifest, OutputFile};
@@ -50,6 +50,16 @@ fn status_is_shown_and_judged() {
     assert!(text.contains("leader anna (epoch 1, term 2, lease 1.5 s)"), "{text}");
     assert!(text.contains("anna  alive  3/4    leader  self  1m 30s"), "{text}");
     assert_eq!(show::exit_code(&status), EXIT_OK);
+    let warning = |code: &str, level| Warning { code: code.into(), level, host: None, text: format!("of {code}") };
+    status.warnings = vec![warning("stranger", Level::Note)];
+    assert_eq!(show::exit_code(&status), EXIT_OK, "a note does no harm");
+    status.warnings.push(warning("clock", Level::Warning));
+    assert_eq!(show::exit_code(&status), EXIT_FAILED);
+    let text = show::status(&status);
+    assert!(text.starts_with("warning: of clock\nnote: of stranger\nmesh "), "what is wrong comes first: {text}");
+    let older: Warning = serde_json::from_str(r#"{"code":"clock","host":null,"text":"t"}"#).unwrap();
+    assert_eq!(older.level, Level::Warning, "a daemon that does not say means the worse");
+    status.warnings.clear();
     status.hosts[0].state = HostState::Down;
     assert_eq!(show::exit_code(&status), EXIT_FAILED);
     status.leader = None;

@@ -1,6 +1,6 @@
 //! Status and builds as text for people. Pure: the same value gives the same text.
 
-use crate::api::types::{BuildSummary, HostState, PathKind, Status};
+use crate::api::types::{BuildSummary, HostState, Level, PathKind, Status, Warning};
 use mesh::build::BuildId;
 use std::time::Duration;
 
@@ -34,14 +34,15 @@ pub(crate) fn ids(ids: &[BuildId]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The whole of `mesh status`: warnings first, then leader, hosts, builds, and what to do.
+/// The whole of `mesh status`: warnings first, then notes, leader, hosts, builds, and what to do.
 pub(crate) fn status(s: &Status) -> String {
-    let mut out: Vec<String> = s
-        .warnings
+    let mut warnings: Vec<&Warning> = s.warnings.iter().collect();
+    warnings.sort_by_key(|w| w.level);
+    let mut out: Vec<String> = warnings
         .iter()
-        .map(|w| match &w.host {
-            Some(host) => format!("warning: {}: {}", plain(host), plain(&w.text)),
-            None => format!("warning: {}", plain(&w.text)),
+        .map(|w| match w.level {
+            Level::Warning => format!("warning: {}", plain(&w.text)),
+            Level::Note => format!("note: {}", plain(&w.text)),
         })
         .collect();
     let id: String = s.mesh.id.chars().take(12).collect();
@@ -101,10 +102,10 @@ pub(crate) fn status(s: &Status) -> String {
     out.join("\n")
 }
 
-/// 0 healthy, 1 degraded, 2 no leader.
+/// 0 healthy, 1 degraded, 2 no leader. Notes do no harm.
 pub(crate) fn exit_code(s: &Status) -> u8 {
     let bad = s.hosts.iter().any(|h| matches!(h.state, HostState::Suspect | HostState::Down));
-    match (s.leader.is_some(), bad || !s.warnings.is_empty()) {
+    match (s.leader.is_some(), bad || s.warnings.iter().any(|w| w.level == Level::Warning)) {
         (false, _) => super::EXIT_NO_LEADER,
         (true, true) => super::EXIT_FAILED,
         (true, false) => super::EXIT_OK,

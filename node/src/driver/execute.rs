@@ -69,6 +69,7 @@ impl Inner {
         let this = self.clone();
         (self.spawn)(Box::pin(async move {
             this.run_attempt(id, attempt, log, cancel).await;
+            lock(&this.unheld).remove(&id);
             lock(&this.jobs).remove(&(id, attempt));
         }));
     }
@@ -183,9 +184,13 @@ impl Inner {
             let wanted = if has_blobs { self.shared.with(|l| l.holders_needed()) } else { 0 };
             if receipts.len() < wanted {
                 match self.find_holder(&receipt, &receipts).await {
-                    Some(signed) => receipts.push(signed),
+                    Some(signed) => {
+                        lock(&self.unheld).remove(&id);
+                        receipts.push(signed);
+                    }
                     None if must_hold => {
                         // Nobody can hold it now: wait, for as long as the attempt is ours.
+                        lock(&self.unheld).insert(id);
                         let _ = tokio::time::timeout(HOLDER_PAUSE, cancel.cancelled()).await;
                         if !self.still_running(id, attempt) {
                             return;

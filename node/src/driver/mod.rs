@@ -43,7 +43,7 @@ use policy::Policy;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use shared::{Shared, lock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -131,6 +131,8 @@ pub struct Inner {
     jobs: Mutex<BTreeMap<(BuildId, Attempt), Running>>,
     strangers: Mutex<Vec<status::Stranger>>,
     corrupt: Mutex<BTreeMap<PeerKey, u64>>,
+    /// Builds that ended here and wait for a second host to hold what they made.
+    unheld: Mutex<BTreeSet<BuildId>>,
     leaving: CancellationToken,
     /// Somebody connected since the last tick.
     newcomers: AtomicBool,
@@ -230,6 +232,7 @@ impl Node {
             jobs: Mutex::default(),
             strangers: Mutex::default(),
             corrupt: Mutex::default(),
+            unheld: Mutex::default(),
             leaving: CancellationToken::new(),
             newcomers: AtomicBool::new(false),
             keys: config.keys,

@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::shared::lock;
-use crate::api::types::{self as api, HostState, PathKind, Warning};
+use crate::api::types::{self as api, HostState, Level, PathKind, Warning};
 use mesh::addresses::Source;
 use mesh::identity::PeerKey;
 use mesh::membership::State;
@@ -182,6 +182,22 @@ impl Inner {
         for (build, why) in stuck.into_iter().take(5) {
             warnings.push(warning("build-held", None, format!("{build} is not placed: {why}")));
         }
+        let unheld: Vec<String> = lock(&self.unheld).iter().map(ToString::to_string).collect();
+        if let [first, more @ ..] = &unheld[..] {
+            let (who, verb, whose) = match more.len() {
+                0 => (first.clone(), "is", "its"),
+                n => (format!("{first} and {n} more"), "are", "their"),
+            };
+            let text = format!("{who} {verb} finished but no second host can hold {whose} outputs; bring one up");
+            warnings.push(warning("no-second-holder", Some(&own_name), text));
+            let away: Vec<&str> = hosts.iter().filter(|h| h.path == PathKind::None).map(|h| h.name.as_str()).collect();
+            next.push(match away[..] {
+                [] => {
+                    "make room on the disks of the other hosts (`df`): builds cannot end without a second copy".into()
+                }
+                _ => format!("start the daemon on {}, so that builds can end there", away.join(" or ")),
+            });
+        }
         self.warn_of_strangers(&mut warnings, &mut next);
         for (host, blobs) in lock(&self.corrupt).iter() {
             let name = names.get(host).cloned().unwrap_or_else(|| host.short());
@@ -315,8 +331,12 @@ impl Inner {
     }
 }
 
+/// Codes of what is worth knowing while all is well. Everything else is wrong now.
+const NOTES: [&str; 5] = ["few-signers", "not-at-boot", "stranger", "two-hosts", "version"];
+
 fn warning(code: &str, host: Option<&str>, text: String) -> Warning {
-    Warning { code: code.into(), host: host.map(str::to_owned), text }
+    let level = if NOTES.contains(&code) { Level::Note } else { Level::Warning };
+    Warning { code: code.into(), level, host: host.map(str::to_owned), text }
 }
 
 fn source_word(source: Source) -> &'static str {
