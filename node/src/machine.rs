@@ -5,6 +5,7 @@
 
 use crate::builds::collect::{Listing, Wanted, collect, list};
 use crate::builds::inside::{Inside, Owner};
+use crate::builds::leftovers::end_leftovers;
 use crate::builds::place::{load_manifest, place_file, place_inside};
 use crate::builds::run::{Ran, Run, Why, run};
 use crate::builds::sandbox::{LaunchError, Launcher, SandboxConfig};
@@ -99,7 +100,7 @@ fn fetch_or_unpack(what: &str, error: &io::Error) -> Failure {
 }
 
 impl HostMachine {
-    /// Takes over the work folder: what an earlier life left in it is removed. Blocks; call it at start.
+    /// Takes over the work folder: what an earlier life left in it is ended and removed. Blocks; call it at start.
     ///
     /// # Errors
     /// When the work folder cannot be made or emptied.
@@ -107,6 +108,7 @@ impl HostMachine {
         fs::create_dir_all(&config.work)?;
         let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         fs::set_permissions(&config.work, passable)?;
+        end_leftovers(&config.work);
         for old in fs::read_dir(&config.work)? {
             remove(&old?.path());
         }

@@ -6,6 +6,7 @@
 
 pub mod collect;
 pub mod inside;
+pub mod leftovers;
 pub mod place;
 pub mod run;
 pub mod sandbox;
