@@ -76,6 +76,49 @@ stop_all() {
     pid=()
 }
 
+# left_over: the ids of the processes that are this run's by evidence: a daemon or a sandbox that names `run` on its command
+# line, or a process without a terminal (a person who looks around has one) that works or is rooted inside of it. A
+# sandbox whose daemon was killed while setting it up is one that no daemon knows of any more.
+left_over() {
+    local process words place stat
+    for process in /proc/[0-9]*; do
+        mapfile -d '' -t words <"$process/cmdline" || continue # gone already
+        [[ ${#words[@]} -gt 0 && ${process#/proc/} != "$$" ]] || continue
+        case ${words[0]##*/} in
+        mesh | bwrap)
+            if [[ " ${words[*]}" == *" $run/"* ]]; then
+                echo "${process#/proc/}"
+                continue
+            fi
+            ;;
+        esac
+        for place in cwd root; do
+            [[ $(readlink "$process/$place") == "$run"/* ]] || continue
+            stat=$(<"$process/stat") || continue
+            # Behind the program's name, which may hold anything: state, parent, group, session, terminal.
+            read -r _ _ _ _ stat _ <<<"${stat##*) }"
+            [[ $stat != 0 ]] || echo "${process#/proc/}"
+            break
+        done
+    done 2>/dev/null
+    return 0
+}
+
+# end_left_over: ends by id what is still there after `stop_all`, and says so. Fails when something stays.
+end_left_over() {
+    local id round ids
+    for round in {1..50}; do
+        ids=$(left_over)
+        [[ -n $ids ]] || return 0
+        for id in $ids; do
+            [[ $round -gt 1 ]] || note "left over, ended: $id $(tr '\0' ' ' 2>/dev/null <"/proc/$id/cmdline" | cut -c1-200)"
+            kill -KILL "$id" 2>/dev/null || true
+        done
+        sleep 0.1
+    done
+    return 1
+}
+
 # found EXTRA: makes the mesh on the first host and joins the others by invitations. EXTRA is added to each mesh.toml.
 found() {
     local name first=${names[0]} token signer
