@@ -1,7 +1,7 @@
 //! The wire format of everything that is signed: positional CBOR, decoded once and strictly.
 //!
 //! Signed bytes are exactly the bytes sent: a domain label with a version, then the body. Types that
-//! go through here serialise as arrays (`serde_tuple`, [`tagged!`]), never as maps and never with
+//! go through here serialise as arrays (`serde_tuple`, [`tagged!`](crate::tagged)), never as maps and never with
 //! floats, so that a value has one encoding. [`decode`] refuses everything else: too large, too deep,
 //! trailing bytes, or bytes that differ from what the value encodes to. ciborium alone accepts all of
 //! those (see the tests). Nothing here knows what a message means.
@@ -128,7 +128,7 @@ pub fn signed_bytes(label: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// The wire form of an enum that carries data: `[kind, body]`, so that an unknown kind can be told
-/// from a malformed one. Used by [`tagged!`].
+/// from a malformed one. Used by [`tagged!`](crate::tagged).
 #[derive(Serialize, Deserialize)]
 pub struct Tagged(pub u16, #[serde(with = "serde_bytes")] pub Vec<u8>);
 
