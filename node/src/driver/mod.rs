@@ -11,6 +11,7 @@ mod execute;
 mod lead;
 mod local;
 mod log;
+mod outcast;
 mod policy;
 mod replicate;
 mod shared;
@@ -131,6 +132,7 @@ pub struct Inner {
     jobs: Mutex<BTreeMap<(BuildId, Attempt), Running>>,
     strangers: Mutex<Vec<status::Stranger>>,
     corrupt: Mutex<BTreeMap<PeerKey, u64>>,
+    outcast: Mutex<outcast::Outcast>,
     leaving: CancellationToken,
     /// Somebody connected since the last tick.
     newcomers: AtomicBool,
@@ -230,6 +232,7 @@ impl Node {
             jobs: Mutex::default(),
             strangers: Mutex::default(),
             corrupt: Mutex::default(),
+            outcast: Mutex::default(),
             leaving: CancellationToken::new(),
             newcomers: AtomicBool::new(false),
             keys: config.keys,
@@ -255,8 +258,9 @@ impl Node {
         self.inner.net.listening()
     }
 
-    /// Stops the node in good order: consensus first, then everything else.
+    /// Stops the node in good order: first its tasks, so that nobody asks consensus what it can no longer do.
     pub async fn stop(self) {
+        self.inner.stop.cancel();
         self.inner.consensus.shutdown().await;
     }
 
