@@ -179,9 +179,15 @@ impl Inner {
         if lock(&self.outcast).refused_by(peer, refusal.text.clone()) {
             tracing::warn!(host = self.name_of(&peer), %refusal, "a member says that this host was taken out of the mesh");
         }
-        if lock(&self.outcast).is_certain(&self.others()) {
+        if self.is_outcast() {
             self.stop_as_outcast("most of the other members");
         }
+    }
+
+    /// Whether this host was taken out of the mesh, by its own ledger or by most of the others.
+    pub(super) fn is_outcast(&self) -> bool {
+        let others = self.others();
+        lock(&self.outcast).is_certain(&others) || self.shared.with(|l| l.roster().revoked(&self.me).is_some())
     }
 
     fn stop_as_outcast(&self, by: &str) {
