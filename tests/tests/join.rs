@@ -63,6 +63,32 @@ fn strangers_are_refused_counted_and_shown() {
 }
 
 #[test]
+fn a_host_of_another_mesh_is_refused_counted_and_shown() {
+    let ours = Fleet::up(&["a", "b"]);
+    // Another mesh, one of whose hosts looks for the other where ours listens.
+    let mut theirs = Fleet::found("x", &Settings::default());
+    let token = theirs["x"].ok(&["invite", "y"]);
+    let mut y = theirs.stranger("y");
+    y.ok(&["join", &token, "--listen", &y.listen.to_string()]);
+    let config = std::fs::read_to_string(y.dir.join("mesh.toml")).expect("mesh.toml");
+    let lead = format!("leads = [\"/ip4/127.0.0.1/tcp/{}\"]\n{config}", ours["a"].listen.port());
+    std::fs::write(y.dir.join("mesh.toml"), lead).expect("mesh.toml");
+    theirs["x"].stop();
+    y.up();
+    theirs.hosts.push(y);
+
+    // It hangs up when it sees who answers, before it has shown anything.
+    let status = ours["a"].wait("aware of a stranger", |s| !s.warnings("stranger").is_empty());
+    assert!(status.warnings("stranger")[0]["text"].as_str().is_some_and(|t| t.contains("127.0.0.1")), "{status:?}");
+    assert!(status.0["strangers"].as_u64() > Some(0), "{status:?}");
+    assert_eq!(status.hosts().count(), 2, "{status:?}");
+    theirs["x"].up();
+    let status = theirs.settled();
+    assert_eq!(status.hosts().count(), 2, "and neither of ours is theirs: {status:?}");
+    assert_eq!(ours.settled().hosts().count(), 2);
+}
+
+#[test]
 fn the_mesh_outlives_the_eviction_of_its_leader() {
     let mut fleet = Fleet::found("a", &Settings::default());
     fleet.join_signer("b");
@@ -82,6 +108,40 @@ fn the_mesh_outlives_the_eviction_of_its_leader() {
     let done = fleet[signer].ok(&["run", "--no-workspace", "--", "echo", "still", "building"]);
     assert!(done.contains("still building"), "{done}");
     assert!(fleet.builds(signer).iter().all(|b| b["host"] != out.as_str()), "{:#?}", fleet.builds(signer));
+}
+
+#[test]
+fn a_host_that_leaves_is_gone_at_once_and_its_builds_go_elsewhere() {
+    let mut fleet = Fleet::found("a", &Settings::default());
+    let tagged = Settings { tags: vec!["here".into()], ..Settings::default() };
+    for name in ["b", "c"] {
+        let token = fleet["a"].ok(&["invite", name]);
+        let mut host = fleet.stranger_with(name, &tagged);
+        host.ok(&["join", &token, "--listen", &host.listen.to_string()]);
+        host.up();
+        fleet.hosts.push(host);
+    }
+    fleet.settled();
+    fleet["a"].wait("led by three voters", |s| s.voters() == 3);
+    let gate = fleet.path("go on");
+    let command = format!("until [ -e '{}' ]; do sleep 0.1; done", gate.display());
+    let text = format!("[build.x]\ncommand = \"{command}\"\ntags = [\"here\"]\nsandbox = \"none\"\n");
+    let file = fleet.file("x.toml", &text);
+    let id = fleet.submit("a", &file)["x"].clone();
+    let build = fleet["a"].wait_build(&id, "running", |b| b["state"] == "running");
+    let first = build["host"].as_str().expect("a host").to_owned();
+    let other = if first == "b" { "c" } else { "b" };
+
+    fleet[&first].ok(&["leave"]);
+    let left = std::time::Instant::now();
+    fleet["a"].wait("without it", |s| s.host(&first).is_none());
+    fleet[other].wait("without it", |s| s.host(&first).is_none());
+    assert!(left.elapsed().as_secs() < 5, "at once, not after the time that silence takes: {:?}", left.elapsed());
+    assert!(fleet[&first].ended().success());
+    fleet["a"].wait_build(&id, "running elsewhere", |b| b["state"] == "running" && b["host"] == other);
+    fleet.file("go on", "");
+    let done = fleet["a"].wait_build(&id, "done", |b| b["state"] == "done");
+    assert_eq!(done["attempts"], 2, "{done:#}");
 }
 
 #[test]
