@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -57,6 +57,7 @@ pub struct Daemon {
     pub dir: PathBuf,
     pub listen: SocketAddr,
     namespace: Option<String>,
+    log_filter: Option<&'static str>,
     child: Option<Child>,
     /// Words that excuse a line at ERROR: a test that breaks something expects to hear of it.
     excused: Vec<&'static str>,
@@ -68,12 +69,18 @@ impl Daemon {
         let dir = parent.join(name);
         fs::create_dir(&dir).expect("state folder");
         fs::write(dir.join("mesh.toml"), settings.toml(listen)).expect("mesh.toml");
-        Daemon { name: name.into(), dir, listen, namespace: None, child: None, excused: vec![] }
+        Daemon { name: name.into(), dir, listen, namespace: None, log_filter: None, child: None, excused: vec![] }
     }
 
     /// Runs it, and everything that talks to it, in a network namespace.
     pub fn in_namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Logs what MESH_LOG says, for a test that reads the log.
+    pub fn with_log(mut self, filter: &'static str) -> Self {
+        self.log_filter = Some(filter);
         self
     }
 
@@ -133,6 +140,7 @@ impl Daemon {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log file");
         let mut command = self.command(&["up"]);
         command.stdout(Stdio::piped()).stderr(log);
+        command.envs(self.log_filter.map(|filter| ("MESH_LOG", filter)));
         die_with_us(&mut command);
         let mut child = command.spawn().expect("mesh can be started");
         let stdout = child.stdout.take().expect("piped");
@@ -181,6 +189,17 @@ impl Daemon {
         if !self.end_gently() {
             panic!("{} did not end within {PATIENCE:?} of SIGTERM\n{}", self.name, self.log_tail(40));
         }
+    }
+
+    /// Waits until the daemon has ended by itself.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("{} is not up", self.name));
+        wait_for(PATIENCE, || child.try_wait().expect("our own child")).unwrap_or_else(|| {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{} did not end by itself within {PATIENCE:?}\n{}", self.name, self.log_tail(40))
+        })
     }
 
     fn end_gently(&mut self) -> bool {

@@ -82,7 +82,18 @@ impl Fleet {
     /// Invites a new host at the first one that is up, joins it, and starts it.
     #[track_caller]
     pub fn join(&mut self, name: &str) {
-        let token = self.any().ok(&["invite", name]);
+        self.join_by(&["invite", name], name);
+    }
+
+    /// The same for a host that may invite and evict.
+    #[track_caller]
+    pub fn join_signer(&mut self, name: &str) {
+        self.join_by(&["invite", name, "--signer"], name);
+    }
+
+    #[track_caller]
+    fn join_by(&mut self, invite: &[&str], name: &str) {
+        let token = self.any().ok(invite);
         let mut host = self.stranger(name);
         host.ok(&["join", &token, "--listen", &host.listen.to_string()]);
         host.up();

@@ -104,6 +104,15 @@ impl Lab {
         self.exec(host, &["nft", &rules]);
     }
 
+    /// The same for TCP connections that it tries to open there.
+    pub fn watch_dials(&self, host: &str, to: IpAddr, comment: &str) {
+        let rules = format!(
+            "add table ip watch; add chain ip watch output {{ type filter hook output priority 0; }}; add rule ip watch output \
+             ip daddr {to} tcp flags & (syn | ack) == syn counter comment \"{comment}\""
+        );
+        self.exec(host, &["nft", &rules]);
+    }
+
     /// How many packets the rule with this comment has seen.
     pub fn sent(&self, host: &str, comment: &str) -> u64 {
         let out = self.exec(host, &["nft", "list", "table", "ip", "watch"]);

@@ -11,9 +11,10 @@
 use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use tests::daemon::{Daemon, Settings};
+use tests::daemon::{Daemon, PATIENCE, Settings};
 use tests::netns::Lab;
 use tests::status::Status;
+use tests::wait_for;
 
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 2);
 const GATE_OUT: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 1);
@@ -54,7 +55,9 @@ fn a_masqueraded_host_builds_and_is_never_taken_for_its_router() {
     let host = |name: &str, tag: &str| {
         let settings = Settings { tags: vec![tag.into()], ..Settings::default() };
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-        Daemon::new(folder.path(), name, listen, &settings).in_namespace(&lab.namespace(name))
+        Daemon::new(folder.path(), name, listen, &settings)
+            .in_namespace(&lab.namespace(name))
+            .with_log("info,openraft=error,libp2p=warn,node=debug")
     };
     let listen = format!("0.0.0.0:{PORT}");
 
@@ -96,4 +99,29 @@ fn a_masqueraded_host_builds_and_is_never_taken_for_its_router() {
     }
     assert!(addresses(&status, "gate").iter().all(|a| a["nat_of"].is_null()), "gate is behind nobody: {status:?}");
     assert_eq!(status.host("near").expect("listed")["path"], "direct");
+
+    // Now near is away, and far looks for it wherever it may be: never where gate is. All in gate's address
+    // belongs to gate, and far, which stands in connection with gate, has no reason to dial there.
+    let (far_before, gate_before) = (far.log().len(), gate.log().len());
+    lab.watch_dials("far", GATE_OUT.into(), "router");
+    lab.watch_dials("far", NEAR.into(), "near");
+    near.kill();
+    far.wait("without near", |s| s.state("near") == "down");
+    let dials = |ip: Ipv4Addr| -> Vec<String> {
+        let place = format!("/ip4/{ip}/");
+        let log = far.log().split_off(far_before);
+        log.lines().filter(|l| l.contains("a dial failed") && l.contains(&place)).map(str::to_owned).collect()
+    };
+    wait_for(PATIENCE, || (dials(NEAR).len() >= 3).then_some(()))
+        .unwrap_or_else(|| panic!("far does not look for near at its own address\n{}", far.log_tail(40)));
+    assert!(dials(NEAR).iter().all(|l| l.contains("near")), "{:#?}", dials(NEAR));
+    assert_eq!(dials(GATE_OUT), Vec::<String>::new());
+    assert_eq!(lab.sent("far", "router"), 0, "the kernel has seen no dial to the router either");
+    let gate_log = gate.log().split_off(gate_before);
+    let misled: Vec<&str> = gate_log
+        .lines()
+        .filter(|l| l.contains("ended before it stood") || l.contains("a stranger was refused"))
+        .filter(|l| l.contains(&format!("/ip4/{FAR}/")))
+        .collect();
+    assert_eq!(misled, Vec::<&str>::new(), "a dial that expects somebody else shows at gate");
 }

@@ -321,7 +321,17 @@ impl Control for Inner {
                 .hint("stop the daemon and remove its state folder instead"));
         }
         let reason = "left by itself".to_owned();
-        self.ask(self.request_id(), Command::Revoke(Revoke { peer: self.me, banned: false, reason })).await?;
+        let asked = self.ask(self.request_id(), Command::Revoke(Revoke { peer: self.me, banned: false, reason }));
+        tokio::select! {
+            biased;
+            reply = asked => drop(reply?),
+            // The others may cut us off before their answer arrives: that they do so is the answer.
+            () = self.leaving.cancelled() => {
+                if !self.is_outcast() {
+                    return Err(ApiError::internal("the daemon is stopping"));
+                }
+            }
+        }
         self.say_farewell();
         Ok(())
     }

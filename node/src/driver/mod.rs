@@ -11,6 +11,7 @@ mod execute;
 mod lead;
 mod local;
 mod log;
+mod outcast;
 mod policy;
 mod replicate;
 mod shared;
@@ -133,6 +134,7 @@ pub struct Inner {
     corrupt: Mutex<BTreeMap<PeerKey, u64>>,
     /// Builds that ended here and wait for a second host to hold what they made.
     unheld: Mutex<BTreeSet<BuildId>>,
+    outcast: Mutex<outcast::Outcast>,
     leaving: CancellationToken,
     /// Somebody connected since the last tick.
     newcomers: AtomicBool,
@@ -233,6 +235,7 @@ impl Node {
             strangers: Mutex::default(),
             corrupt: Mutex::default(),
             unheld: Mutex::default(),
+            outcast: Mutex::default(),
             leaving: CancellationToken::new(),
             newcomers: AtomicBool::new(false),
             keys: config.keys,
@@ -258,8 +261,9 @@ impl Node {
         self.inner.net.listening()
     }
 
-    /// Stops the node in good order: consensus first, then everything else.
+    /// Stops the node in good order: first its tasks, so that nobody asks consensus what it can no longer do.
     pub async fn stop(self) {
+        self.inner.stop.cancel();
         self.inner.consensus.shutdown().await;
     }
 

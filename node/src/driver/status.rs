@@ -198,6 +198,7 @@ impl Inner {
                 _ => format!("start the daemon on {}, so that builds can end there", away.join(" or ")),
             });
         }
+        self.warn_of_refusals(&names, &mut warnings, &mut next);
         self.warn_of_strangers(&mut warnings, &mut next);
         for (host, blobs) in lock(&self.corrupt).iter() {
             let name = names.get(host).cloned().unwrap_or_else(|| host.short());
@@ -312,6 +313,18 @@ impl Inner {
                     format!("{name} runs version {}, this host {}", presence.facts.version, env!("CARGO_PKG_VERSION"));
                 warnings.push(warning("version", Some(name), text));
             }
+        }
+    }
+
+    fn warn_of_refusals(&self, names: &BTreeMap<PeerKey, String>, warnings: &mut Vec<Warning>, next: &mut Vec<String>) {
+        let others = self.others();
+        let outcast = lock(&self.outcast);
+        for (peer, text) in outcast.words(&others) {
+            let name = names.get(peer).cloned().unwrap_or_else(|| peer.short());
+            warnings.push(warning("revoked", Some(&name), format!("{name} no longer lets this host in: {text}")));
+            next.push(
+                "ask whoever runs the mesh whether this host was evicted; it stops when most members say so".into(),
+            );
         }
     }
 

@@ -3,7 +3,7 @@
 use super::shared::lock;
 use super::status::{self, Stranger};
 use super::{INPUTS_MAX, Inner, Known, TICK, wall_ms};
-use crate::net::{DialFailure, Level, Multiaddr, NetEvent, Protocol, Stream, frame};
+use crate::net::{DialFailure, Level, Multiaddr, NetEvent, Protocol, Reason, Refusal, Stream, frame};
 use futures::AsyncReadExt;
 use futures::future::{Either, select};
 use libp2p::multiaddr::Protocol as Part;
@@ -120,6 +120,7 @@ impl Inner {
             }
             NetEvent::Connected { peer, level, address, dialed } => {
                 tracing::debug!(host = self.name_of(&peer), ?level, %address, dialed, "connected");
+                lock(&self.outcast).admitted_by(&peer);
                 let plain = plain(&address);
                 match dialed {
                     true => lock(&self.addresses).proved(peer, &plain, now),
@@ -140,6 +141,9 @@ impl Inner {
             }
             NetEvent::DialFailed { peer, address, failure } => {
                 tracing::debug!(host = self.name_of(&peer), ?address, %failure, "a dial failed");
+                if let DialFailure::RefusedBy(refusal) = &failure {
+                    self.on_refused(peer, refusal);
+                }
                 if let Some(address) = address {
                     let failure = match failure {
                         DialFailure::Refused => Failure::Refused,
@@ -156,6 +160,7 @@ impl Inner {
             }
             NetEvent::Rejected { peer, address, refusal } => {
                 tracing::info!(host = self.name_of(&peer), %address, %refusal, "a peer did not accept our credential");
+                self.on_refused(peer, &refusal);
             }
             NetEvent::Gossip { from: _, bytes } => lock(&self.members).handle(Input::Statement(bytes), now),
             NetEvent::Identified { peer, listen, .. } => {
@@ -164,6 +169,44 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// A member refused us. One that says that we are revoked may know what no longer reaches us.
+    fn on_refused(&self, peer: PeerKey, refusal: &Refusal) {
+        if refusal.reason != Reason::Revoked {
+            return;
+        }
+        if lock(&self.outcast).refused_by(peer, refusal.text.clone()) {
+            tracing::warn!(host = self.name_of(&peer), %refusal, "a member says that this host was taken out of the mesh");
+        }
+        if self.is_outcast() {
+            self.stop_as_outcast("most of the other members");
+        }
+    }
+
+    /// Whether this host was taken out of the mesh, by its own ledger or by most of the others.
+    pub(super) fn is_outcast(&self) -> bool {
+        let others = self.others();
+        lock(&self.outcast).is_certain(&others) || self.shared.with(|l| l.roster().revoked(&self.me).is_some())
+    }
+
+    fn stop_as_outcast(&self, by: &str) {
+        if !self.leaving.is_cancelled() {
+            tracing::warn!(
+                by,
+                "this host was taken out of the mesh: it stops, and needs a new invitation and a fresh state folder"
+            );
+            self.leaving.cancel();
+        }
+    }
+
+    /// The other members, as far as this host knows.
+    pub(super) fn others(&self) -> BTreeSet<PeerKey> {
+        let told = self.policy.told_members();
+        let mut others: BTreeSet<PeerKey> =
+            self.shared.with(|l| l.roster().members().map(|(k, _)| *k).chain(told).collect());
+        others.remove(&self.me);
+        others
     }
 
     fn on_changes(self: &Arc<Self>, changes: Changes) {
@@ -193,8 +236,7 @@ impl Inner {
         self.consensus.vouch(self.shared.with(|l| l.voters().voters().clone()));
         for peer in revoked {
             if peer == self.me {
-                tracing::warn!("this host was taken out of the mesh; stopping");
-                self.leaving.cancel();
+                self.stop_as_outcast("the ledger");
             }
             self.net.revoke(peer);
         }
