@@ -385,6 +385,19 @@ impl StateFolder {
         self.write("credential", bytes)
     }
 
+    /// Notes, synced, that this host was taken out of its mesh: its key is of no more use there.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn write_outcast(&self) -> Result<(), FolderError> {
+        self.write("outcast", b"")
+    }
+
+    /// Whether this host was taken out of its mesh.
+    pub fn is_outcast(&self) -> bool {
+        self.has("outcast")
+    }
+
     /// Stores `mesh.toml`, unless there is one.
     ///
     /// # Errors

@@ -142,6 +142,10 @@ fn a_host_that_leaves_is_gone_at_once_and_its_builds_go_elsewhere() {
     fleet.file("go on", "");
     let done = fleet["a"].wait_build(&id, "done", |b| b["state"] == "done");
     assert_eq!(done["attempts"], 2, "{done:#}");
+
+    // Started again on the same folder, it knows, and ends.
+    let error = fleet[&first].fails(&["up"]);
+    assert!(error.contains("this host was taken out of the mesh"), "{error}");
 }
 
 #[test]
@@ -226,9 +230,13 @@ fn evicting_a_live_host_cuts_it_off() {
     let log = fleet["c"].log();
     assert!(log.contains("this host was taken out of the mesh"), "{log}");
 
-    // No member lets it in again by the old credential. Started anew it may know the address of one member only,
+    let error = fleet["c"].fails(&["up"]);
+    assert!(error.contains("this host was taken out of the mesh"), "it has not forgotten: {error}");
+
+    // And if it had, no member would let it in by the old credential. It may know the address of one member only,
     // whose word alone does not end it; it says so, and is no part of the mesh.
     let mut c = fleet.hosts.pop().expect("three hosts");
+    std::fs::remove_file(c.dir.join("outcast")).expect("its note");
     let told = |c: &tests::daemon::Daemon| c.log().matches("a member says that this host was taken out").count();
     let before = told(&c);
     let _ = c.try_up();

@@ -177,6 +177,10 @@ impl Local for HostNode {
         ready: oneshot::Sender<Ready>,
         stop: CancellationToken,
     ) -> Result<(), Failure> {
+        if folder.is_outcast() {
+            return Err(Failure::new("this host was taken out of the mesh")
+                .hint("a new invitation and a fresh state folder make it a host again"));
+        }
         let node = HostNode::start(&folder, &config).await?;
         let control = node.control();
         let listener = api::server::listen(&folder.socket_path()?, config.api.group.as_deref())?;
@@ -191,6 +195,9 @@ impl Local for HostNode {
             () = stop.cancelled() => api::Control::shutdown(&*control).await,
             () = node.stopped() => stop.cancel(),
             ended = server => return ended.map_err(|e| Failure::new(format!("the API has ended: {e}"))),
+        }
+        if control.is_outcast() {
+            folder.write_outcast()?; // started anew it may find too few members to be told again
         }
         tokio::time::sleep(FAREWELL).await;
         node.stop().await;
