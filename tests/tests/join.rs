@@ -150,7 +150,14 @@ fn a_host_that_leaves_is_gone_at_once_and_its_builds_go_elsewhere() {
 
 #[test]
 fn a_cloned_state_folder_is_noticed() {
-    let mut fleet = Fleet::up(&["a", "b"]);
+    let mut fleet = Fleet::found("a", &Settings::default());
+    let tagged = Settings { tags: vec!["here".into()], ..Settings::default() };
+    let token = fleet["a"].ok(&["invite", "b"]);
+    let mut b = fleet.stranger_with("b", &tagged);
+    b.ok(&["join", &token, "--listen", &b.listen.to_string()]);
+    b.up();
+    fleet.hosts.push(b);
+    fleet.settled();
     fleet["b"].stop();
     let twin = fleet.twin("b", "twin");
     fleet["b"].up();
@@ -158,12 +165,24 @@ fn a_cloned_state_folder_is_noticed() {
     fleet["twin"].up();
     let status = fleet["a"].wait("aware of the clone", |s| !s.warnings("clone").is_empty());
     assert_eq!(status.warnings("clone")[0]["host"], "b", "{status:?}");
+    // What only b may build waits, while all else goes on without it.
+    let file = fleet.file("x.toml", "[build.x]\ncommand = \"true\"\ntags = [\"here\"]\nsandbox = \"none\"\n");
+    let id = fleet.submit("a", &file)["x"].clone();
     for _ in 0..3 {
         fleet["a"].ok(&["run", "--no-workspace", "--", "true"]);
     }
-    assert!(fleet.builds("a").iter().all(|b| b["host"] == "a"), "a twin gets no work");
+    let held = fleet["a"].build(&id);
+    assert!(held["state"] == "queued" && held["attempts"] == 0, "a twin gets no work: {held:#}");
+    assert!(fleet.builds("a").iter().all(|b| b["id"] == id.as_str() || b["host"] == "a"), "a twin gets no work");
     let status = fleet["a"].status().expect("answer");
     assert!(status.host("b").is_some_and(|b| b["voter"] == false), "and no vote: {status:?}");
+    // With one of the two gone, the other is b again at its next start.
+    fleet["twin"].stop();
+    fleet["b"].stop();
+    fleet["b"].up();
+    fleet["a"].wait("rid of the clone", |s| s.warnings("clone").is_empty() && s.state("b") == "alive");
+    let done = fleet["a"].wait_build(&id, "done", |b| b["state"] == "done");
+    assert_eq!(done["host"], "b", "{done:#}");
 }
 
 #[test]
