@@ -284,6 +284,11 @@ impl Ledger {
 
     fn revoke(&mut self, author: PeerKey, revoke: Revoke) -> Reply {
         let peer = revoke.peer;
+        // Sent again by the same author, because the answer got lost: with its leader, say.
+        let again = |r: &crate::roster::Revoked| r.by == author && r.banned == revoke.banned;
+        if !self.roster.is_member(&peer) && self.roster.revoked(&peer).is_some_and(again) {
+            return Reply::ok();
+        }
         if let Err(error) = self.roster.revoke(author, peer, revoke.banned, &revoke.reason, self.time_ms) {
             return Reply::refused(roster_code(error), error.to_string());
         }

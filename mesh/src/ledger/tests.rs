@@ -296,7 +296,10 @@ fn an_evicted_host_loses_its_work_and_its_voice() {
     w.assign(id, 1, 2);
     let revoke = Revoke { peer: keys(2).key(), banned: false, reason: "test".into() };
     assert_eq!(w.send(3, Command::Revoke(revoke.clone())).code, Code::Forbidden, "host 3 is no signer");
-    assert!(w.send(1, Command::Revoke(revoke)).is_ok());
+    assert!(w.send(1, Command::Revoke(revoke.clone())).is_ok());
+    let before = w.ledger.roster().clone();
+    assert!(w.send(1, Command::Revoke(revoke)).is_ok(), "sent again: harmless");
+    assert_eq!(*w.ledger.roster(), before);
     assert_eq!(w.state(id), State::Queued);
     assert_eq!(w.end_with(id, 1, 2, done(None), &[]).code, Code::Forbidden);
 }
