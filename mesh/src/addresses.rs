@@ -21,8 +21,9 @@ pub const OBSERVED_MAX: usize = 4;
 pub const LEAD_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// First pause after a failed dial; doubled by each further one.
 pub const RETRY_MIN: Duration = Duration::from_millis(500);
-/// Longest pause: a host that comes back is found within this.
-pub const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Longest pause: a host that comes back is found within this. Leads are not kept over a restart, so one
+/// that knows nobody else's address waits to be dialled; a refused dial costs next to nothing.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Where a lead comes from, the most trusted first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -214,9 +215,9 @@ impl Addresses {
         self.peers.get(peer)?.iter().filter(usable).map(|(_, lead)| lead.next_try().unwrap_or(now).max(now)).min()
     }
 
-    /// Whose masquerade an address of a peer is: its IP is another peer's, proved by a handshake, or
-    /// its own interface, or both claimed by it and seen as the source of its connection; and neither proved for, nor claimed by, the peer itself. `addr` is a
-    /// multiaddr or a bare IP. Loopback is everybody's, and told apart by port.
+    /// Whose masquerade an address of a peer is: its IP is another peer's, proved by a handshake, or its own
+    /// interface, or both claimed by it and seen as the source of its connection; and neither proved for, nor
+    /// claimed by, the peer itself. `addr` is a multiaddr or a bare IP. Loopback is everybody's, and told apart by port.
     pub fn nat_of(&self, peer: &PeerKey, addr: &str) -> Option<PeerKey> {
         let ip = ip_of(addr).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())?;
         let at = |lead: &(&String, &Lead)| lead.1.source != Source::Observed && ip_of(lead.0) == Some(ip);

@@ -119,7 +119,7 @@ fn failures_back_off_and_success_forgives() {
         now = next;
         assert_eq!(table.leads(&drone, now), [DRONE]);
     }
-    assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+    assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000, 5_000, 5_000]);
     table.proved(drone, DRONE, now);
     assert_eq!(table.next_try(&drone, now), Some(now));
     assert_eq!(table.next_try(&key(9), now), None);
