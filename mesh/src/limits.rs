@@ -85,8 +85,9 @@ pub const BLOB_BYTES_MAX: u64 = 64 << 30;
 /// Output files of one attempt.
 pub const OUTPUT_FILES_MAX: usize = 100_000;
 
-/// Bytes of an encoded list of outputs: the largest number of files with paths of ordinary length.
-pub const MANIFEST_BYTES_MAX: usize = 32 << 20;
+/// Bytes of an encoded list of outputs: the largest number of files, with paths of ordinary length. One bound
+/// for who makes it, who fetches it and who places its files.
+pub const MANIFEST_BYTES_MAX: usize = OUTPUT_FILES_MAX * 512;
 
 /// Bytes of a build's log that are kept; the middle of a longer one is cut. A running build's log is in
 /// memory, for those who follow it.

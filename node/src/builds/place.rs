@@ -6,16 +6,13 @@ use super::unpack::read_blob;
 use crate::blobs::get;
 use crate::seams::{BlobStore, Blocking};
 use mesh::build::{BlobId, Manifest, stays_inside};
-use mesh::limits::OUTPUT_FILES_MAX;
+use mesh::limits::{MANIFEST_BYTES_MAX, OUTPUT_FILES_MAX};
 use mesh::wire;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Bytes of an encoded manifest: its files, each with a path of moderate length.
-pub const MANIFEST_BYTES_MAX: usize = OUTPUT_FILES_MAX * 512;
 
 /// Longest target of a symbolic link, as Linux has it.
 pub const LINK_BYTES_MAX: u64 = 4_096;

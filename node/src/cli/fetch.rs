@@ -8,7 +8,7 @@ use crate::api::types::{BuildState, FetchedFile, VERSION};
 use crate::config::shorten;
 use futures::StreamExt;
 use mesh::build::{BlobId, BuildId, Manifest, OutputFile, stays_inside};
-use mesh::limits::OUTPUT_FILES_MAX;
+use mesh::limits::{MANIFEST_BYTES_MAX, OUTPUT_FILES_MAX};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
@@ -17,9 +17,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
-
-/// A manifest of as many files as are allowed, with paths of a usual length.
-const MANIFEST_BYTES_MAX: usize = 64 << 20;
 
 /// Where a symbolic link may point at.
 const LINK_BYTES_MAX: usize = 4_096;

@@ -7,11 +7,13 @@
 use super::Inner;
 use super::log::LiveLog;
 use super::shared::lock;
-use crate::seams::{BlobStore, Job};
+use crate::blobs::put;
+use crate::builds::place::load_manifest;
+use crate::seams::Job;
 use mesh::build::*;
 use mesh::identity::PeerKey;
 use mesh::ledger::{AttemptEnd, Code, Command, Entry, Report};
-use mesh::wire::{Signed, decode};
+use mesh::wire::Signed;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -112,7 +114,7 @@ impl Inner {
         };
         let text = log.close();
         if !text.is_empty() {
-            match self.keep(&text).await {
+            match put(&*self.blobs, &text).await {
                 Ok(blob) => outcome.log = Some(blob),
                 Err(error) => outcome = host_failure(Phase::Store, format!("the log could not be stored: {error}")),
             }
@@ -151,17 +153,11 @@ impl Inner {
     /// Fetches a manifest and all files in it.
     pub(super) async fn fetch_manifest(&self, id: BlobId, holders: &[PeerKey]) -> io::Result<Manifest> {
         self.fetch_blob(id, holders).await?;
-        let manifest = read_manifest(&*self.blobs, id).await?;
+        let manifest = load_manifest(&*self.blobs, id).await?;
         for file in &manifest.files {
             self.fetch_blob(file.blob, holders).await?;
         }
         Ok(manifest)
-    }
-
-    async fn keep(&self, bytes: &[u8]) -> io::Result<BlobId> {
-        let mut blob = self.blobs.create(None).await?;
-        blob.write(bytes).await?;
-        blob.finish().await
     }
 
     fn still_running(&self, id: BuildId, attempt: Attempt) -> bool {
@@ -218,21 +214,4 @@ impl Inner {
 /// A failure of this host rather than of the command.
 pub fn host_failure(phase: Phase, text: String) -> Outcome {
     Outcome { end: End::Failed, phase, code: -1, text: mesh::roster::cut(&text), manifest: None, log: None, took_ms: 0 }
-}
-
-/// Reads and decodes a manifest that is in the store.
-///
-/// # Errors
-/// When the store fails, or the blob is no manifest.
-pub async fn read_manifest(blobs: &dyn BlobStore, id: BlobId) -> io::Result<Manifest> {
-    let (size, mut reader) = blobs.open(id, 0).await?;
-    let max = mesh::limits::MANIFEST_BYTES_MAX;
-    if size > max as u64 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a manifest of {size} bytes")));
-    }
-    let mut bytes = vec![];
-    while let Some(chunk) = reader.chunk().await? {
-        bytes.extend_from_slice(&chunk);
-    }
-    decode(&bytes, max).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
 }

@@ -20,7 +20,6 @@ mod submit;
 mod token;
 mod watch;
 
-pub use execute::read_manifest;
 pub use local::HostNode;
 pub use policy::{Joined, Known};
 pub use submit::SubmitError;

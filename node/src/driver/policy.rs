@@ -5,7 +5,7 @@
 //! request goes through the ledger, which redeems an invitation once.
 
 use super::Inner;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::net::{Admission, Level, Reason, Refusal};
 use async_trait::async_trait;
 use mesh::identity::PeerKey;
@@ -15,7 +15,7 @@ use mesh::roster::{Credential, MeshId};
 use mesh::wire::{Signed, decode, encode};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 /// How long a joiner waits for the ledger; below the deadline of the exchange.
@@ -51,15 +51,13 @@ pub struct Policy {
     /// Members as told by the one that let us in; good until our ledger says otherwise.
     told: BTreeMap<PeerKey, String>,
     inner: OnceLock<Weak<Inner>>,
-    /// Joiners that were refused, for status.
-    pub refused_joins: Mutex<u64>,
 }
 
 impl Policy {
     /// Over a ledger that may still be behind.
     pub fn new(mesh: MeshId, credential: Signed, shared: Arc<Shared>, told: &[Known]) -> Self {
         let told = told.iter().map(|k| (k.peer, k.name.clone())).collect();
-        Policy { mesh, credential, shared, told, inner: OnceLock::new(), refused_joins: Mutex::new(0) }
+        Policy { mesh, credential, shared, told, inner: OnceLock::new() }
     }
 
     /// Ties the policy to the running node, so that joiners' requests reach the ledger.
@@ -139,11 +137,7 @@ impl Admission for Policy {
     }
 
     async fn join(&self, peer: PeerKey, request: Vec<u8>) -> Result<Vec<u8>, Refusal> {
-        let answer = self.enrol(peer, request).await;
-        if answer.is_err() {
-            *lock(&self.refused_joins) += 1;
-        }
-        answer
+        self.enrol(peer, request).await
     }
 }
 
