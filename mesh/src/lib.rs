@@ -16,6 +16,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limits;
 pub mod membership;
+pub mod mutants;
 pub mod placement;
 pub mod roster;
 pub mod time;

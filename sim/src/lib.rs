@@ -8,14 +8,18 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)] // but for `det`, which says why
 
+pub mod action;
 pub mod det;
 pub mod disk;
 pub mod host;
+pub mod invariants;
 pub mod log;
 pub mod machine;
 pub mod nat;
 pub mod nodes;
+pub mod plan;
 pub mod scenarios;
+pub mod stage;
 pub mod trace;
 pub mod transport;
 pub mod world;

@@ -1,0 +1,258 @@
+//! What must hold at every moment of every run, whatever fails: one invariant a file.
+//!
+//! Both tiers tell the [`Jury`] what truly happened ([`Fact`], seen from outside, with true time) and show
+//! it every host that did something ([`HostSeen`]). An [`Invariant`] judges from that alone; it knows
+//! neither tier, and reads nothing that a host merely claims where the truth is at hand. Each counts
+//! how often it had something to judge: one that never has proves nothing, and a sweep fails for it.
+
+use mesh::build::{Attempt, BlobId, BuildId};
+use mesh::identity::PeerKey;
+use mesh::lease::Fence;
+use mesh::ledger::Ledger;
+use mesh::membership::State;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a host is called; cheap to copy.
+pub type Name = Arc<str>;
+
+/// Something that truly happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// A process with a key started on a host.
+    Started {
+        /// Where.
+        host: Name,
+        /// Its key.
+        key: PeerKey,
+        /// The start number that it goes by.
+        start: u64,
+    },
+    /// The process on a host ended, whatever the reason.
+    Stopped {
+        /// Where.
+        host: Name,
+    },
+    /// From now on (not) every reason to call this host healthy and reachable holds: it runs, no link of it is cut
+    /// or lossy beyond what streams mend in time, its clocks are right, its disk is quick, nobody shares its key.
+    Fit {
+        /// Which.
+        host: Name,
+        /// Whether.
+        fit: bool,
+    },
+    /// A host changed its mind about another.
+    Believes {
+        /// Who.
+        host: Name,
+        /// Of whom.
+        of: PeerKey,
+        /// What.
+        state: State,
+    },
+    /// A request was acknowledged to its client with these builds.
+    Accepted {
+        /// Number of the request.
+        request: u64,
+        /// The builds.
+        builds: Vec<BuildId>,
+    },
+    /// An attempt began on a host.
+    Began {
+        /// Where.
+        host: Name,
+        /// Key of the process that began it.
+        key: PeerKey,
+        /// Which build.
+        build: BuildId,
+        /// Which try.
+        attempt: Attempt,
+        /// The fence of the leader on whose word it began, where the host knows it.
+        fence: Option<Fence>,
+    },
+    /// A protocol other than admission and joining was opened between a host and a key.
+    Spoke {
+        /// Who.
+        host: Name,
+        /// With whom.
+        with: PeerKey,
+    },
+    /// An order was carried out.
+    Carried {
+        /// On which host, truly.
+        host: Name,
+        /// By the process with this key.
+        key: PeerKey,
+        /// The key that the order names.
+        named: PeerKey,
+        /// The order's own number: carried out twice is once too often.
+        order: u64,
+        /// The order's fence.
+        fence: Fence,
+    },
+    /// A disk was destroyed, emptied or put back: what was on it is not to be asked for.
+    Wiped {
+        /// Whose.
+        host: Name,
+    },
+}
+
+/// A table of a host that must not grow without bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// What is counted.
+    pub what: &'static str,
+    /// How many there are.
+    pub value: u64,
+    /// How many there may be.
+    pub bound: u64,
+}
+
+/// A host as the jury sees it after a step.
+pub struct HostSeen<'a> {
+    /// Its name.
+    pub name: &'a Name,
+    /// Its key.
+    pub key: PeerKey,
+    /// The start number of its process.
+    pub start: u64,
+    /// Its ledger.
+    pub ledger: &'a Ledger,
+    /// The fence of the lease that it holds at this moment by its own clock.
+    pub lease: Option<Fence>,
+    /// The newest presence that it knows of others: start number and sequence.
+    pub presences: &'a [(PeerKey, u64, u64)],
+    /// Its tables.
+    pub sizes: &'a [Size],
+}
+
+/// What the world knows and no single host does.
+pub trait Truth {
+    /// Whether the blobs of a host hold this one, intact; `None` when no host has this key.
+    fn holds(&self, host: &PeerKey, blob: BlobId) -> Option<bool>;
+    /// Whether a key is enrolled according to the longest ledger there is.
+    fn is_member(&self, key: &PeerKey) -> bool;
+}
+
+/// A rule that holds at every moment.
+pub trait Invariant {
+    /// What it is called: its file, with hyphens.
+    fn name(&self) -> &'static str;
+
+    /// Where it is from: paper, RFC, or rule of the design.
+    fn source(&self) -> &'static str;
+
+    /// Something happened.
+    ///
+    /// # Errors
+    /// How the rule is broken, in words.
+    fn fact(&mut self, _at: Duration, _fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// A host did something.
+    ///
+    /// # Errors
+    /// How the rule is broken, in words.
+    fn look(&mut self, _at: Duration, _host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// All hosts of this step have been looked at.
+    ///
+    /// # Errors
+    /// How the rule is broken, in words.
+    fn step(&mut self, _at: Duration) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The run is over: everything was healed and had its time.
+    ///
+    /// # Errors
+    /// How the rule is broken, in words.
+    fn finish(&mut self, _at: Duration) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// How often it had something to judge.
+    fn exercised(&self) -> u64;
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: &'static str,
+    /// True time.
+    pub at: Duration,
+    /// How, in words, with the hosts concerned.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} broken at {:.3} s: {}", self.invariant, self.at.as_secs_f64(), self.text)
+    }
+}
+
+/// All invariants of a run.
+pub struct Jury {
+    invariants: Vec<Box<dyn Invariant>>,
+}
+
+impl Jury {
+    /// With these invariants.
+    pub fn new(invariants: Vec<Box<dyn Invariant>>) -> Jury {
+        Jury { invariants }
+    }
+
+    fn each(
+        &mut self,
+        at: Duration,
+        mut ask: impl FnMut(&mut dyn Invariant) -> Result<(), String>,
+    ) -> Result<(), Violation> {
+        for invariant in &mut self.invariants {
+            ask(invariant.as_mut()).map_err(|text| Violation { invariant: invariant.name(), at, text })?;
+        }
+        Ok(())
+    }
+
+    /// Something happened.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn fact(&mut self, at: Duration, fact: &Fact, truth: &dyn Truth) -> Result<(), Violation> {
+        self.each(at, |invariant| invariant.fact(at, fact, truth))
+    }
+
+    /// A host did something.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn look(&mut self, at: Duration, host: &HostSeen<'_>, truth: &dyn Truth) -> Result<(), Violation> {
+        self.each(at, |invariant| invariant.look(at, host, truth))
+    }
+
+    /// All hosts of this step have been looked at.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn step(&mut self, at: Duration) -> Result<(), Violation> {
+        self.each(at, |invariant| invariant.step(at))
+    }
+
+    /// The run is over.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn finish(&mut self, at: Duration) -> Result<(), Violation> {
+        self.each(at, |invariant| invariant.finish(at))
+    }
+
+    /// How often each invariant had something to judge.
+    pub fn exercised(&self) -> BTreeMap<&'static str, u64> {
+        self.invariants.iter().map(|invariant| (invariant.name(), invariant.exercised())).collect()
+    }
+}
