@@ -8,6 +8,7 @@
 
 use crate::identity::PeerKey;
 use crate::membership::ADDRESS_BYTES_MAX;
+use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -170,7 +171,7 @@ impl Addresses {
             _ => None,
         };
         if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
-            if other.is_some() {
+            if other.is_some() && !mutants::on(Mutant::FirstAddressForEver) {
                 lead.proved = None;
             }
             lead.failed = Some((now, reason));
@@ -192,6 +193,11 @@ impl Addresses {
     /// off, expired, observed, or proved to be another peer's.
     pub fn leads(&self, peer: &PeerKey, now: Time) -> Vec<String> {
         let Some(leads) = self.peers.get(peer) else { return Vec::new() };
+        if mutants::on(Mutant::FirstAddressForEver)
+            && let Some((addr, _)) = leads.iter().filter(|(_, l)| l.proved.is_some()).min_by_key(|(_, l)| l.first_seen)
+        {
+            return vec![addr.clone()];
+        }
         let mut usable: Vec<(&String, &Lead)> = leads
             .iter()
             .filter(|(_, lead)| lead.source != Source::Observed && lead.lives(now))

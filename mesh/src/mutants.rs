@@ -75,6 +75,16 @@ mutants! {
     LedgerTimeIsWallClock = "ledger-time-is-wall-clock",
     /// A submission that is sent again is a second build.
     RequestIdIgnored = "request-id-ignored",
+    /// A build is tried again on the host that failed it, however often.
+    RetriesWithoutBound = "retries-without-bound",
+    /// A host on which packages fail gets no more builds.
+    PackageFailureBlamesHost = "package-failure-blames-host",
+    /// A build that runs already is given to another host too.
+    AssignsWhatRuns = "assigns-what-runs",
+    /// A retry changes the definition of the build.
+    RetryChangesTheBuild = "retry-changes-the-build",
+    /// The first address of a peer that was proved is the only one ever dialled.
+    FirstAddressForEver = "first-address-for-ever",
 }
 
 impl fmt::Display for Mutant {

@@ -6,9 +6,10 @@
 //! seconds takes that seat later. Whether the leader may act at all is not decided here: that is
 //! [`crate::lease`], and every proposal carries the fence.
 
-use crate::build::{BuildSpec, Sandbox};
+use crate::build::{BuildSpec, End, Sandbox};
 use crate::identity::PeerKey;
 use crate::ledger::{Assignment, Build, Ledger, Lost};
+use crate::mutants::{self, Mutant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Attempts that one plan assigns at most: an entry stays far below its bound.
@@ -96,6 +97,12 @@ fn assign(ledger: &Ledger, view: &View) -> Vec<Assignment> {
         .filter(|(peer, h)| h.alive && !h.suspended && h.cores > 0 && ledger.roster().is_member(peer))
         .map(|(peer, host)| (*peer, Free { host, cores: host.cores, memory_mib: host.memory_mib }))
         .collect();
+    if mutants::on(Mutant::PackageFailureBlamesHost) {
+        let attempts = || ledger.builds().iter().flat_map(|b| &b.attempts);
+        let bad = |a: &crate::ledger::AttemptRecord| a.outcome().is_some_and(|o| o.end != End::Done);
+        let failed = |peer: &PeerKey| attempts().filter(|a| a.host == *peer && bad(a)).count();
+        free.retain(|peer, _| failed(peer) < 3);
+    }
     for build in ledger.builds().running() {
         for attempt in build.running() {
             if let Some(slot) = free.get_mut(&attempt.host) {
@@ -147,7 +154,7 @@ fn choose(build: &Build, free: &BTreeMap<PeerKey, Free<'_>>, chosen: &BTreeSet<P
 
 /// Whether the host is running this build now, or has done it: then it cannot confirm it.
 fn has_or_holds(build: &Build, peer: &PeerKey) -> bool {
-    let done = |a: &crate::ledger::AttemptRecord| a.outcome().is_some_and(|o| o.end == crate::build::End::Done);
+    let done = |a: &crate::ledger::AttemptRecord| a.outcome().is_some_and(|o| o.end == End::Done);
     build.attempts.iter().any(|a| a.host == *peer && (a.is_running() || done(a)))
 }
 

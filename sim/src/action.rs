@@ -53,6 +53,15 @@ pub enum Action {
         /// Which, by name.
         task: String,
     },
+    /// The owner of a host has the newest build of a name, which failed or was cancelled, built again.
+    Retry {
+        /// Where.
+        host: String,
+        /// Number of the request.
+        request: u64,
+        /// Which, by name.
+        task: String,
+    },
     /// A host of the fleet that is not enrolled yet is invited by a member and joins.
     Join {
         /// Who joins.
@@ -246,6 +255,7 @@ impl Action {
         match self {
             Action::Submit { .. } => "submit",
             Action::Cancel { .. } => "cancel",
+            Action::Retry { .. } => "retry",
             Action::Join { .. } => "join",
             Action::Evict { .. } => "evict",
             Action::Leave { .. } => "leave",
@@ -284,6 +294,7 @@ impl Action {
             self,
             Action::Submit { .. }
                 | Action::Cancel { .. }
+                | Action::Retry { .. }
                 | Action::Join { .. }
                 | Action::Start { .. }
                 | Action::PowerOn { .. }

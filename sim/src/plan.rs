@@ -5,6 +5,7 @@
 //! the same bytes. As a file it is TOML, an `[[action]]` table each.
 
 use crate::action::Action;
+use crate::expect::Expect;
 use mesh::mutants::Mutant;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -53,6 +54,9 @@ pub struct Plan {
     /// What is done, by rising time.
     #[serde(rename = "action", default)]
     pub actions: Vec<Timed>,
+    /// What the scenario expects beyond the invariants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<Expect>,
 }
 
 /// Why a plan could not be read.
@@ -143,6 +147,7 @@ mod tests {
             safety_ms: 60_000,
             liveness_ms: 90_000,
             actions,
+            expect: vec![Expect::NeverDown { host: "a".into() }],
         };
         let text = plan.to_text();
         assert_eq!(Plan::parse("p.toml", &text).as_ref(), Ok(&plan), "{text}");

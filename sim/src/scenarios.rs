@@ -1,5 +1,6 @@
 //! The scenarios, and how one is run.
 
+pub mod incidents;
 pub mod swarms;
 pub mod three;
 

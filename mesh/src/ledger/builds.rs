@@ -9,6 +9,7 @@ use super::entry::*;
 use crate::build::*;
 use crate::identity::PeerKey;
 use crate::limits::*;
+use crate::mutants::{self, Mutant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -137,7 +138,8 @@ impl Build {
         if self.state.is_final() || self.state == State::Waiting || self.attempts.len() >= ATTEMPTS_MAX as usize {
             return 0;
         }
-        let have = self.attempts.iter().filter(|a| a.succeeded() || a.is_running()).count();
+        let runs = |a: &AttemptRecord| a.is_running() && !mutants::on(Mutant::AssignsWhatRuns);
+        let have = self.attempts.iter().filter(|a| a.succeeded() || runs(a)).count();
         (self.spec.confirm as usize).saturating_sub(have)
     }
 
@@ -303,7 +305,10 @@ impl Builds {
             }
         }
         let new = BuildId(self.last + 1);
-        let spec = old.spec.clone();
+        let mut spec = old.spec.clone();
+        if mutants::on(Mutant::RetryChangesTheBuild) {
+            spec.name.push_str("-retry");
+        }
         self.last += 1;
         self.add(Build {
             id: new,
@@ -424,7 +429,8 @@ impl Builds {
         let by_command = ended().filter(|o| o.phase.is_command()).count();
         let by_host = ended().filter(|o| !o.phase.is_command()).count();
         let last = ended().next_back().map(|o| o.text.clone()).unwrap_or_default();
-        if by_command > build.spec.retries as usize || by_host >= HOST_FAILURES_MAX {
+        let given_up = by_command > build.spec.retries as usize || by_host >= HOST_FAILURES_MAX;
+        if given_up && !mutants::on(Mutant::RetriesWithoutBound) {
             return self.finish(id, State::Failed, last, now_ms);
         }
         if build.attempts.len() >= ATTEMPTS_MAX as usize && build.running().next().is_none() {
