@@ -39,3 +39,7 @@ pub const FLEETS: [(&str, &str); 7] = [
 
 #[cfg(test)]
 mod fleet_tests;
+#[cfg(test)]
+mod oracle_tests;
+#[cfg(test)]
+mod walker_tests;
