@@ -410,3 +410,12 @@ fn fleets_of_ten_thousand_hosts_can_be_made_and_no_larger() {
     assert_eq!(Nat::cone(Dependence::EndpointIndependent).filtering, Dependence::EndpointIndependent);
     assert!(Fleet::parse("f", ALPHA_CENTAURI).is_ok());
 }
+
+#[test]
+fn the_example_of_the_readme_is_a_fleet() {
+    let readme = include_str!("../README.md");
+    let text = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let fleet = Fleet::parse("README.md", text).unwrap();
+    assert_eq!((fleet.hosts.len(), fleet.routes.len(), fleet.forwards.len()), (3, 1, 1));
+    assert_eq!(fleet.masquerades[0].nat, Nat::LINUX);
+}

@@ -182,6 +182,18 @@ fn port_forward() {
     truth(&Oracle::new(&fleet), &fleet, &[('h', "192.168.1."), ('p', "203.0.113.")], table);
 }
 
+/// The router's inside address is not the one whose port is opened, even for who comes from outside.
+#[test]
+fn a_forward_holds_for_the_outside_address_alone() {
+    let text = FLEETS.iter().find(|(file, _)| *file == "port-forward.toml").unwrap().1;
+    let route = "[[route]]\nrouter = \"router\"\nfrom = \"internet\"\nto = \"home\"\n";
+    let oracle = Oracle::new(&Fleet::parse("f", &format!("{text}\n{route}")).unwrap());
+    let ends = |to: &str| cell(&oracle.dial("public", at(to)), "public", "home-1");
+    assert_eq!(ends("192.168.1.1:7444"), "!router/203.0.113.50");
+    assert_eq!(ends("203.0.113.1:7444"), "203.0.113.50");
+    assert_eq!(ends("192.168.1.10:7400"), "203.0.113.50");
+}
+
 fn over(oracle: &Oracle, from: &str, to: &str) -> String {
     oracle.dial(from, at(to)).hops.iter().map(Hop::to_string).collect::<Vec<_>>().join(" ")
 }
