@@ -402,7 +402,11 @@ impl Consensus {
     /// On the leader: whose logs are shorter than what they acknowledged, and why each is sent nothing more.
     /// True for one that voted when that was seen: what else it promised and forgot, nobody knows.
     pub fn refused(&self) -> BTreeMap<PeerKey, (String, bool)> {
-        self.peers.refused(&self.voters())
+        let status = self.status();
+        match status.role {
+            Role::Leader => self.peers.refused(&status.effective.voters),
+            _ => BTreeMap::new(), // from an earlier leadership, if at all: old news
+        }
     }
 
     /// Names hosts whose key is alive twice, in place of those named before: nothing that either copy says
