@@ -11,6 +11,7 @@
 pub mod action;
 pub mod det;
 pub mod disk;
+pub mod draw;
 pub mod host;
 pub mod invariants;
 pub mod log;
