@@ -21,6 +21,7 @@ pub mod nodes;
 pub mod plan;
 pub mod scenarios;
 pub mod stage;
+pub mod tool;
 pub mod trace;
 pub mod transport;
 pub mod world;
