@@ -19,10 +19,13 @@ pub use dice::Dice;
 use crate::action::{Action, LEADER};
 use crate::plan::{Plan, Tier, Timed};
 use std::collections::{BTreeMap, BTreeSet};
-use topology::{Fleet, NetworkKind, Path};
+use topology::{Fleet, NetworkKind, Oracle};
 
 /// Hosts of the fleet that a drawn plan can be made for: beyond that, a run is about scale, not about faults.
 const FLEET_HOSTS_MAX: usize = 24;
+
+/// Orders of a fleet's hosts that are tried, to find three that meet.
+const ORDERS_MAX: usize = 64;
 
 /// Something that a seed enables or not.
 #[derive(Clone, Copy)]
@@ -92,7 +95,7 @@ pub struct Asked<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DrawError {
     /// No fleet has hosts enough that reach each other.
-    #[error("no fleet has three hosts that reach each other, and {FLEET_HOSTS_MAX} at the most")]
+    #[error("no fleet has three hosts that reach each other, one of which builds, and {FLEET_HOSTS_MAX} at the most")]
     NoFleet,
 }
 
@@ -111,9 +114,21 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
 
     // Sometimes all hosts that a run may have are enrolled, mostly some are left to join and to knock.
     let mut together = together(fleet, &mut dice);
+    // A fleet's last hosts are left out; one that builds is not among them.
+    if let Some(builder) = together.iter().position(|host| builds(fleet, host)).filter(|at| *at >= hosts_max) {
+        together.swap(0, builder);
+    }
     together.truncate(hosts_max);
+    if together.len() < 3 {
+        return Err(DrawError::NoFleet);
+    }
     let enrolled = dice.between(3, together.len() as u64) as usize;
-    let spare = together.split_off(enrolled);
+    let mut spare = together.split_off(enrolled);
+    if !together.iter().any(|host| builds(fleet, host))
+        && let Some(builder) = spare.iter().position(|host| builds(fleet, host))
+    {
+        std::mem::swap(&mut together[enrolled - 1], &mut spare[builder]);
+    }
     let safety_ms = match asked.tier {
         Tier::Cores => dice.between(20, 60) * 1_000,
         Tier::Nodes => dice.between(20, 40) * 1_000,
@@ -168,20 +183,33 @@ pub fn is_fit(fleet: &Fleet) -> bool {
     fleet.hosts.len() <= FLEET_HOSTS_MAX && together(fleet, &mut Dice::new(0, "fit")).len() >= 3
 }
 
-/// Hosts in any order of which each two can meet: one of them has a path to the other.
+/// Whether a host offers cores.
+fn builds(fleet: &Fleet, host: &str) -> bool {
+    fleet.host(host).is_some_and(|host| host.cores > 0)
+}
+
+/// Hosts in any order of which each two can meet: one of them reaches the other without help. None, or three
+/// and more of which one builds.
 fn together(fleet: &Fleet, dice: &mut Dice) -> Vec<String> {
-    let reaches = |from: &str, to: &topology::Host| {
-        to.addresses.values().any(|address| !matches!(fleet.path(from, *address), Path::None))
-    };
-    let mut all: Vec<&topology::Host> = fleet.hosts.iter().collect();
-    dice.shuffle(&mut all);
-    let mut chosen: Vec<&topology::Host> = vec![];
-    for host in all {
-        if chosen.iter().all(|other| reaches(&host.name, other) || reaches(&other.name, host)) {
-            chosen.push(host);
+    let oracle = Oracle::new(fleet);
+    let mut all: Vec<&str> = fleet.hosts.iter().map(|host| host.name.as_str()).collect();
+    let reaches = |from: &str, to: &str| oracle.reach(from, to).iter().any(|(_, dial)| dial.succeeds());
+    let pairs = all.iter().flat_map(|one| all.iter().map(move |two| (*one, *two)));
+    let meet: BTreeSet<(&str, &str)> = pairs.filter(|(one, two)| reaches(one, two) || reaches(two, one)).collect();
+    // A fleet in parts has orders that find two of a part only: any that finds three will do.
+    for _ in 0..ORDERS_MAX {
+        dice.shuffle(&mut all);
+        let mut chosen: Vec<&str> = vec![];
+        for host in &all {
+            if chosen.iter().all(|other| meet.contains(&(host, other))) {
+                chosen.push(host);
+            }
+        }
+        if chosen.len() >= 3 && chosen.iter().any(|host| builds(fleet, host)) {
+            return chosen.into_iter().map(str::to_owned).collect();
         }
     }
-    chosen.iter().map(|host| host.name.clone()).collect()
+    vec![]
 }
 
 /// A plan that is being drawn.

@@ -1,6 +1,6 @@
 //! The work of a run, its coming and going of hosts, and its liars.
 
-use super::Draft;
+use super::{Draft, builds};
 use crate::action::{Action, Forgery, Task};
 
 /// A submission that was drawn.
@@ -69,12 +69,13 @@ pub fn join(draft: &mut Draft<'_>) {
     }
 }
 
-/// Never the founder, who signs; never so many that fewer than two are left.
+/// Never the founder, who signs; never so many that fewer than two are left, or nobody who builds.
 pub fn evict(draft: &mut Draft<'_>) {
     let founder = draft.hosts[0].clone();
-    let host = draft.host();
-    if host != founder && draft.gone.len() + 3 <= draft.hosts.len() && draft.gone.insert(host.clone()) {
-        let at = draft.moment();
+    let (host, at) = (draft.host(), draft.moment());
+    let left: Vec<&String> = draft.hosts.iter().filter(|one| **one != host && !draft.gone.contains(*one)).collect();
+    if host != founder && left.len() >= 2 && left.iter().any(|one| builds(draft.fleet, one)) {
+        draft.gone.insert(host.clone());
         draft.push(at, Action::Evict { host, by: founder });
     }
 }

@@ -1,15 +1,18 @@
 //! Fleets by name: those that are shipped with the program, and files.
 
 use std::path::Path;
-use topology::Fleet;
+use topology::{FLEETS, Fleet};
 
 /// The fleets that are shipped, with their names.
 ///
 /// # Errors
 /// Never, as a test shows.
 pub fn shipped() -> Result<Vec<(String, Fleet)>, String> {
-    let fleet = Fleet::alpha_centauri().map_err(|error| error.to_string())?;
-    Ok(vec![("alpha-centauri".to_owned(), fleet)])
+    let parse = |(file, text): &(&str, &str)| {
+        let fleet = Fleet::parse(file, text).map_err(|error| error.to_string())?;
+        Ok((file.trim_end_matches(".toml").to_owned(), fleet))
+    };
+    FLEETS.iter().map(parse).collect()
 }
 
 /// A shipped fleet by its name, or the fleet of a file by its path.
