@@ -2,7 +2,7 @@
 //!
 //! Most are plans: drawn from a seed (`chaos`) or written by hand (an incident), and played by
 //! [`crate::stage::play`]. The oldest drive whole nodes by their own code ([`Scenario`]). A new one is a
-//! line of [`ALL`].
+//! line of [`BASIC`]; a new group of them is a line of [`GROUPS`].
 
 pub mod fleets;
 pub mod swarms;
@@ -50,8 +50,11 @@ pub struct Entry {
     pub maker: Maker,
 }
 
-/// All of them.
-pub const ALL: &[Entry] = &[
+/// The groups that there are.
+const GROUPS: &[&[Entry]] = &[BASIC];
+
+/// Chaos, and what came before plans.
+const BASIC: &[Entry] = &[
     Entry {
         name: "chaos",
         text: "whatever the seed draws: a fleet, half of all kinds of faults, work",
@@ -78,9 +81,14 @@ pub const ALL: &[Entry] = &[
     },
 ];
 
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Entry> {
+    GROUPS.iter().copied().flatten()
+}
+
 /// A scenario by name.
 pub fn find(name: &str) -> Option<&'static Entry> {
-    ALL.iter().find(|entry| entry.name == name)
+    all().find(|entry| entry.name == name)
 }
 
 /// How a run ended.
@@ -116,5 +124,18 @@ pub fn drive(scenario: Scenario, seed: u64, trace: &Trace) -> Result<(), WorldEr
         Scenario::Swarms => swarms::run(seed, trace),
         Scenario::Three => three::run(seed, trace, three::Fault::Crash),
         Scenario::ThreePowerCut => three::run(seed, trace, three::Fault::PowerCut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own_and_somebody_who_plays_it() {
+        let names: BTreeSet<&str> = all().map(|entry| entry.name).collect();
+        assert_eq!(names.len(), all().count());
+        assert!(all().all(|entry| !entry.tiers.is_empty() && find(entry.name).is_some()));
     }
 }

@@ -30,7 +30,7 @@ impl Source {
     /// Checks what was asked for.
     pub fn new(make: &Make) -> Result<Source, Wrong> {
         let entry = scenarios::find(&make.scenario).ok_or_else(|| {
-            let names = scenarios::ALL.iter().map(|entry| entry.name);
+            let names = scenarios::all().map(|entry| entry.name);
             Wrong::new(format!("no scenario is called `{}`", make.scenario), near(&make.scenario, names, "scenarios"))
         })?;
         let tier = make.tier.map_or(entry.tiers[0], TierName::tier);

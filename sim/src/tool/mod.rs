@@ -115,7 +115,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, stages: &Stages, io: &mut 
 
 fn list(args: &List, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
     let lines: Vec<(String, String)> = match args.what {
-        What::Scenarios => crate::scenarios::ALL.iter().map(|s| (s.name.to_owned(), s.text.to_owned())).collect(),
+        What::Scenarios => crate::scenarios::all().map(|s| (s.name.to_owned(), s.text.to_owned())).collect(),
         What::Faults => {
             let faults = crate::draw::KINDS.iter().filter(|kind| kind.fault);
             faults.map(|kind| (kind.name.to_owned(), kind.text.to_owned())).collect()
