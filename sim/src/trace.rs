@@ -62,13 +62,10 @@ pub enum Event<'a> {
     Logged(&'a str),
     /// The scenario did something to the world.
     Fault(&'a str),
-    /// An action of the plan was due.
-    Acted {
-        /// Which.
-        action: &'a Action,
-        /// Why it made no sense.
-        skipped: Option<&'a str>,
-    },
+    /// An action of the plan is due.
+    Acted(&'a Action),
+    /// The last action made no sense, and was not done.
+    Skipped(&'a str),
     /// Something truly happened.
     Fact(&'a Fact),
     /// A host holds a lease, or no longer.
@@ -314,10 +311,14 @@ impl Recorder {
                 self.hasher.update(&[4]);
                 self.part(what.as_bytes());
             }
-            Event::Acted { action, skipped } => {
+            Event::Acted(action) => {
                 // What it is beyond its kind is in the plan.
-                self.hasher.update(&[5, u8::from(skipped.is_some())]);
+                self.hasher.update(&[5]);
                 self.part(action.kind().as_bytes());
+            }
+            Event::Skipped(why) => {
+                self.hasher.update(&[8]);
+                self.part(why.as_bytes());
             }
             Event::Fact(fact) => {
                 self.hasher.update(&[6]);

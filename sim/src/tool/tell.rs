@@ -2,6 +2,8 @@
 
 use super::Io;
 use super::play::Outcome;
+use super::witness::WORLD;
+use crate::action::LEADER;
 use crate::stage::Failure;
 use std::time::Duration;
 
@@ -39,15 +41,18 @@ fn tell(failure: &Failure, outcome: &Outcome, io: &mut Io) {
         }
     }
     let text = failure.to_string();
-    let all: Vec<&String> = outcome.last.keys().collect();
+    // What was done to no host in particular, or to one that nobody could name, concerns all.
+    let (common, all): (Vec<&String>, Vec<&String>) =
+        outcome.last.keys().partition(|host| [WORLD, LEADER].contains(&host.as_str()));
     let named: Vec<&String> = all.iter().copied().filter(|host| names(&text, host)).collect();
-    let hosts = if named.is_empty() { all } else { named };
+    let mut hosts = if named.is_empty() { all } else { named };
     let list: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
     io.say(&format!("hosts: {}", list.join(", ")));
+    hosts.extend(common);
     let mut events: Vec<(&(u64, Duration, String), &str)> =
         hosts.iter().flat_map(|host| outcome.last[*host].iter().map(move |event| (event, host.as_str()))).collect();
     events.sort_by_key(|((number, _, _), _)| *number);
-    let width = list.iter().map(|host| host.chars().count()).max().unwrap_or_default();
+    let width = hosts.iter().map(|host| host.chars().count()).max().unwrap_or_default();
     let skip = events.len().saturating_sub(EVENTS_SHOWN_MAX);
     io.say(&format!("the last {} events, in order:", events.len() - skip));
     for ((_, at, line), host) in &events[skip..] {

@@ -131,10 +131,13 @@ impl Stage for Watched {
     }
 
     fn act(&mut self, action: &Action, jury: &mut Jury) -> Result<(), String> {
-        let at = self.stage.elapsed();
+        let (at, lane) = (self.stage.elapsed(), lane(action));
+        // Before it is done, so that what it leads to comes after it.
+        self.trace.record_at(at, lane, Event::Acted(action));
         let done = self.stage.act(action, jury);
-        let skipped = done.as_ref().err().map(String::as_str);
-        self.trace.record_at(at, lane(action), Event::Acted { action, skipped });
+        if let Err(why) = &done {
+            self.trace.record_at(at, lane, Event::Skipped(why));
+        }
         done
     }
 

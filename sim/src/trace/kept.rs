@@ -31,7 +31,9 @@ pub enum Kept {
     /// See [`Event::Fault`].
     Fault(String),
     /// See [`Event::Acted`].
-    Acted(Action, Option<String>),
+    Acted(Action),
+    /// See [`Event::Skipped`].
+    Skipped(String),
     /// See [`Event::Fact`].
     Fact(Fact),
     /// See [`Event::Lease`].
@@ -64,7 +66,8 @@ impl Kept {
             Event::Committed { len, .. } => Kept::Committed(len),
             Event::Logged(line) => Kept::Logged(line.to_owned()),
             Event::Fault(what) => Kept::Fault(what.to_owned()),
-            Event::Acted { action, skipped } => Kept::Acted(action.clone(), skipped.map(str::to_owned)),
+            Event::Acted(action) => Kept::Acted(action.clone()),
+            Event::Skipped(why) => Kept::Skipped(why.to_owned()),
             Event::Fact(fact) => Kept::Fact(fact.clone()),
             Event::Lease(fence) => Kept::Lease(fence),
             Event::Ended { build, attempt, host, how } => Kept::Ended(build, attempt, host, how),
@@ -80,8 +83,8 @@ impl Kept {
             Kept::Committed(len) => format!("committed {len:>6} B"),
             Kept::Logged(line) => format!("log       {line}"),
             Kept::Fault(what) => format!("FAULT     {what}"),
-            Kept::Acted(action, None) => format!("PLAN      {}", words(action)),
-            Kept::Acted(action, Some(why)) => format!("skipped   {}: {why}", words(action)),
+            Kept::Acted(action) => format!("PLAN      {}", words(action)),
+            Kept::Skipped(why) => format!("skipped   {why}"),
             Kept::Fact(fact) => format!("fact      {}", fact::text(fact, keys)),
             Kept::Lease(Some(fence)) => format!("lease     holds the lease of fence {fence}"),
             Kept::Lease(None) => "lease     holds no lease any more".to_owned(),

@@ -108,7 +108,9 @@ impl Picture {
         hosts.iter().for_each(|host| {
             gather.lane(host);
         });
-        history.iter().for_each(|entry| gather.add(entry));
+        for (n, entry) in history.iter().enumerate() {
+            gather.add(entry, skipped(&history[n + 1..]));
+        }
         let end = played.ended.max(summary.elapsed).max(Duration::from_millis(1));
         let names: Vec<String> = gather.lanes.iter().map(|lane| lane.name.clone()).collect();
         names.iter().for_each(|name| gather.close(name, end, "at the end"));
@@ -142,6 +144,14 @@ impl Picture {
     }
 }
 
+/// Why the action just before was not done, if so: the next word about it, before any other action.
+fn skipped(after: &[Entry]) -> Option<&str> {
+    match &after.iter().find(|entry| matches!(entry.what, Kept::Acted(_) | Kept::Skipped(_)))?.what {
+        Kept::Skipped(why) => Some(why),
+        _ => None,
+    }
+}
+
 impl Gather<'_> {
     fn lane(&mut self, name: &str) -> &mut Lane {
         let at = self.lanes.iter().position(|lane| lane.name == name).unwrap_or_else(|| {
@@ -155,13 +165,13 @@ impl Gather<'_> {
         self.open.entry(name.to_owned()).or_default()
     }
 
-    fn add(&mut self, entry: &Entry) {
+    fn add(&mut self, entry: &Entry, skipped: Option<&str>) {
         let (at, host) = (entry.at, entry.host.as_str());
         let title = entry.what.line(self.keys);
         let title = title.split_once(' ').map_or("", |(_, words)| words).trim().to_owned();
         match &entry.what {
             Kept::Fact(fact) => self.fact(at, host, fact, title),
-            Kept::Acted(action, skipped) => self.acted(at, host, action, skipped.as_deref()),
+            Kept::Acted(action) => self.acted(at, host, action, skipped),
             Kept::Fault(what) if host == WORLD => {
                 self.moments.push((at, what.clone()));
                 if what.contains("healed") {
@@ -184,7 +194,12 @@ impl Gather<'_> {
                 self.end_build(&host, (*build, *attempt), at, look, how);
             }
             // Too many for a picture, or told otherwise.
-            Kept::Sent(..) | Kept::Delivered(..) | Kept::Committed(_) | Kept::Logged(_) | Kept::Failed(_) => {}
+            Kept::Sent(..)
+            | Kept::Delivered(..)
+            | Kept::Committed(_)
+            | Kept::Logged(_)
+            | Kept::Skipped(_)
+            | Kept::Failed(_) => {}
         }
     }
 
