@@ -12,20 +12,17 @@
 
 mod dice;
 mod faults;
+mod ground;
 mod work;
 
 pub use dice::Dice;
+pub use ground::Ground;
 
 use crate::action::{Action, LEADER};
 use crate::plan::{Plan, Tier, Timed};
+use ground::builds;
 use std::collections::{BTreeMap, BTreeSet};
-use topology::{Fleet, NetworkKind, Oracle};
-
-/// Hosts of the fleet that a drawn plan can be made for: beyond that, a run is about scale, not about faults.
-const FLEET_HOSTS_MAX: usize = 24;
-
-/// Orders of a fleet's hosts that are tried, to find three that meet.
-const ORDERS_MAX: usize = 64;
+use topology::{Fleet, NetworkKind};
 
 /// Something that a seed enables or not.
 #[derive(Clone, Copy)]
@@ -85,8 +82,8 @@ pub struct Asked<'a> {
     pub tier: Tier,
     /// Where all comes from.
     pub seed: u64,
-    /// Fleets to choose from, with the names or paths that a plan gives them.
-    pub fleets: &'a [(String, Fleet)],
+    /// Fleets to choose from.
+    pub fleets: &'a [Ground],
     /// The only faults that may be drawn, by the names of [`KINDS`]; work is drawn as always.
     pub faults: Option<&'a BTreeSet<String>>,
 }
@@ -95,7 +92,10 @@ pub struct Asked<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DrawError {
     /// No fleet has hosts enough that reach each other.
-    #[error("no fleet has three hosts that reach each other, one of which builds, and {FLEET_HOSTS_MAX} at the most")]
+    #[error(
+        "no fleet has three hosts that reach each other, one of which builds, and {} at the most",
+        ground::HOSTS_MAX
+    )]
     NoFleet,
 }
 
@@ -109,11 +109,12 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
         Tier::Cores => 8,
         Tier::Nodes => 6,
     };
-    let fit: Vec<&(String, Fleet)> = asked.fleets.iter().filter(|(_, fleet)| is_fit(fleet)).collect();
-    let Some((topology, fleet)) = dice.one(&fit).copied() else { return Err(DrawError::NoFleet) };
+    let fit: Vec<&Ground> = asked.fleets.iter().filter(|ground| ground.is_fit()).collect();
+    let Some(ground) = dice.one(&fit).copied() else { return Err(DrawError::NoFleet) };
+    let fleet = &ground.fleet;
 
     // Sometimes all hosts that a run may have are enrolled, mostly some are left to join and to knock.
-    let mut together = together(fleet, &mut dice);
+    let mut together = ground.together(&mut dice);
     // A fleet's last hosts are left out; one that builds is not among them.
     if let Some(builder) = together.iter().position(|host| builds(fleet, host)).filter(|at| *at >= hosts_max) {
         together.swap(0, builder);
@@ -169,47 +170,13 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
         scenario: asked.scenario.to_owned(),
         tier: asked.tier,
         seed: asked.seed,
-        topology: topology.clone(),
+        topology: ground.name.clone(),
         mutant: None,
         hosts: draft.hosts,
         safety_ms,
         liveness_ms: 180_000,
         actions: draft.actions,
     })
-}
-
-/// Whether a drawn plan can be about this fleet.
-pub fn is_fit(fleet: &Fleet) -> bool {
-    fleet.hosts.len() <= FLEET_HOSTS_MAX && together(fleet, &mut Dice::new(0, "fit")).len() >= 3
-}
-
-/// Whether a host offers cores.
-fn builds(fleet: &Fleet, host: &str) -> bool {
-    fleet.host(host).is_some_and(|host| host.cores > 0)
-}
-
-/// Hosts in any order of which each two can meet: one of them reaches the other without help. None, or three
-/// and more of which one builds.
-fn together(fleet: &Fleet, dice: &mut Dice) -> Vec<String> {
-    let oracle = Oracle::new(fleet);
-    let mut all: Vec<&str> = fleet.hosts.iter().map(|host| host.name.as_str()).collect();
-    let reaches = |from: &str, to: &str| oracle.reach(from, to).iter().any(|(_, dial)| dial.succeeds());
-    let pairs = all.iter().flat_map(|one| all.iter().map(move |two| (*one, *two)));
-    let meet: BTreeSet<(&str, &str)> = pairs.filter(|(one, two)| reaches(one, two) || reaches(two, one)).collect();
-    // A fleet in parts has orders that find two of a part only: any that finds three will do.
-    for _ in 0..ORDERS_MAX {
-        dice.shuffle(&mut all);
-        let mut chosen: Vec<&str> = vec![];
-        for host in &all {
-            if chosen.iter().all(|other| meet.contains(&(host, other))) {
-                chosen.push(host);
-            }
-        }
-        if chosen.len() >= 3 && chosen.iter().any(|host| builds(fleet, host)) {
-            return chosen.into_iter().map(str::to_owned).collect();
-        }
-    }
-    vec![]
 }
 
 /// A plan that is being drawn.

@@ -1,10 +1,11 @@
 use super::*;
 
-fn fleets() -> Vec<(String, Fleet)> {
-    crate::scenarios::fleets::shipped().unwrap()
+fn fleets() -> Vec<Ground> {
+    let shipped = crate::scenarios::fleets::shipped().unwrap();
+    shipped.into_iter().map(|(name, fleet)| Ground::new(name, fleet)).collect()
 }
 
-fn plan(tier: Tier, seed: u64, fleets: &[(String, Fleet)]) -> Plan {
+fn plan(tier: Tier, seed: u64, fleets: &[Ground]) -> Plan {
     draw(&Asked { scenario: "chaos", tier, seed, fleets, faults: None }).unwrap()
 }
 
@@ -53,7 +54,7 @@ fn a_thousand_plans_are_in_order_name_what_there_is_and_do_everything() {
     let mut sizes = BTreeSet::new();
     for (seed, tier) in (0..1_000).flat_map(|seed| [(seed, Tier::Cores), (seed, Tier::Nodes)]) {
         let plan = plan(tier, seed, &fleets);
-        let fleet = &fleets.iter().find(|(name, _)| *name == plan.topology).unwrap().1;
+        let fleet = &fleets.iter().find(|ground| ground.name == plan.topology).unwrap().fleet;
         sizes.insert(plan.hosts.len());
         assert!(plan.hosts.len() <= if tier == Tier::Cores { 8 } else { 6 });
         assert!(plan.actions.windows(2).all(|pair| pair[0].at_ms <= pair[1].at_ms), "seed {seed}");
@@ -149,7 +150,7 @@ fn faults_hit_right_after_a_submission_and_end_within_a_lease() {
 fn a_fleet_without_three_hosts_that_meet_is_refused() {
     let text = "name = \"two\"\n[[network]]\nname = \"n\"\ncidr = \"10.0.0.0/24\"\n\
                 [[host]]\nname = \"a\"\naddresses = { n = \"10.0.0.1\" }\ncores = 1\nrole = \"drone\"\n";
-    let fleets = vec![("two".to_owned(), Fleet::parse("two.toml", text).unwrap())];
+    let fleets = vec![Ground::new("two".to_owned(), Fleet::parse("two.toml", text).unwrap())];
     let asked = Asked { scenario: "chaos", tier: Tier::Cores, seed: 1, fleets: &fleets, faults: None };
     assert_eq!(draw(&asked), Err(DrawError::NoFleet));
 }

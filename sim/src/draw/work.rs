@@ -1,6 +1,7 @@
 //! The work of a run, its coming and going of hosts, and its liars.
 
-use super::{Draft, builds};
+use super::Draft;
+use super::ground::builds;
 use crate::action::{Action, Forgery, Task};
 
 /// A submission that was drawn.

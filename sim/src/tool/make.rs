@@ -2,19 +2,18 @@
 
 use super::Wrong;
 use super::args::{Make, TierName, near};
-use crate::draw::Asked;
+use crate::draw::{Asked, Ground};
 use crate::plan::{Plan, Tier};
 use crate::scenarios::{self, Maker, Scenario, fleets};
 use std::collections::BTreeSet;
 use std::path::Path;
-use topology::Fleet;
 
 /// What makes the runs of all seeds: checked once.
 pub struct Source {
     make: Make,
     entry: &'static scenarios::Entry,
     tier: Tier,
-    fleets: Vec<(String, Fleet)>,
+    fleets: Vec<Ground>,
     faults: Option<BTreeSet<String>>,
 }
 
@@ -51,6 +50,7 @@ impl Source {
             }
             None => fleets::shipped().map_err(|text| Wrong::new(text, ""))?,
         };
+        let fleets = fleets.into_iter().map(|(name, fleet)| Ground::new(name, fleet)).collect();
         let faults = make.faults.as_ref().map(|faults| faults.iter().cloned().collect());
         Ok(Source { make: make.clone(), entry, tier, fleets, faults })
     }
