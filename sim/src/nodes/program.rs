@@ -155,7 +155,7 @@ async fn run(
     loop {
         tokio::select! {
             biased;
-            () = node.stopped() => return Ok(()),
+            ended = node.stopped() => return ended.map_err(Into::into),
             () = called.notified() => {}
         }
         loop {
