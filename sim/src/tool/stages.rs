@@ -1,6 +1,7 @@
 //! What plays plans: the tiers and the invariants, as the command line gets them.
 
 use crate::invariants::Invariant;
+use crate::nodes::NodesStage;
 use crate::plan::{Plan, Tier};
 use crate::stage::Stage;
 use crate::trace::Trace;
@@ -23,7 +24,7 @@ impl Stages {
     /// What is shipped.
     pub const SHIPPED: Stages = Stages {
         cores: |_, _| Err("plans cannot be played on bare cores yet".to_owned()),
-        nodes: |_, _| Err("plans cannot be played on whole nodes yet".to_owned()),
+        nodes: |plan, trace| Ok(Box::new(NodesStage::new(plan, trace)?)),
         invariants: Vec::new,
     };
 
