@@ -422,9 +422,7 @@ impl Membership {
     pub fn keeps_still(&self, now: Time) -> bool {
         let silence = self.config.silence;
         let silent = |s: &&Subject| s.silent_since.is_some_and(|since| now.since(since) >= silence);
-        let heard = || {
-            self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.view.last_heard.is_some())
-        };
+        let heard = || self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.view.last_heard.is_some());
         self.most(heard().filter(silent).count(), heard().count())
     }
 
@@ -500,6 +498,8 @@ impl Membership {
     }
 }
 
+#[cfg(test)]
+mod ring_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

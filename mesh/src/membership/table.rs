@@ -120,7 +120,14 @@ pub(super) struct Table {
 
 impl Table {
     pub fn new(me: PeerKey) -> Table {
-        Table { me, members: Members::new([], 0), slots: vec![], full: BTreeMap::new(), due: BTreeMap::new(), dirty: vec![] }
+        Table {
+            me,
+            members: Members::new([], 0),
+            slots: vec![],
+            full: BTreeMap::new(),
+            due: BTreeMap::new(),
+            dirty: vec![],
+        }
     }
 
     pub fn members(&self) -> &Arc<Members> {
