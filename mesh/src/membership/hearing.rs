@@ -160,6 +160,9 @@ impl Membership {
         }
         if incarnation.start == known.start && before.is_some() {
             if subject.view.state == State::Left && incarnation <= known {
+                // It was said before the farewell: no sign of life, but an answer to whoever accuses.
+                subject.refute(me, incarnation, stamp_us, None, now);
+                subject.stamp_us = subject.stamp_us.max(stamp_us);
                 return Err(Refused::Stale);
             }
             if asked.is_none() && incarnation <= known && stamp_us <= subject.stamp_us {
@@ -349,6 +352,7 @@ impl Membership {
         {
             // The accuser has missed the farewell.
             subject.taken.insert(accuser, accusation.order());
+            subject.superseded(me, accuser, now);
             if subject.watched {
                 self.outputs.push_back(Output::Publish(farewell.bytes()));
             }
@@ -389,8 +393,7 @@ impl Membership {
 
     /// This host is accused, and speaks for itself, with a higher incarnation where that is due.
     fn refute(&mut self, accusation: &Accusation, now: Time) {
-        let hurried = self.spoken.is_some_and(|spoken| now.since(spoken) < SPEAK_EVERY);
-        if self.left || hurried {
+        if self.left {
             return;
         }
         if accusation.incarnation >= self.incarnation() {
@@ -400,9 +403,19 @@ impl Membership {
             self.refutation = named.map_or(self.refutation, |claimed| claimed.refutation).saturating_add(1);
             self.own_view.incarnation = Some(self.incarnation());
         }
-        self.spoken = Some(now);
-        let alive = self.signed_alive(now);
-        self.publish(&Statement::Alive(alive));
+        // Every accusation is answered within the grace, however many there are.
+        let next = self.spoken.map_or(now, |spoken| spoken + SPEAK_EVERY);
+        self.speak.get_or_insert(next);
+        self.speak_when_due(now);
+    }
+
+    pub(super) fn speak_when_due(&mut self, now: Time) {
+        if self.speak.is_some_and(|at| now >= at) {
+            self.speak = None;
+            self.spoken = Some(now);
+            let alive = self.signed_alive(now);
+            self.publish(&Statement::Alive(alive));
+        }
     }
 
     fn farewell(&mut self, checked: &Arc<Checked>, farewell: &Farewell, now: Time) -> Result<(), Refused> {
@@ -411,10 +424,11 @@ impl Membership {
             return Err(Refused::Stale);
         }
         let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
-        if farewell.incarnation < subject.known() || subject.view.state == State::Left {
+        let again = subject.view.state == State::Left && farewell.incarnation == subject.known();
+        if farewell.incarnation < subject.known() || again {
             return Err(Refused::Stale);
         }
-        if subject.view.incarnation.is_some_and(|known| farewell.incarnation.start > known.start) {
+        if subject.view.incarnation.is_none_or(|known| farewell.incarnation.start > known.start) {
             subject.reborn(me, farewell.incarnation, now);
         }
         subject.view.incarnation = Some(farewell.incarnation);

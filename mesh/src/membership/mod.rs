@@ -215,6 +215,8 @@ pub struct Membership {
     refutation: u32,
     accusations: u64,
     spoken: Option<Time>,
+    /// When this host answers those that accuse it.
+    speak: Option<Time>,
     publish_presence: Time,
     left: bool,
     free_cores: u32,
@@ -246,6 +248,7 @@ impl Membership {
             refutation: 0,
             accusations: 0,
             spoken: None,
+            speak: None,
             publish_presence,
             left: false,
             free_cores: 0,
@@ -498,6 +501,8 @@ impl Membership {
     }
 }
 
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod ring_tests;
 #[cfg(test)]

@@ -21,6 +21,7 @@ impl Membership {
                 self.publish(&Statement::Presence(record.signed().clone()));
             }
         }
+        self.speak_when_due(now);
         for peer in self.subjects.due_by(now) {
             self.attempt_when_due(peer, now);
             self.accuse_when_due(peer, now);
@@ -49,6 +50,7 @@ impl Membership {
         let own = [
             Some((self.publish_presence, "presence")),
             self.rewatch.map(|at| (at, "whom to watch")),
+            self.speak.map(|at| (at, "answer accusers")),
             self.compare_at().map(|at| (at, "compare with another")),
             self.subjects.first_due(),
         ];

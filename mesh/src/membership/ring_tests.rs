@@ -159,6 +159,40 @@ fn who_is_no_longer_watched_keeps_its_state() {
     assert_eq!(doubts(&world), 0);
 }
 
+/// Three members lie about a fourth, in bursts and about times to come. They are no watchers of it, nor need be.
+fn slandered(mute: bool) -> usize {
+    let mut world = world(30, 11, Config::default());
+    world.mute = mute;
+    let evidence = Evidence { silent_ms: 1_600, attempts: 9, heard_ms: Some(1), relayed: false, connected: true };
+    for round in 1..40u64 {
+        for liar in 0..3 {
+            let refutation = [0, 5, u32::MAX][liar];
+            let accusation = Accusation {
+                mesh: MESH,
+                start: 1,
+                sequence: 1_000 + round,
+                subject: keys(20).key(),
+                incarnation: Incarnation { start: 1, refutation },
+                stamp_us: u64::MAX,
+                evidence: evidence.clone(),
+            };
+            let bytes = encode(&Statement::Accusation(Signed::seal(&keys(liar), &accusation)));
+            for to in 3..30 {
+                world.give(to, Input::Statement(bytes.clone()));
+            }
+        }
+        world.run(if round % 2 == 0 { 700 } else { 110 });
+    }
+    world.run(1_000);
+    world.downs().len()
+}
+
+#[test]
+fn the_slandered_speak_for_themselves() {
+    assert_eq!(slandered(false), 0);
+    assert!(slandered(true) > 5, "three words make a host down when nothing answers them");
+}
+
 /// A third of all gossip is lost for good, while hosts change, leave and come back.
 fn forgetful(digests: bool) -> World {
     let mut world = World::new(24, 8, Config::default());

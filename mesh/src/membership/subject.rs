@@ -23,6 +23,9 @@ const STANDING_MAX: usize = 64;
 /// Refutations that an accuser may have heard of and we not, and that the accused takes for possible.
 pub(super) const AHEAD: u32 = 16;
 
+/// The clock of a subject may be ahead of what we reckon by as much as the word was late that we reckon from.
+const LATE: Duration = Duration::from_secs(10);
+
 /// The life that an accusation counts against: the one it names, when that is possible, else the one known.
 fn bounded(claimed: Incarnation, known: Incarnation) -> Incarnation {
     let ahead = claimed.refutation.saturating_sub(known.refutation);
@@ -298,7 +301,9 @@ impl Subject {
             false if self.view.last_heard.is_none() || clock != known.start => {
                 (bounded(accusation.incarnation, known), accusation.stamp_us)
             }
-            false => (bounded(accusation.incarnation, known), accusation.stamp_us.min(self.reckoned_stamp_us(now))),
+            false => {
+                (bounded(accusation.incarnation, known), accusation.stamp_us.min(self.reckoned_stamp_us(now + LATE)))
+            }
         };
         if let Some(standing) = self.standing.get_mut(&accuser) {
             standing.renewed = now;

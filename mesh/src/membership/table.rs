@@ -269,6 +269,16 @@ impl Table {
         })
     }
 
+    /// All other members in order: newest presence, and state.
+    pub fn rows(&self) -> impl Iterator<Item = (PeerKey, (u64, u64), State)> {
+        let mut full = self.full.iter().peekable();
+        self.members.keys().iter().zip(&self.slots).filter(|(key, _)| **key != self.me).map(move |(key, slot)| {
+            let subject = full.next_if(|(k, _)| *k == key);
+            let record = subject.map_or(slot.presence.as_ref(), |(_, s)| s.view.presence.as_ref());
+            (*key, record.map_or((0, 0), |r| r.order()), slot.state)
+        })
+    }
+
     /// Those that are watched or deviate.
     pub fn iter(&self) -> impl Iterator<Item = (&PeerKey, &Subject)> {
         self.full.iter().map(|(peer, subject)| (peer, &**subject))

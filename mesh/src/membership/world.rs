@@ -31,6 +31,7 @@ pub struct World {
     /// Over every output of every core of a small world, bytes and all.
     pub trace: blake3::Hasher,
     queue: BTreeMap<(Time, u64), (usize, Input)>,
+    timers: BTreeSet<(Time, usize)>,
     count: u64,
     random: u64,
     members: Arc<Members>,
@@ -59,6 +60,7 @@ impl World {
             probes: 0,
             trace: blake3::Hasher::new(),
             queue: BTreeMap::new(),
+            timers: BTreeSet::new(),
             count: 0,
             random: seed ^ 0x5eed,
             members: Members::new((0..hosts).map(|h| keys(h).key()), 0),
@@ -115,13 +117,9 @@ impl World {
 
     pub fn run(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
+        self.timers = (0..self.cores.len()).filter_map(|h| Some((self.timer(h)?, h))).collect();
         loop {
-            let timer = (0..self.cores.len())
-                .filter_map(|h| {
-                    let (at, _) = self.cores[h].as_ref()?.poll_timeout()?;
-                    Some((at.max(self.stalled.get(&h).copied().unwrap_or_default()), h))
-                })
-                .min();
+            let timer = self.timers.first().copied();
             let message = self.queue.keys().next().copied();
             let at = timer.map(|t| t.0).into_iter().chain(message.map(|m| m.0)).min();
             let Some(at) = at.filter(|at| *at <= end) else { break };
@@ -132,15 +130,30 @@ impl World {
                     let wait = until.since(self.now);
                     self.later(wait, to, input);
                 } else if self.cores[to].is_some() {
+                    let old = self.timer(to);
                     self.give(to, input);
+                    self.reset(to, old);
                 }
-            } else if let Some((_, host)) = timer {
+            } else if let Some((old, host)) = timer {
                 let now = self.now;
                 self.core(host).handle_timeout(now);
                 self.drain(host);
+                self.reset(host, Some(old));
             }
         }
         self.now = end;
+    }
+
+    fn timer(&self, host: usize) -> Option<Time> {
+        let (at, _) = self.cores[host].as_ref()?.poll_timeout()?;
+        Some(at.max(self.stalled.get(&host).copied().unwrap_or_default()))
+    }
+
+    fn reset(&mut self, host: usize, old: Option<Time>) {
+        self.timers.extend(self.timer(host).map(|at| (at, host)));
+        if let Some(old) = old.filter(|old| self.timer(host) != Some(*old)) {
+            self.timers.remove(&(old, host));
+        }
     }
 
     pub fn drain(&mut self, host: usize) {
