@@ -297,7 +297,7 @@ async fn program(
     loop {
         tokio::select! {
             biased;
-            () = node.stopped() => return Ok(()),
+            ended = node.stopped() => return ended.map_err(Into::into),
             () = called.notified() => {}
         }
         loop {

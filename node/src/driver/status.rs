@@ -199,6 +199,18 @@ impl Inner {
                 _ => format!("start the daemon on {}, so that builds can end there", away.join(" or ")),
             });
         }
+        for (peer, (why, voted)) in self.consensus.refused() {
+            let name = names.get(&peer).cloned().unwrap_or_else(|| peer.short());
+            warnings.push(warning(
+                "log-went-back",
+                Some(&name),
+                format!("{name} is sent nothing of the ledger, and gets no work and no vote: {why}"),
+            ));
+            next.push(match voted {
+                true => format!("`mesh evict {name}`, then join it anew with a fresh state folder"),
+                false => format!("wait: {name} is sent the ledger anew; check its disk, and whether it runs twice"),
+            });
+        }
         self.warn_of_refusals(&names, &mut warnings, &mut next);
         self.warn_of_strangers(&mut warnings, &mut next);
         for (host, blobs) in lock(&self.corrupt).iter() {
