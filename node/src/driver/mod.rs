@@ -11,6 +11,7 @@ mod execute;
 mod lead;
 mod local;
 mod log;
+mod looks;
 mod outcast;
 mod policy;
 mod replicate;

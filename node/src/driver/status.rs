@@ -9,7 +9,7 @@ use mesh::membership::State;
 use std::collections::BTreeMap;
 
 /// Strangers that are remembered by name; all are counted.
-const STRANGERS_MAX: usize = 16;
+pub(super) const STRANGERS_MAX: usize = 16;
 /// Wall clocks further apart than this are a warning.
 const CLOCK_SKEW_MS: i64 = 30_000;
 
