@@ -1,6 +1,6 @@
 //! What plays plans: the tiers and the invariants, as the command line gets them.
 
-use crate::invariants::Invariant;
+use crate::invariants::{self, Invariant};
 use crate::nodes::NodesStage;
 use crate::plan::{Plan, Tier};
 use crate::stage::Stage;
@@ -25,7 +25,7 @@ impl Stages {
     pub const SHIPPED: Stages = Stages {
         cores: |_, _| Err("plans cannot be played on bare cores yet".to_owned()),
         nodes: |plan, trace| Ok(Box::new(NodesStage::new(plan, trace)?)),
-        invariants: Vec::new,
+        invariants: invariants::all,
     };
 
     /// Opens the stage of a plan's tier.
