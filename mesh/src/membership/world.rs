@@ -1,6 +1,7 @@
 //! A few cores and a tiny network between them, in virtual time.
 
 use super::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const MESH: [u8; 32] = [9; 32];
 
@@ -31,7 +32,12 @@ pub struct World {
     queue: BTreeMap<(Time, u64), (usize, Input)>,
     count: u64,
     random: u64,
-    members: BTreeSet<PeerKey>,
+    members: Arc<Members>,
+    hosts: BTreeMap<PeerKey, usize>,
+    /// Accept digests; without, only gossip and probes carry news.
+    pub digests: bool,
+    /// Gossip that is lost for good, in percent.
+    pub unheard_percent: u64,
 }
 
 impl World {
@@ -50,7 +56,10 @@ impl World {
             queue: BTreeMap::new(),
             count: 0,
             random: seed ^ 0x5eed,
-            members: (0..hosts).map(|h| keys(h).key()).collect(),
+            members: Members::new((0..hosts).map(|h| keys(h).key()), 0),
+            hosts: (0..hosts).map(|h| (keys(h).key(), h)).collect(),
+            digests: true,
+            unheard_percent: 0,
         };
         world.cores.resize_with(hosts, || None);
         for host in 0..hosts {
@@ -140,10 +149,20 @@ impl World {
                     self.send(host, self.index(&to), input);
                 }
                 Output::Publish(bytes) => {
+                    // In a small world everybody verifies for himself.
+                    let checked = (self.cores.len() > SMALL).then(|| Checked::open(&bytes).expect("is ours"));
+                    let input = checked.map_or_else(|| Input::Statement(bytes.clone()), Input::Checked);
                     for to in (0..self.cores.len()).filter(|to| *to != host) {
-                        self.gossip(host, to, &bytes);
+                        self.gossip(host, to, input.clone());
                     }
                     self.published.push(bytes);
+                }
+                Output::Digest { to, bytes } => {
+                    let input = Input::Digest { from: keys(host).key(), bytes };
+                    let to = self.index(&to);
+                    if self.digests {
+                        self.send(host, to, input);
+                    }
                 }
                 Output::Reach(peer) => {
                     let to = self.index(&peer);
@@ -171,7 +190,7 @@ impl World {
     }
 
     fn index(&self, peer: &PeerKey) -> usize {
-        (0..self.cores.len()).find(|h| keys(*h).key() == *peer).expect("a host of this world")
+        self.hosts[peer]
     }
 
     fn cut(&self, from: usize, to: usize) -> bool {
@@ -189,7 +208,10 @@ impl World {
     }
 
     /// Gossip runs over streams that repeat what is lost, and around a broken link.
-    fn gossip(&mut self, from: usize, to: usize, bytes: &[u8]) {
+    fn gossip(&mut self, from: usize, to: usize, input: Input) {
+        if self.unheard_percent > 0 && self.random() % 100 < self.unheard_percent {
+            return;
+        }
         let mut delay = self.delay;
         if self.cut(from, to) {
             let around = |k: usize| self.cores[k].is_some() && !self.cut(from, k) && !self.cut(k, to);
@@ -201,7 +223,7 @@ impl World {
         while self.lost() {
             delay += Duration::from_millis(200);
         }
-        self.later(delay, to, Input::Statement(bytes.to_vec()));
+        self.later(delay, to, input);
     }
 
     fn connect(&mut self, a: usize, b: usize) {
