@@ -272,6 +272,17 @@ impl Daemon {
         signal(self.pid(), libc::SIGCONT);
     }
 
+    /// A full disk: no file of this process grows beyond 8 KiB from now on, which its log never does here.
+    pub fn fill_disk(&self) {
+        const BYTES: libc::rlim_t = 8 << 10;
+        let limit = libc::rlimit { rlim_cur: BYTES, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: `limit` is a valid rlimit that outlives the call; the old one is not asked for.
+        let done = unsafe {
+            libc::prlimit(self.pid() as libc::pid_t, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut())
+        };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
     /// Waits until this daemon's status fulfils a condition, and gives that status.
     #[track_caller]
     pub fn wait(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
@@ -345,10 +356,17 @@ pub fn end_process(pid: u32) {
 }
 
 /// A test that is itself killed leaves no daemon behind. The thread that starts a daemon must therefore
-/// live as long as the daemon should.
+/// live as long as the daemon should. A write beyond the limit of a file fails rather than kills, as on a full
+/// disk.
 fn die_with_us(command: &mut Command) {
-    // SAFETY: prctl(2) is async-signal-safe and touches no memory of ours.
+    // SAFETY: prctl(2) and signal(2) are async-signal-safe and touch no memory of ours.
     unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN)
+                .eq(&libc::SIG_ERR)
+                .then(std::io::Error::last_os_error)
+                .map_or(Ok(()), Err)
+        });
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),

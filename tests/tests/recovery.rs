@@ -247,3 +247,24 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     }
     out
 }
+
+#[test]
+fn a_daemon_whose_ledger_cannot_be_written_ends_with_its_reason() {
+    let mut fleet = Fleet::found("a", &Settings::default());
+    fleet["a"].excuse("File too large");
+    fleet["a"].fill_disk();
+    let out = fleet["a"].run(&["invite", "b"]); // something to write; whether it was answered is no matter
+    let status = fleet["a"].ended();
+    let log = fleet["a"].log();
+    assert_eq!(status.code(), Some(1), "{out:?}\n{log}");
+    let reasons: Vec<&str> =
+        log.lines().filter(|l| l.starts_with("error: the ledger has stopped on this host")).collect();
+    assert_eq!(reasons.len(), 1, "{log}");
+    assert!(reasons[0].contains("File too large"), "{log}");
+    assert!(log.contains("hint: ") && log.contains("`mesh up`"), "{log}");
+
+    // With room on the disk again it is as if nothing had been.
+    fleet["a"].up();
+    fleet["a"].wait("leading", |s| s.leader() == Some("a"));
+    fleet["a"].ok(&["invite", "b"]);
+}

@@ -160,6 +160,9 @@ impl Membership {
         }
         if incarnation.start == known.start && before.is_some() {
             if subject.view.state == State::Left && incarnation <= known {
+                // It was said before the farewell: no sign of life, but an answer to whoever accuses.
+                subject.refute(me, incarnation, stamp_us, None, now);
+                subject.stamp_us = subject.stamp_us.max(stamp_us);
                 return Err(Refused::Stale);
             }
             if asked.is_none() && incarnation <= known && stamp_us <= subject.stamp_us {
@@ -270,6 +273,10 @@ impl Membership {
         let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
         let (before, origin) = (subject.view.incarnation, presence.origin());
         if presence.start < subject.known().start {
+            // Of a life that is over; better than nothing until the present one tells.
+            if subject.view.presence.as_ref().is_none_or(|old| presence.order() > old.order()) {
+                subject.view.presence = Some(presence.clone());
+            }
             return Err(Refused::Stale);
         }
         let risen = before.filter(|before| presence.start > before.start);
@@ -329,19 +336,24 @@ impl Membership {
             return Ok(());
         }
         let me = self.me;
-        let old_life = |slot: &mut Slot| slot.life && accusation.incarnation.start < slot.start;
-        if self.subjects.slot_mut(&peer).is_some_and(old_life) {
-            return Err(Refused::Stale); // whoever said it will hear of the new life, and say it of that one
-        }
         let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
         if subject.taken.get(&accuser).is_some_and(|taken| accusation.order() <= *taken) {
             return Err(Refused::Stale);
         }
         let known = subject.known();
-        if let (State::Left, Some(farewell)) = (subject.view.state, subject.farewell.clone()) {
+        if !subject.watched && accusation.incarnation.start < known.start {
+            // Whoever said it will hear of the new life, and then say it of that one.
+            subject.taken.insert(accuser, accusation.order());
+            subject.superseded(me, accuser, now);
+            return Ok(());
+        }
+        if let (State::Left, Some(farewell)) = (subject.view.state, subject.farewell.clone())
+            && accusation.incarnation <= known
+        {
             // The accuser has missed the farewell.
             subject.taken.insert(accuser, accusation.order());
-            if accusation.incarnation <= known && subject.watched {
+            subject.superseded(me, accuser, now);
+            if subject.watched {
                 self.outputs.push_back(Output::Publish(farewell.bytes()));
             }
             return Ok(());
@@ -349,12 +361,13 @@ impl Membership {
         let relearned = known.start == accusation.incarnation.start || subject.view.incarnation.is_none();
         // An accuser that knows an older life, or none, still says for how long it had no answer. Word of
         // the present life within that time is better; without it, the accusation is of this life.
-        let behind = accusation.incarnation < known;
+        let behind = accusation.incarnation < known || accusation.evidence.heard_ms.is_none();
         let silent = Duration::from_millis(accusation.evidence.silent_ms).max(self.config.silence_closed);
         let heard_since = subject.view.last_heard.is_some_and(|at| now.since(at) <= silent);
         if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {
             // Known better. Still its accuser has no word: ask, and pass the answer on.
             subject.taken.insert(accuser, accusation.order());
+            subject.superseded(me, accuser, now);
         } else if subject.accused(accuser, accusation.clone(), checked.clone(), now) {
             if let Some(mine) = subject.standing.get(&me)
                 && now.since(mine.renewed) >= ECHO_EVERY
@@ -380,17 +393,29 @@ impl Membership {
 
     /// This host is accused, and speaks for itself, with a higher incarnation where that is due.
     fn refute(&mut self, accusation: &Accusation, now: Time) {
-        let hurried = self.spoken.is_some_and(|spoken| now.since(spoken) < SPEAK_EVERY);
-        if self.left || hurried {
+        if self.left {
             return;
         }
         if accusation.incarnation >= self.incarnation() {
-            self.refutation = self.refutation.saturating_add(1);
+            let named = Some(accusation.incarnation).filter(|claimed| {
+                claimed.start == self.own.start && claimed.refutation - self.refutation <= subject::AHEAD
+            });
+            self.refutation = named.map_or(self.refutation, |claimed| claimed.refutation).saturating_add(1);
             self.own_view.incarnation = Some(self.incarnation());
         }
-        self.spoken = Some(now);
-        let alive = self.signed_alive(now);
-        self.publish(&Statement::Alive(alive));
+        // Every accusation is answered within the grace, however many there are.
+        let next = self.spoken.map_or(now, |spoken| spoken + SPEAK_EVERY);
+        self.speak.get_or_insert(next);
+        self.speak_when_due(now);
+    }
+
+    pub(super) fn speak_when_due(&mut self, now: Time) {
+        if self.speak.is_some_and(|at| now >= at) {
+            self.speak = None;
+            self.spoken = Some(now);
+            let alive = self.signed_alive(now);
+            self.publish(&Statement::Alive(alive));
+        }
     }
 
     fn farewell(&mut self, checked: &Arc<Checked>, farewell: &Farewell, now: Time) -> Result<(), Refused> {
@@ -399,12 +424,16 @@ impl Membership {
             return Err(Refused::Stale);
         }
         let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
-        if farewell.incarnation < subject.known() || subject.view.state == State::Left {
+        let again = subject.view.state == State::Left && farewell.incarnation == subject.known();
+        if farewell.incarnation < subject.known() || again {
             return Err(Refused::Stale);
+        }
+        if subject.view.incarnation.is_none_or(|known| farewell.incarnation.start > known.start) {
+            subject.reborn(me, farewell.incarnation, now);
         }
         subject.view.incarnation = Some(farewell.incarnation);
         subject.view.free_cores = None;
-        subject.refute(me, farewell.incarnation, u64::MAX, Some(now), now);
+        subject.left(me, farewell.incarnation, now);
         subject.silent_since = None;
         subject.sent.clear();
         subject.farewell = Some(checked.clone());
@@ -473,7 +502,9 @@ pub(super) fn first_presence(slot: &mut Slot, record: &Arc<Record>, now: Time) -
 /// Whether a slot has this presence already, or a newer one of the same process.
 fn same_presence(slot: &Slot, record: &Record) -> bool {
     let old = slot.presence.as_deref();
-    old.is_some_and(|old| record.order() <= old.order() && (record.start < old.start || record.origin() == old.origin()))
+    old.is_some_and(|old| {
+        record.order() <= old.order() && (record.start < old.start || record.origin() == old.origin())
+    })
 }
 
 /// A word by gossip of a host that nobody here doubts, in the life that is known. `None` when there is more to it.

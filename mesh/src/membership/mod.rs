@@ -215,6 +215,8 @@ pub struct Membership {
     refutation: u32,
     accusations: u64,
     spoken: Option<Time>,
+    /// When this host answers those that accuse it.
+    speak: Option<Time>,
     publish_presence: Time,
     left: bool,
     free_cores: u32,
@@ -246,6 +248,7 @@ impl Membership {
             refutation: 0,
             accusations: 0,
             spoken: None,
+            speak: None,
             publish_presence,
             left: false,
             free_cores: 0,
@@ -422,9 +425,7 @@ impl Membership {
     pub fn keeps_still(&self, now: Time) -> bool {
         let silence = self.config.silence;
         let silent = |s: &&Subject| s.silent_since.is_some_and(|since| now.since(since) >= silence);
-        let heard = || {
-            self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.view.last_heard.is_some())
-        };
+        let heard = || self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.view.last_heard.is_some());
         self.most(heard().filter(silent).count(), heard().count())
     }
 
@@ -500,6 +501,10 @@ impl Membership {
     }
 }
 
+#[cfg(test)]
+mod order_tests;
+#[cfg(test)]
+mod ring_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -21,6 +21,7 @@ impl Membership {
                 self.publish(&Statement::Presence(record.signed().clone()));
             }
         }
+        self.speak_when_due(now);
         for peer in self.subjects.due_by(now) {
             self.attempt_when_due(peer, now);
             self.accuse_when_due(peer, now);
@@ -49,6 +50,7 @@ impl Membership {
         let own = [
             Some((self.publish_presence, "presence")),
             self.rewatch.map(|at| (at, "whom to watch")),
+            self.speak.map(|at| (at, "answer accusers")),
             self.compare_at().map(|at| (at, "compare with another")),
             self.subjects.first_due(),
         ];
@@ -86,6 +88,9 @@ impl Membership {
         sooner(self.convict_at(peer, subject).map(|(at, _)| at), "verdict");
         for heard in subject.standing.values().filter(|h| !(subject.watched && h.accuser == self.me)) {
             sooner(Some(heard.renewed + self.config.accusation_life), "accusation expires");
+        }
+        if acquitted(subject) {
+            sooner(Some(now), "nobody accuses it any longer");
         }
         if subject.calm() {
             sooner(Some(subject.touched + self.config.linger), "nothing more of it");
@@ -135,8 +140,7 @@ impl Membership {
 
     /// Nobody accuses a host any longer that others watch, and no verdict was reached.
     fn acquit(&mut self, peer: PeerKey, now: Time) {
-        let free = |s: &Subject| !s.watched && s.standing.is_empty() && s.view.incarnation.is_some();
-        if self.subjects.get(&peer).is_some_and(|s| free(s) && s.view.state == State::Suspect) {
+        if self.subjects.get(&peer).is_some_and(acquitted) {
             self.step(peer, Event::Word, || "nobody accuses it any longer".to_owned(), now);
         }
     }
@@ -263,8 +267,7 @@ impl Membership {
         let asked = |peer: &PeerKey, s: &Subject| {
             *peer != accused && s.view.connected && s.counts() && quiet(s) && s.next > now
         };
-        let others: Vec<PeerKey> =
-            self.subjects.watched().filter(|(p, s)| asked(p, s)).map(|(p, _)| *p).collect();
+        let others: Vec<PeerKey> = self.subjects.watched().filter(|(p, s)| asked(p, s)).map(|(p, _)| *p).collect();
         for peer in others {
             if let Some(subject) = self.subjects.get_mut(&peer) {
                 subject.next = now;
@@ -287,7 +290,9 @@ impl Membership {
             start: self.own.start,
             sequence: self.accusations,
             subject: peer,
-            incarnation: subject.known(),
+            incarnation: subject
+                .known()
+                .max(Incarnation { start: subject.view.presence.as_ref().map_or(0, |p| p.start), refutation: 0 }),
             stamp_us: subject.reckoned_stamp_us(from),
             evidence: Evidence {
                 silent_ms: now.since(since).as_millis() as u64,
@@ -364,4 +369,10 @@ impl Membership {
         };
         self.step(peer, Event::Convict, why, now);
     }
+}
+
+/// Others watch it, it was heard of, and no accusation stands.
+fn acquitted(subject: &Subject) -> bool {
+    let heard_of = subject.view.incarnation.is_some();
+    !subject.watched && heard_of && subject.standing.is_empty() && subject.view.state == State::Suspect
 }

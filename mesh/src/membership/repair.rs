@@ -45,6 +45,17 @@ pub struct Row {
     pub state: u8,
 }
 
+impl Row {
+    fn new(peer: PeerKey, (start, sequence): (u64, u64), state: State) -> Row {
+        let state = match state {
+            State::Alive | State::Suspect => 0,
+            State::Down => 1,
+            State::Left => 2,
+        };
+        Row { peer, start, sequence, state }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
 pub struct Digest {
     pub sums: Vec<u64>,
@@ -247,13 +258,7 @@ impl Membership {
         let peer = self.subjects.members().keys()[index];
         let own = peer == self.me;
         let record = if own { self.own_view.presence.as_ref() } else { self.subjects.record_at(index) };
-        let (start, sequence) = record.map_or((0, 0), |r| r.order());
-        let state = match self.subjects.state_at(index) {
-            State::Alive | State::Suspect => 0,
-            State::Down => 1,
-            State::Left => 2,
-        };
-        Row { peer, start, sequence, state }
+        Row::new(peer, record.map_or((0, 0), |r| r.order()), self.subjects.state_at(index))
     }
 
     /// The members of a bucket: keys are in order, and so are buckets.
@@ -265,8 +270,10 @@ impl Membership {
 
     fn sums(&self, buckets: usize) -> Vec<u64> {
         let mut sums = vec![0u64; buckets];
-        for index in 0..self.subjects.members().len() {
-            let row = self.row(index);
+        let order = self.own_view.presence.as_deref().map_or((0, 0), |record| record.order());
+        let own = self.subjects.members().index(&self.me).map(|_| (self.me, order, State::Alive));
+        for (peer, order, state) in self.subjects.rows().chain(own) {
+            let row = Row::new(peer, order, state);
             let sum = &mut sums[bucket_of(&row.peer, buckets)];
             *sum = sum.wrapping_add(mix(&row));
         }

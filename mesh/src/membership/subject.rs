@@ -20,6 +20,18 @@ const PAST_MAX: usize = 16;
 /// Standing accusations of one subject: three convict, the rest is for show.
 const STANDING_MAX: usize = 64;
 
+/// Refutations that an accuser may have heard of and we not, and that the accused takes for possible.
+pub(super) const AHEAD: u32 = 16;
+
+/// The clock of a subject may be ahead of what we reckon by as much as the word was late that we reckon from.
+const LATE: Duration = Duration::from_secs(10);
+
+/// The life that an accusation counts against: the one it names, when that is possible, else the one known.
+fn bounded(claimed: Incarnation, known: Incarnation) -> Incarnation {
+    let ahead = claimed.refutation.saturating_sub(known.refutation);
+    if claimed.start == known.start && (1..=AHEAD).contains(&ahead) { claimed } else { known }
+}
+
 /// What this host believes of another, or of itself.
 #[derive(Clone, Debug)]
 pub struct HostView {
@@ -64,6 +76,8 @@ pub struct Heard {
     pub(super) against: Incarnation,
     /// The time of the subject's clock from which on a word refutes, bounded in the same way.
     pub(super) stamp_us: u64,
+    /// The start that this clock belongs to.
+    pub(super) clock: u64,
     /// When it last arrived.
     pub(super) renewed: Time,
     /// The statement itself, for whoever missed it.
@@ -72,7 +86,7 @@ pub struct Heard {
 
 impl Heard {
     fn refuted_by(&self, incarnation: Incarnation, stamp_us: u64) -> bool {
-        incarnation > self.against || (incarnation.start == self.against.start && stamp_us > self.stamp_us)
+        incarnation > self.against || (incarnation.start == self.clock && stamp_us > self.stamp_us)
     }
 }
 
@@ -202,8 +216,9 @@ impl Subject {
     /// it that came early count from now on.
     fn rebind(&mut self, incarnation: Incarnation) {
         for heard in self.standing.values_mut() {
-            heard.against = incarnation;
+            heard.against = bounded(heard.accusation.incarnation, incarnation);
             heard.stamp_us = heard.accusation.stamp_us;
+            heard.clock = heard.accusation.incarnation.start;
         }
     }
 
@@ -273,7 +288,9 @@ impl Subject {
     pub fn accused(&mut self, accuser: PeerKey, accusation: Accusation, proof: Arc<Checked>, now: Time) -> bool {
         self.taken.insert(accuser, accusation.order());
         let known = self.known();
-        let (against, stamp_us) = match accusation.incarnation < known {
+        let behind = accusation.incarnation < known || accusation.evidence.heard_ms.is_none();
+        let clock = if behind { known.start } else { accusation.incarnation.start };
+        let (against, stamp_us) = match behind {
             // The accuser's clock reckoning is of another life: ours, for as long as it was silent there.
             true => {
                 let silent = Duration::from_millis(accusation.evidence.silent_ms);
@@ -281,8 +298,12 @@ impl Subject {
             }
             // Of a clock that was never heard here there is the accuser's word only; a subject that is
             // accused for a time to come answers with a higher incarnation.
-            false if self.view.last_heard.is_none() => (known, accusation.stamp_us),
-            false => (known, accusation.stamp_us.min(self.reckoned_stamp_us(now))),
+            false if self.view.last_heard.is_none() || clock != known.start => {
+                (bounded(accusation.incarnation, known), accusation.stamp_us)
+            }
+            false => {
+                (bounded(accusation.incarnation, known), accusation.stamp_us.min(self.reckoned_stamp_us(now + LATE)))
+            }
         };
         if let Some(standing) = self.standing.get_mut(&accuser) {
             standing.renewed = now;
@@ -290,12 +311,13 @@ impl Subject {
             standing.accusation = accusation;
             standing.against = against;
             standing.stamp_us = stamp_us;
+            standing.clock = clock;
             return false;
         }
         if self.standing.len() >= STANDING_MAX {
             return false;
         }
-        let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, renewed: now, proof };
+        let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, clock, renewed: now, proof };
         self.standing.insert(accuser, heard);
         true
     }
@@ -315,12 +337,20 @@ impl Subject {
         })
     }
 
+    /// Ends what an accuser said before it said something else.
+    pub fn superseded(&mut self, me: PeerKey, accuser: PeerKey, now: Time) {
+        self.end(me, now, |heard| heard.accuser == accuser);
+    }
+
+    /// A farewell: whoever accused that life is answered.
+    pub fn left(&mut self, me: PeerKey, incarnation: Incarnation, now: Time) {
+        self.end(me, now, |heard| heard.accusation.incarnation <= incarnation);
+    }
+
     /// Ends accusations that their accusers no longer repeat.
     pub fn expire(&mut self, me: PeerKey, config: &Config, now: Time) {
         let repeats = self.watched; // what this host says it goes on saying
-        self.end(me, now, |heard| {
-            !(repeats && heard.accuser == me) && now >= heard.renewed + config.accusation_life
-        });
+        self.end(me, now, |heard| !(repeats && heard.accuser == me) && now >= heard.renewed + config.accusation_life);
     }
 
     fn end(&mut self, me: PeerKey, now: Time, over: impl Fn(&Heard) -> bool) -> bool {

@@ -120,7 +120,14 @@ pub(super) struct Table {
 
 impl Table {
     pub fn new(me: PeerKey) -> Table {
-        Table { me, members: Members::new([], 0), slots: vec![], full: BTreeMap::new(), due: BTreeMap::new(), dirty: vec![] }
+        Table {
+            me,
+            members: Members::new([], 0),
+            slots: vec![],
+            full: BTreeMap::new(),
+            due: BTreeMap::new(),
+            dirty: vec![],
+        }
     }
 
     pub fn members(&self) -> &Arc<Members> {
@@ -259,6 +266,16 @@ impl Table {
                 Some((_, subject)) => (key, Cow::Borrowed(&subject.view)),
                 None => (key, Cow::Owned(slot.view())),
             }
+        })
+    }
+
+    /// All other members in order: newest presence, and state.
+    pub fn rows(&self) -> impl Iterator<Item = (PeerKey, (u64, u64), State)> {
+        let mut full = self.full.iter().peekable();
+        self.members.keys().iter().zip(&self.slots).filter(|(key, _)| **key != self.me).map(move |(key, slot)| {
+            let subject = full.next_if(|(k, _)| *k == key);
+            let record = subject.map_or(slot.presence.as_ref(), |(_, s)| s.view.presence.as_ref());
+            (*key, record.map_or((0, 0), |r| r.order()), slot.state)
         })
     }
 

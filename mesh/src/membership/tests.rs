@@ -469,8 +469,7 @@ fn history(seed: u64, acts: &[(u8, u8, u16)]) -> String {
         world.run(u64::from(wait) % 4_000);
         for (at, core) in world.cores.iter().enumerate() {
             for (peer, view) in core.iter().flat_map(|c| c.hosts()) {
-                let new =
-                    (view.incarnation.unwrap_or_default(), view.presence.as_ref().map_or((0, 0), |p| p.order()));
+                let new = (view.incarnation.unwrap_or_default(), view.presence.as_ref().map_or((0, 0), |p| p.order()));
                 let old = highest.insert((at, *peer), new).unwrap_or_default();
                 assert!(old.0 <= new.0 && old.1 <= new.1, "{peer:?} went back at h{at}: {old:?} -> {new:?}");
             }

@@ -46,6 +46,11 @@ impl MemoryBlobs {
         self.lock().keys().copied().collect()
     }
 
+    /// Whether a blob is here, intact.
+    pub fn holds(&self, id: BlobId) -> bool {
+        self.lock().get(&id).is_some_and(|bytes| BlobId::of(bytes) == id)
+    }
+
     fn used(&self) -> u64 {
         self.lock().values().map(|b| b.len() as u64).sum()
     }

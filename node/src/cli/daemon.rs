@@ -15,6 +15,8 @@ use std::process::{Command, Stdio};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How much of a log's end is shown when a daemon did not come up.
 const TAIL_BYTES: u64 = 4 << 10;
@@ -167,7 +169,8 @@ pub(super) async fn up(local: &impl Local, places: &Places, out: Out) -> Result<
         .map_err(|e| Failure::usage(format!("MESH_LOG: {e}")).hint("for example MESH_LOG=info,libp2p=debug"))?;
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     // Set twice only where a test runs two daemons in one process; the first stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).finish();
+    let _ = log.with(crate::consensus::Quiet).try_init();
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (tell, told) = oneshot::channel();

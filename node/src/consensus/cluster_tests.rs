@@ -67,14 +67,14 @@ impl StateMachine for Book {
 }
 
 #[derive(Default)]
-struct Wires {
+pub(super) struct Wires {
     hosts: BTreeMap<PeerKey, Consensus>,
     cut: BTreeSet<(PeerKey, PeerKey)>,
     live: Vec<(PeerKey, PeerKey, CancellationToken)>,
 }
 
 #[derive(Clone, Default)]
-struct Net(Arc<Mutex<Wires>>);
+pub(super) struct Net(Arc<Mutex<Wires>>);
 
 fn pair(a: PeerKey, b: PeerKey) -> (PeerKey, PeerKey) {
     (a.min(b), a.max(b))
@@ -124,28 +124,49 @@ impl Dial for Dialer {
 }
 
 /// One host. Its disk outlives it.
-struct Host {
+pub(super) struct Host {
     n: u8,
     net: Net,
-    disk: TestDisk,
+    pub(super) disk: TestDisk,
     book: Arc<Book>,
-    consensus: Consensus,
+    pub(super) consensus: Consensus,
 }
 
 static STARTS: AtomicU64 = AtomicU64::new(0);
 
 async fn start_on(n: u8, net: &Net, store: OpenStore, quarantine: bool, real: bool) -> (Arc<Book>, Consensus) {
+    start_as(n, net, store, Naive { quarantine, watch_peers: true }, real, None).await
+}
+
+/// What is left out to show what it is good for.
+#[derive(Clone, Copy)]
+struct Naive {
+    quarantine: bool,
+    watch_peers: bool,
+}
+
+async fn start_as(
+    n: u8,
+    net: &Net,
+    store: OpenStore,
+    naive: Naive,
+    real: bool,
+    start: Option<u64>,
+) -> (Arc<Book>, Consensus) {
     let book = Arc::new(Book::default());
     let mut seed = [n; 32];
-    seed[0] = STARTS.fetch_add(1, Ordering::Relaxed) as u8;
+    let started = STARTS.fetch_add(1, Ordering::Relaxed);
+    seed[0] = started as u8;
     let consensus = Consensus::start(ConsensusConfig {
         me: key(n),
+        process: Process { start: start.unwrap_or(started), origin: started },
         store,
         dial: Arc::new(Dialer(key(n), net.clone())),
         machine: book.clone(),
         timing: if real { Timing::lan() } else { Timing::default() },
         epoch: 4,
-        boot_quarantine: quarantine,
+        boot_quarantine: naive.quarantine,
+        watch_peers: naive.watch_peers,
         seed,
         spawn: |f| drop(tokio::spawn(f)),
         blocking: if real { Blocking::Pool } else { Blocking::Inline },
@@ -197,7 +218,7 @@ async fn leads(host: &Host) {
 }
 
 /// A leader and its peers, grown from one.
-async fn grown(n: u8) -> (Net, Vec<Host>) {
+pub(super) async fn grown(n: u8) -> (Net, Vec<Host>) {
     let net = Net::default();
     let mut hosts = Vec::new();
     for i in 1..=n {
@@ -400,6 +421,8 @@ async fn ask(host: &Host, peer: PeerKey, request: &Request) -> Reply {
     let consensus = host.consensus.clone();
     tokio::spawn(async move { consensus.serve(peer, Box::new(far.compat())).await });
     let mut near = near.compat();
+    let hello: rpc::Hello = rpc::read(&mut near, 1 << 10).await.unwrap().expect("says who it is");
+    assert_eq!(hello.0, host.consensus.desk.process);
     rpc::write(&mut near, request).await.unwrap();
     rpc::read(&mut near, 1 << 20).await.unwrap().expect("an answer")
 }
@@ -424,7 +447,9 @@ async fn a_host_speaks_for_itself_only_and_only_a_voter_is_heard() {
     let (near, far) = tokio::io::duplex(64);
     let consensus = hosts[1].consensus.clone();
     let served = tokio::spawn(async move { consensus.serve(key(8), Box::new(far.compat())).await });
-    futures::AsyncWriteExt::write_all(&mut near.compat(), &(9u32 << 20).to_be_bytes()).await.unwrap();
+    let mut near = near.compat();
+    let _hello: Option<rpc::Hello> = rpc::read(&mut near, 1 << 10).await.unwrap();
+    futures::AsyncWriteExt::write_all(&mut near, &(9u32 << 20).to_be_bytes()).await.unwrap();
     assert_eq!(served.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
@@ -497,3 +522,6 @@ fn three_hosts_on_threads_and_files() {
         }
     });
 }
+
+#[path = "clone_tests.rs"]
+mod clones;

@@ -7,6 +7,8 @@
 
 mod disk;
 mod machine;
+mod peers;
+mod quiet;
 mod rpc;
 pub mod rt;
 mod serve;
@@ -16,6 +18,8 @@ mod timing;
 mod types;
 
 pub use machine::StateMachine;
+pub use peers::Process;
+pub use quiet::Quiet;
 pub use rpc::{Dial, Duplex};
 pub use rt::{Clock, boottime};
 pub use serve::Refusal;
@@ -33,15 +37,17 @@ use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::{ChangeMembers, EmptyNode, ServerState};
+use peers::Peers;
 use rt::{Scope, Sleep};
 use serve::Desk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use store::Store;
+use tokio_util::sync::CancellationToken;
 use types::{Metrics, Raft, TypeConfig};
 
 /// A member this many entries behind counts as caught up: less than one batch of replication.
@@ -51,6 +57,8 @@ const CAUGHT_UP: u64 = 256;
 pub struct ConsensusConfig {
     /// This host.
     pub me: PeerKey,
+    /// Which of its processes this is: a key that answers from two of them is noticed by it.
+    pub process: Process,
     /// Opens the database file.
     pub store: OpenStore,
     /// Opens streams to other hosts.
@@ -63,6 +71,8 @@ pub struct ConsensusConfig {
     pub epoch: u64,
     /// Off only to show what it is good for: without it a restart can put two leases in force at once.
     pub boot_quarantine: bool,
+    /// Off only to show what it is good for: without it a follower whose log went back stops the leader.
+    pub watch_peers: bool,
     /// Seeds election timeouts. Must differ between starts and hosts, or elections tie for ever.
     pub seed: [u8; 32],
     /// How tasks start.
@@ -148,6 +158,15 @@ pub struct Consensus {
     timing: Timing,
     epoch: Arc<AtomicU64>,
     desk: Arc<Desk>,
+    peers: Arc<Peers>,
+    end: Arc<End>,
+}
+
+/// How consensus ended on this host.
+#[derive(Default)]
+struct End {
+    why: OnceLock<String>,
+    ended: CancellationToken,
 }
 
 impl Consensus {
@@ -156,8 +175,8 @@ impl Consensus {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(config: ConsensusConfig) -> Result<Consensus, StartError> {
-        let ConsensusConfig { me, store, dial, machine, timing, epoch, boot_quarantine, seed, spawn, blocking, clock } =
-            config;
+        let ConsensusConfig { me, process, store, dial, machine, timing, epoch, .. } = config;
+        let ConsensusConfig { boot_quarantine, watch_peers, seed, spawn, blocking, clock, .. } = config;
         let scope = Scope::new(clock, spawn, seed);
         let started = scope.now();
         let raft_config = timing.config().map_err(|e| StartError::Timing(e.to_string()))?;
@@ -165,7 +184,8 @@ impl Consensus {
         let snapshot = found.snapshot.take();
         let store = Store::start(disk, &found, &scope, blocking);
         let machine = machine::Machine::new(machine, store.clone(), snapshot)?;
-        let network = rpc::Network { dial, patience: timing.lease };
+        let peers = Arc::new(Peers::default());
+        let network = rpc::Network { me, dial, peers: peers.clone(), patience: timing.lease, watch_peers };
         let raft = scope
             .run(Raft::new(me, Arc::new(raft_config), network, store, machine))
             .await
@@ -182,16 +202,46 @@ impl Consensus {
         let alone = voters.iter().all(|v| *v == me);
         let quiet_until = if alone || !boot_quarantine { started } else { started + timing.quarantine() };
         let desk = Desk {
+            me,
+            process,
+            peers: peers.clone(),
             raft: raft.clone(),
             scope: scope.clone(),
             quiet_until,
             vouched: Mutex::default(),
             streams: Mutex::default(),
         };
-        let consensus =
-            Consensus { me, raft, scope, timing, epoch: Arc::new(AtomicU64::new(epoch)), desk: Arc::new(desk) };
+        let (epoch, desk, end) = (Arc::new(AtomicU64::new(epoch)), Arc::new(desk), Arc::new(End::default()));
+        let consensus = Consensus { me, raft, scope, timing, epoch, desk, peers, end };
+        consensus.watch_for_the_end();
         consensus.begin_to_vote(quiet_until, alone && !voters.is_empty()).await;
         Ok(consensus)
+    }
+
+    fn watch_for_the_end(&self) {
+        let (raft, scope, end) = (self.raft.clone(), self.scope.clone(), self.end.clone());
+        let mut metrics = raft.metrics();
+        self.scope.spawn(async move {
+            while metrics.borrow_watched().running_state.is_ok() && metrics.changed().await.is_ok() {}
+            let told = metrics.borrow_watched().running_state.clone().err();
+            let why = match told {
+                Some(error) => error.to_string(),
+                // A core that panicked has told nobody; who asks it for something hears of it.
+                None => match scope.run(raft.with_raft_state(|_| ())).await {
+                    Ok(()) => "it went away without a word".to_owned(),
+                    Err(error) => error.to_string(),
+                },
+            };
+            let _ = end.why.set(why); // set once, here
+            end.ended.cancel();
+        });
+    }
+
+    /// Waits until consensus has stopped on this host, whatever the reason, and gives that. Nothing can be
+    /// proposed or learned here from then on.
+    pub async fn ended(&self) -> String {
+        self.end.ended.cancelled().await;
+        self.end.why.get().cloned().unwrap_or_default()
     }
 
     /// Elections begin when the quarantine is over. A sole voter has nobody to wait for, not even for an
@@ -345,7 +395,24 @@ impl Consensus {
 
     /// Everything that is known here.
     pub fn status(&self) -> Status {
-        Status::of(&self.raft.metrics().borrow_watched())
+        let status = Status::of(&self.raft.metrics().borrow_watched());
+        Status { stopped: status.stopped.or_else(|| self.end.why.get().cloned()), ..status }
+    }
+
+    /// On the leader: whose logs are shorter than what they acknowledged, and why each is sent nothing more.
+    /// True for one that voted when that was seen: what else it promised and forgot, nobody knows.
+    pub fn refused(&self) -> BTreeMap<PeerKey, (String, bool)> {
+        let status = self.status();
+        match status.role {
+            Role::Leader => self.peers.refused(&status.effective.voters),
+            _ => BTreeMap::new(), // from an earlier leadership, if at all: old news
+        }
+    }
+
+    /// Names hosts whose key is alive twice, in place of those named before: nothing that either copy says
+    /// counts, they are sent nothing, and get and give no vote. This host may be one of them.
+    pub fn suspend(&self, peers: BTreeSet<PeerKey>) {
+        self.peers.suspend(peers);
     }
 
     /// Word of changes.
@@ -397,7 +464,9 @@ impl Consensus {
         } else {
             ChangeMembers::RemoveNodes(peers)
         };
-        self.change(self.raft.change_membership(change, false)).await
+        let removed = self.change(self.raft.change_membership(change, false)).await?;
+        self.peers.forget(peer);
+        Ok(removed)
     }
 
     async fn change(&self, call: impl Future<Output = WriteOutcome>) -> Result<Applied, ChangeError> {

@@ -2,11 +2,13 @@
 //!
 //! The asking side keeps one stream for each of openraft's clients of a peer (entries, heartbeats, snapshots,
 //! and one for each election), so that nothing large holds a heartbeat back; a stream that failed or was
-//! given up is dropped with its answer. The answering side is in [`super::serve`]. Who is at the other end
-//! was proved by the connection; nothing is believed about that here.
+//! given up is dropped with its answer. The answering side is in [`super::serve`]; the first thing it says is
+//! which process it is. Whose key is at the other end was proved by the connection; which of its answers
+//! openraft may see is [`super::peers`]'s rule.
 
+use super::peers::{Met, Peers, Process, Record};
 use super::rt::NodeRuntime;
-use super::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
+use super::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use async_trait::async_trait;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use mesh::identity::PeerKey;
@@ -52,6 +54,10 @@ pub trait Dial: Send + Sync + 'static {
     /// When there is none.
     async fn open(&self, peer: PeerKey) -> io::Result<Box<dyn Duplex>>;
 }
+
+/// The first message of a stream, from the side that answers.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Hello(pub Process);
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request {
@@ -116,40 +122,86 @@ pub(super) async fn read<T: DeserializeOwned>(
 
 /// Makes openraft's clients.
 pub(super) struct Network {
+    pub me: PeerKey,
     pub dial: Arc<dyn Dial>,
+    pub peers: Arc<Peers>,
     /// How long a request with entries may take: a slow uplink needs more than a heartbeat does.
     pub patience: Duration,
+    /// See `ConsensusConfig::watch_peers`.
+    pub watch_peers: bool,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
     async fn new_client(&mut self, peer: PeerKey, _node: &EmptyNode) -> Client {
-        Client { peer, dial: self.dial.clone(), patience: self.patience, stream: Mutex::new(None) }
+        Client {
+            me: self.me,
+            peer,
+            dial: self.dial.clone(),
+            record: self.peers.record(peer),
+            peers: self.peers.clone(),
+            patience: self.patience,
+            watch_peers: self.watch_peers,
+            stream: Mutex::new(None),
+        }
+    }
+}
+
+/// A stream to one process.
+struct Line {
+    stream: Box<dyn Duplex>,
+    process: Process,
+}
+
+impl Line {
+    async fn ask(&mut self, request: &Request) -> io::Result<Reply> {
+        write(&mut self.stream, request).await?;
+        Ok(read(&mut self.stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 }
 
 /// One of openraft's clients of a peer.
 pub(super) struct Client {
+    me: PeerKey,
     peer: PeerKey,
     dial: Arc<dyn Dial>,
+    peers: Arc<Peers>,
+    record: Arc<Record>,
     patience: Duration,
+    watch_peers: bool,
     /// The mutex is never contended; it makes the client `Sync`, as openraft wants it.
-    stream: Mutex<Option<Box<dyn Duplex>>>,
+    stream: Mutex<Option<Line>>,
 }
 
 impl Client {
-    async fn call(&mut self, request: &Request, within: Duration) -> Result<Reply, Unreachable<TypeConfig>> {
+    /// Asks the peer, whichever process of it answers, and says which did. With `leading` only one that
+    /// holds what was acknowledged to this vote is asked.
+    async fn call(
+        &mut self,
+        request: &Request,
+        leading: Option<&Vote>,
+        within: Duration,
+    ) -> Result<(Process, Reply), Unreachable<TypeConfig>> {
         // Taken out: when this future is dropped half-way, the stream goes with it, and no later call can
         // take this answer for its own.
         let kept = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if self.watch_peers && self.peers.is_suspended(&self.peer) {
+            return Err(self.unreachable("its key is alive twice: neither answer counts"));
+        }
+        let kept = kept.filter(|line| !self.watch_peers || self.record.is_current(line.process));
         let exchange = async {
-            let mut stream = match kept {
-                Some(stream) => stream,
-                None => self.dial.open(self.peer).await?,
+            let mut line = match kept {
+                Some(line) => line,
+                None => {
+                    let (line, early) = self.open(leading).await?;
+                    if let Some(reply) = early {
+                        return Ok((line, reply));
+                    }
+                    line
+                }
             };
-            write(&mut stream, request).await?;
-            let reply = read(&mut stream, REPLY_BYTES_MAX).await?;
-            Ok::<_, io::Error>((stream, reply.ok_or(io::ErrorKind::UnexpectedEof)?))
+            let reply = line.ask(request).await?;
+            Ok::<_, io::Error>((line, reply))
         };
         let outcome = match NodeRuntime::timeout(within, exchange).await {
             Ok(outcome) => outcome,
@@ -157,14 +209,78 @@ impl Client {
                 Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {:?} in {within:?}", self.peer)))
             }
         };
-        let (stream, reply) = outcome.map_err(|e| Unreachable::new(&e))?;
+        let (line, reply) = outcome.map_err(|e| Unreachable::new(&e))?;
         if let Reply::Refused(why) = reply {
             // The stream goes too: at its other end may be what is left of a host that has started anew.
-            return Err(Unreachable::from_string(format!("{:?} refused: {why}", self.peer)));
+            return Err(self.unreachable(&format!("refused: {why}")));
         }
-        *self.stream.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-        Ok(reply)
+        let process = line.process;
+        *self.stream.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(line);
+        Ok((process, reply))
     }
+
+    /// Opens a stream and learns which process is at its end. Before a leader counts on a process that has
+    /// taken over from another, that one has to hold what the other acknowledged: it is asked by a heartbeat.
+    /// An answer to that which openraft has to see instead of the one to its own request comes along.
+    async fn open(&self, leading: Option<&Vote>) -> io::Result<(Line, Option<Reply>)> {
+        let mut stream = self.dial.open(self.peer).await?;
+        let Hello(process) = read(&mut stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut line = Line { stream, process };
+        if !self.watch_peers {
+            return Ok((line, None));
+        }
+        let (Met::MustHold(acked), Some(vote)) = (self.record.meet(process).map_err(io::Error::other)?, leading) else {
+            return Ok((line, None));
+        };
+        let question =
+            AppendEntriesRequest { vote: *vote, prev_log_id: Some(acked), entries: vec![], leader_commit: None };
+        match line.ask(&Request::Append(question)).await? {
+            Reply::Append(AppendEntriesResponse::Success) if self.record.accept(process) => Ok((line, None)),
+            Reply::Append(AppendEntriesResponse::Conflict) => {
+                let before = self.record.begin(vote);
+                let answer = self.record.lacks(process, vote, before, Some(acked));
+                Err(io::Error::other(answer.err().unwrap_or_else(|| "another leadership has begun".to_owned())))
+            }
+            reply @ (Reply::Append(AppendEntriesResponse::HigherVote(_)) | Reply::Refused(_)) => {
+                Ok((line, Some(reply)))
+            }
+            _ => Err(io::Error::other("no plain answer to a heartbeat")),
+        }
+    }
+
+    /// Compares an answer to entries after `prev` and up to `last` with what was acknowledged before.
+    fn check(&self, process: Process, asked: &Asked, reply: &AppendEntriesResponse<TypeConfig>) -> Result<(), String> {
+        if !self.watch_peers {
+            return Ok(());
+        }
+        match reply {
+            AppendEntriesResponse::Success => self.record.holds(process, &asked.vote, asked.last),
+            AppendEntriesResponse::PartialSuccess(upto) => self.record.holds(process, &asked.vote, *upto),
+            AppendEntriesResponse::Conflict => self.record.lacks(process, &asked.vote, asked.before, asked.prev),
+            AppendEntriesResponse::HigherVote(_) => Ok(()),
+        }
+    }
+
+    /// A host whose key is alive twice asks for no votes: two candidates would stand under one name.
+    fn may_stand(&self) -> Result<(), Unreachable<TypeConfig>> {
+        match self.watch_peers && self.peers.is_suspended(&self.me) {
+            true => Err(Unreachable::from_string("the key of this host is alive twice: it asks for no votes")),
+            false => Ok(()),
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> Unreachable<TypeConfig> {
+        Unreachable::from_string(format!("{:?}: {why}", self.peer))
+    }
+}
+
+/// What an append asked for.
+struct Asked {
+    vote: Vote,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+    /// What the peer had acknowledged when it was asked.
+    before: Option<LogId>,
 }
 
 fn unexpected() -> Unreachable<TypeConfig> {
@@ -180,8 +296,17 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let within = if request.entries.is_empty() { option.soft_ttl() } else { self.patience };
-        match self.call(&Request::Append(request), within).await? {
-            Reply::Append(reply) => Ok(reply),
+        let asked = Asked {
+            vote: request.vote,
+            prev: request.prev_log_id,
+            last: request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id),
+            before: self.record.begin(&request.vote),
+        };
+        match self.call(&Request::Append(request), Some(&asked.vote), within).await? {
+            (process, Reply::Append(reply)) => match self.check(process, &asked, &reply) {
+                Ok(()) => Ok(reply),
+                Err(why) => Err(self.unreachable(&why).into()),
+            },
             _ => Err(unexpected().into()),
         }
     }
@@ -191,8 +316,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&Request::Vote(request), option.soft_ttl()).await? {
-            Reply::Vote(reply) => Ok(reply),
+        self.may_stand()?;
+        match self.call(&Request::Vote(request), None, option.soft_ttl()).await? {
+            (_, Reply::Vote(reply)) => Ok(reply),
             _ => Err(unexpected().into()),
         }
     }
@@ -202,8 +328,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&Request::PreVote(request), option.soft_ttl()).await? {
-            Reply::Vote(reply) => Ok(reply),
+        self.may_stand()?;
+        match self.call(&Request::PreVote(request), None, option.soft_ttl()).await? {
+            (_, Reply::Vote(reply)) => Ok(reply),
             _ => Err(unexpected().into()),
         }
     }
@@ -215,14 +342,20 @@ impl RaftNetworkV2<TypeConfig> for Client {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        self.record.begin(&vote);
+        let last = snapshot.meta.last_log_id;
         let request = Request::Snapshot(vote, snapshot.meta, snapshot.snapshot);
-        let call = self.call(&request, option.soft_ttl());
-        let reply = tokio::select! {
+        let call = self.call(&request, Some(&vote), option.soft_ttl());
+        let (process, reply) = tokio::select! {
             biased;
             closed = cancel => return Err(closed.into()),
             reply = call => reply?,
         };
         match reply {
+            Reply::Snapshot(reply) if self.watch_peers && reply.vote == vote => {
+                self.record.holds(process, &vote, last).map_err(|why| self.unreachable(&why))?;
+                Ok(reply)
+            }
             Reply::Snapshot(reply) => Ok(reply),
             _ => Err(unexpected().into()),
         }
@@ -233,8 +366,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&Request::Transfer(request), option.soft_ttl()).await? {
-            Reply::Transfer(reply) => Ok(reply),
+        match self.call(&Request::Transfer(request), None, option.soft_ttl()).await? {
+            (_, Reply::Transfer(reply)) => Ok(reply),
             _ => Err(unexpected().into()),
         }
     }

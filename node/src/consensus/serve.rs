@@ -5,7 +5,8 @@
 //! that is behind does not know the newest voters yet), unless no membership is known at all. And for 1.05
 //! leases after a start no vote is given, for this host may have promised otherwise before it.
 
-use super::rpc::{self, Duplex, REQUEST_BYTES_MAX, Reply, Request, SNAPSHOT_BYTES_MAX};
+use super::peers::{Peers, Process};
+use super::rpc::{self, Duplex, Hello, REQUEST_BYTES_MAX, Reply, Request, SNAPSHOT_BYTES_MAX};
 use super::rt::Scope;
 use super::types::{Raft, Snapshot, Vote};
 use mesh::identity::PeerKey;
@@ -36,6 +37,9 @@ pub enum Refusal {
     /// This host started a moment ago.
     #[error("this host has just started and gives no votes yet")]
     Quarantine,
+    /// The key of the asker or of this host is alive twice.
+    #[error("the key of {0:?} is alive twice: it neither gives nor gets a vote")]
+    Cloned(PeerKey),
     /// Leadership is handed over by a leader that is no voter any more, and by no other.
     #[error("the leader is still a voter: its lease has to run out")]
     StillVoter,
@@ -46,6 +50,10 @@ pub enum Refusal {
 
 /// What the answering side needs.
 pub(super) struct Desk {
+    pub me: PeerKey,
+    /// Which process this is: said first on each stream.
+    pub process: Process,
+    pub peers: Arc<Peers>,
     pub raft: Raft,
     pub scope: Scope,
     /// No votes before this moment.
@@ -86,6 +94,7 @@ impl Desk {
             *count += 1;
             Seat(&self, peer)
         };
+        rpc::write(&mut stream, &Hello(self.process)).await?;
         loop {
             let max = if self.known(peer).is_ok() { SNAPSHOT_BYTES_MAX } else { REQUEST_BYTES_MAX };
             let Some(request) = rpc::read::<Request>(&mut stream, max).await? else { return Ok(()) };
@@ -110,7 +119,7 @@ impl Desk {
             }
             Request::Vote(mut request) => {
                 self.may_speak(peer, &request.vote)?;
-                self.may_vote()?;
+                self.may_vote(peer)?;
                 // The flag would override our promise to the present leader on a stranger's word. Without it
                 // a handover takes as long as an election.
                 request.leadership_transfer = false;
@@ -118,7 +127,7 @@ impl Desk {
             }
             Request::PreVote(request) => {
                 self.may_speak(peer, &request.vote)?;
-                self.may_vote()?;
+                self.may_vote(peer)?;
                 self.scope.run(self.raft.pre_vote(request)).await.map(Reply::Vote).map_err(stopped)
             }
             Request::Snapshot(vote, meta, snapshot) => {
@@ -128,7 +137,7 @@ impl Desk {
             }
             Request::Transfer(request) => {
                 claims(peer, request.from_leader())?;
-                self.may_vote()?;
+                self.may_vote(peer)?;
                 // A leader that may still act on its lease must not be replaced before the lease ends.
                 if self.known(peer).is_ok() {
                     return Err(Refusal::StillVoter);
@@ -138,7 +147,10 @@ impl Desk {
         }
     }
 
-    fn may_vote(&self) -> Result<(), Refusal> {
+    fn may_vote(&self, peer: PeerKey) -> Result<(), Refusal> {
+        if let Some(cloned) = [peer, self.me].into_iter().find(|key| self.peers.is_suspended(key)) {
+            return Err(Refusal::Cloned(cloned));
+        }
         if self.scope.now() < self.quiet_until { Err(Refusal::Quarantine) } else { Ok(()) }
     }
 

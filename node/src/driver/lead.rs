@@ -146,6 +146,7 @@ impl Inner {
             let members: BTreeSet<PeerKey> = l.roster().members().map(|(k, _)| *k).collect();
             (members, l.voters().voters().clone())
         });
+        self.readmit_learners().await;
         let voters = self.consensus.voters();
         let learners = self.consensus.learners();
         for peer in &members {
@@ -159,6 +160,20 @@ impl Inner {
         for peer in learners.iter().chain(&voters) {
             if !members.contains(peer) && !wanted.contains(peer) && !self.consensus.voters().contains(peer) {
                 self.log_failure("removing a learner", self.consensus.remove(*peer).await);
+            }
+        }
+    }
+
+    /// Takes a learner whose log went back out of consensus, so that it is added again as if it were new and
+    /// sent everything: nothing was counted on it. One that voted then stays out until somebody evicts it, and
+    /// one whose key is alive twice until it is not: what it is sent might reach the other copy.
+    async fn readmit_learners(&self) {
+        let learners = self.consensus.learners();
+        for (peer, (why, voted)) in self.consensus.refused() {
+            let cloned = lock(&self.members).host(&peer).is_some_and(|h| h.cloned);
+            if learners.contains(&peer) && !voted && !cloned {
+                tracing::info!(host = self.name_of(&peer), why, "a learner is added anew");
+                self.log_failure("removing a learner", self.consensus.remove(peer).await);
             }
         }
     }

@@ -190,10 +190,14 @@ impl Local for HostNode {
             peer: control.me.to_string(),
             listening: node.listening().iter().map(ToString::to_string).collect(),
         });
+        let mut end = Ok(());
         tokio::select! {
             biased;
             () = stop.cancelled() => api::Control::shutdown(&*control).await,
-            () = node.stopped() => stop.cancel(),
+            ended = node.stopped() => {
+                stop.cancel();
+                end = ended.map_err(|broken| Failure::new(broken.what).hint(broken.hint));
+            }
             ended = server => return ended.map_err(|e| Failure::new(format!("the API has ended: {e}"))),
         }
         if control.is_outcast() {
@@ -201,6 +205,6 @@ impl Local for HostNode {
         }
         tokio::time::sleep(FAREWELL).await;
         node.stop().await;
-        Ok(())
+        end
     }
 }

@@ -11,6 +11,7 @@ mod execute;
 mod lead;
 mod local;
 mod log;
+mod looks;
 mod outcast;
 mod policy;
 mod replicate;
@@ -25,7 +26,7 @@ pub use policy::{Joined, Known};
 pub use submit::SubmitError;
 pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
 
-use crate::consensus::{Consensus, ConsensusConfig, Timing};
+use crate::consensus::{Consensus, ConsensusConfig, Process, Timing};
 use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
 use crate::seams::{BlobStore, Facts, Machine, Seams, Spawn};
 use execute::Running;
@@ -46,7 +47,7 @@ use shared::{Shared, lock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use submit::Pending;
 use tokio::sync::{Notify, mpsc};
@@ -93,6 +94,16 @@ pub enum StartError {
     Consensus(String),
 }
 
+/// Why a running node cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Broken {
+    /// What happened.
+    pub what: String,
+    /// What to do.
+    pub hint: String,
+}
+
 /// A running node. Dropped, it stops.
 pub struct Node {
     inner: Arc<Inner>,
@@ -135,6 +146,8 @@ pub struct Inner {
     unheld: Mutex<BTreeSet<BuildId>>,
     outcast: Mutex<outcast::Outcast>,
     leaving: CancellationToken,
+    /// Why this node cannot go on, when that is why it is leaving.
+    broken: OnceLock<Broken>,
     /// Somebody connected since the last tick.
     newcomers: AtomicBool,
 }
@@ -172,25 +185,7 @@ impl Node {
             limits: net::Limits::default(),
         };
         let (net, events) = net::start(net_config, seams.transport, seams.spawn)?;
-        let consensus_config = ConsensusConfig {
-            me,
-            timing: config.timing,
-            store: seams.store,
-            blocking: seams.blocking,
-            spawn: seams.spawn,
-            seed: random.random(),
-            dial: Arc::new(RaftDial(net.clone())),
-            epoch: 0,
-            boot_quarantine: true,
-            clock: crate::consensus::boottime,
-            machine: shared.clone(),
-        };
-        let consensus = Consensus::start(consensus_config).await.map_err(|e| StartError::Consensus(e.to_string()))?;
-        if first {
-            consensus.initialize_single().await.map_err(|e| StartError::Consensus(e.to_string()))?;
-        }
-
-        let born = Instant::now();
+        let consensus_seed = random.random();
         let own = membership::Own {
             keys: config.keys.clone(),
             mesh: mesh.0,
@@ -200,6 +195,28 @@ impl Node {
             boot_id: facts.boot_id,
             nonce: random.random(),
         };
+        let origin = membership::origin(&own.store, &own.machine_id, &own.boot_id, own.nonce);
+        let consensus_config = ConsensusConfig {
+            me,
+            process: Process { start: config.start, origin },
+            timing: config.timing,
+            store: seams.store,
+            blocking: seams.blocking,
+            spawn: seams.spawn,
+            seed: consensus_seed,
+            dial: Arc::new(RaftDial(net.clone())),
+            epoch: 0,
+            boot_quarantine: true,
+            watch_peers: true,
+            clock: crate::consensus::boottime,
+            machine: shared.clone(),
+        };
+        let consensus = Consensus::start(consensus_config).await.map_err(|e| StartError::Consensus(e.to_string()))?;
+        if first {
+            consensus.initialize_single().await.map_err(|e| StartError::Consensus(e.to_string()))?;
+        }
+
+        let born = Instant::now();
         let members = Membership::new(own, random.random(), membership::Config::default(), Time::default());
         let stop = CancellationToken::new();
         let (entries, waiting) = mpsc::channel(submit::WAITING_MAX);
@@ -236,6 +253,7 @@ impl Node {
             unheld: Mutex::default(),
             outcast: Mutex::default(),
             leaving: CancellationToken::new(),
+            broken: OnceLock::new(),
             newcomers: AtomicBool::new(false),
             keys: config.keys,
         });
@@ -266,9 +284,13 @@ impl Node {
         self.inner.consensus.shutdown().await;
     }
 
-    /// Becomes true when the node stops by itself: it left the mesh, was asked to stop, or cannot go on.
-    pub async fn stopped(&self) {
+    /// Waits until the node stops by itself: it left the mesh or was asked to stop.
+    ///
+    /// # Errors
+    /// When it cannot go on: its ledger has stopped. Nothing it says of the mesh is new from then on.
+    pub async fn stopped(&self) -> Result<(), Broken> {
         self.inner.leaving.cancelled().await;
+        self.inner.broken.get().cloned().map_or(Ok(()), Err)
     }
 }
 
@@ -293,6 +315,15 @@ impl Inner {
         self.task(self.clone().run_leader());
         self.task(self.clone().run_watch(events, taken, inputs.clone()));
         let this = self.clone();
+        self.task(async move {
+            let why = this.consensus.ended().await;
+            let what = format!("the ledger has stopped on this host: {why}");
+            this.end_with(
+                what,
+                "look at this host's disk (`df`, `dmesg`), then `mesh up`: what it acknowledged is kept",
+            );
+        });
+        let this = self.clone();
         self.serve(Protocol::Raft, move |peer, stream| {
             let this = this.clone();
             async move {
@@ -315,6 +346,14 @@ impl Inner {
         let this = self.clone();
         self.serve(Protocol::Probe, move |peer, stream| this.clone().serve_probes(peer, stream, inputs.clone()))?;
         Ok(())
+    }
+
+    /// Ends the node because it cannot go on. The first reason counts; one that is ending ends as it is.
+    fn end_with(&self, what: String, hint: &str) {
+        if !self.leaving.is_cancelled() {
+            let _ = self.broken.set(Broken { what, hint: hint.to_owned() });
+            self.leaving.cancel();
+        }
     }
 
     /// Starts a task that ends with the node.

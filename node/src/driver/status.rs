@@ -9,7 +9,7 @@ use mesh::membership::State;
 use std::collections::BTreeMap;
 
 /// Strangers that are remembered by name; all are counted.
-const STRANGERS_MAX: usize = 16;
+pub(super) const STRANGERS_MAX: usize = 16;
 /// Wall clocks further apart than this are a warning.
 const CLOCK_SKEW_MS: i64 = 30_000;
 
@@ -197,6 +197,18 @@ impl Inner {
                     "make room on the disks of the other hosts (`df`): builds cannot end without a second copy".into()
                 }
                 _ => format!("start the daemon on {}, so that builds can end there", away.join(" or ")),
+            });
+        }
+        for (peer, (why, voted)) in self.consensus.refused() {
+            let name = names.get(&peer).cloned().unwrap_or_else(|| peer.short());
+            warnings.push(warning(
+                "log-went-back",
+                Some(&name),
+                format!("{name} is sent nothing of the ledger, and gets no work and no vote: {why}"),
+            ));
+            next.push(match voted {
+                true => format!("`mesh evict {name}`, then join it anew with a fresh state folder"),
+                false => format!("wait: {name} is sent the ledger anew; check its disk, and whether it runs twice"),
             });
         }
         self.warn_of_refusals(&names, &mut warnings, &mut next);

@@ -220,8 +220,10 @@ impl Inner {
         self.follow_builds(&changes.builds);
         self.refresh_view();
         if let Some(text) = self.shared.with(|l| l.halted().map(str::to_owned)) {
-            tracing::error!(text, "the ledger holds entries that this version does not know: update mesh on this host");
-            self.leaving.cancel();
+            self.end_with(
+                format!("the ledger holds entries that this version does not know: {text}"),
+                "update mesh on this host",
+            );
         }
     }
 
@@ -304,8 +306,10 @@ impl Inner {
     /// The leader's view, made from the watchers'.
     fn refresh_view(&self) {
         let now = self.now();
+        let refused = self.consensus.refused();
         let view: View = {
             let members = lock(&self.members);
+            self.consensus.suspend(members.hosts().filter(|(_, h)| h.cloned).map(|(peer, _)| *peer).collect());
             let host = |peer: &PeerKey, h: &mesh::membership::HostView| {
                 let facts = h.presence.as_ref().map(|p| p.facts.clone()).unwrap_or_default();
                 HostNow {
@@ -317,7 +321,7 @@ impl Inner {
                     tags: facts.tags,
                     allow_none: facts.allow_none,
                     allow_network: facts.allow_network,
-                    suspended: h.cloned,
+                    suspended: h.cloned || refused.contains_key(peer),
                     caught_up: self.consensus.is_caught_up(*peer),
                     steady_ms: now.since(h.since).as_millis() as u64,
                 }
