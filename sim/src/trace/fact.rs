@@ -17,36 +17,52 @@ pub fn host(fact: &Fact) -> Option<&Name> {
         | Fact::Began { host, .. }
         | Fact::Spoke { host, .. }
         | Fact::Carried { host, .. }
+        | Fact::Well { host, .. }
+        | Fact::CutOff { host, .. }
         | Fact::Wiped { host } => Some(host),
-        Fact::Accepted { .. } => None,
+        Fact::Accepted { .. } | Fact::Asked { .. } | Fact::Proposed { .. } | Fact::Ended { .. } => None,
     }
 }
 
 /// Everything of a fact but its host, for the hash; no formatting.
 pub fn bytes(fact: &Fact, mut add: impl FnMut(&[u8])) {
-    let mut number = |kind: u8, numbers: &[u64], keys: &[&PeerKey]| {
+    let mut number = |kind: u8, numbers: &[u64], keys: &[&PeerKey], names: &[&str]| {
         add(&[kind]);
         numbers.iter().for_each(|number| add(&number.to_le_bytes()));
         keys.iter().for_each(|key| add(key.as_bytes()));
+        names.iter().for_each(|name| add(name.as_bytes()));
     };
     match fact {
-        Fact::Started { key, start, .. } => number(0, &[*start], &[key]),
-        Fact::Stopped { .. } => number(1, &[], &[]),
-        Fact::Fit { fit, .. } => number(2, &[u64::from(*fit)], &[]),
-        Fact::Believes { of, state, .. } => number(3, &[*state as u64], &[of]),
+        Fact::Started { key, start, .. } => number(0, &[*start], &[key], &[]),
+        Fact::Stopped { .. } => number(1, &[], &[], &[]),
+        Fact::Fit { fit, .. } => number(2, &[u64::from(*fit)], &[], &[]),
+        Fact::Believes { of, state, .. } => number(3, &[*state as u64], &[of], &[]),
         Fact::Accepted { request, builds } => {
-            number(4, &[*request, builds.len() as u64], &[]);
-            builds.iter().for_each(|build| number(4, &[build.0], &[]));
+            number(4, &[*request, builds.len() as u64], &[], &[]);
+            builds.iter().for_each(|build| number(4, &[build.0], &[], &[]));
         }
         Fact::Began { key, build, attempt, fence, .. } => {
             let fence = fence.map_or([0, 0, 0], |fence| [1, fence.epoch, fence.term]);
-            number(5, &[build.0, u64::from(attempt.0), fence[0], fence[1], fence[2]], &[key]);
+            number(5, &[build.0, u64::from(attempt.0), fence[0], fence[1], fence[2]], &[key], &[]);
         }
-        Fact::Spoke { with, .. } => number(6, &[], &[with]),
+        Fact::Spoke { with, .. } => number(6, &[], &[with], &[]),
         Fact::Carried { key, named, order, fence, .. } => {
-            number(7, &[*order, fence.epoch, fence.term], &[key, named]);
+            number(7, &[*order, fence.epoch, fence.term], &[key, named], &[]);
         }
-        Fact::Wiped { .. } => number(8, &[], &[]),
+        Fact::Wiped { .. } => number(8, &[], &[], &[]),
+        Fact::Asked { key, request, names } => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            number(9, &[*request, names.len() as u64], &[key], &names);
+        }
+        Fact::Proposed { key, fence, build, attempt, to } => {
+            number(10, &[fence.epoch, fence.term, build.0, u64::from(attempt.0)], &[key, to], &[]);
+        }
+        Fact::Ended { key, build, attempt } => number(11, &[build.0, u64::from(attempt.0)], &[key], &[]),
+        Fact::Well { well, .. } => number(12, &[u64::from(*well)], &[], &[]),
+        Fact::CutOff { from, .. } => {
+            let from: Vec<&str> = from.iter().map(|name| &**name).collect();
+            number(13, &[from.len() as u64], &[], &from);
+        }
     }
 }
 
@@ -77,5 +93,17 @@ pub fn text(fact: &Fact, keys: &Keys) -> String {
             format!("carries out order {order} for {}, fence {fence}", called(keys, named))
         }
         Fact::Wiped { .. } => "has lost what was on its disk".to_owned(),
+        Fact::Asked { key, request, names } => {
+            format!("{} asks for {} by request {request}", called(keys, key), names.join(" "))
+        }
+        Fact::Proposed { key, fence, build, attempt, to } => {
+            let (key, to) = (called(keys, key), called(keys, to));
+            format!("{key} puts forward {build} attempt {attempt} for {to}, fence {fence}")
+        }
+        Fact::Ended { key, build, attempt } => format!("{build} attempt {attempt} ends on {}", called(keys, key)),
+        Fact::Well { well: true, .. } => "is well in itself".to_owned(),
+        Fact::Well { well: false, .. } => "is not well in itself".to_owned(),
+        Fact::CutOff { from, .. } if from.is_empty() => "reaches everybody".to_owned(),
+        Fact::CutOff { from, .. } => format!("is cut off from {}", from.join(" ")),
     }
 }

@@ -226,7 +226,12 @@ impl Gather<'_> {
                 self.lane(host).marks.push(Mark { at, look: Look::Work, title });
             }
             Fact::Wiped { .. } => self.lane(host).marks.push(Mark { at, look: Look::Fault, title }),
-            Fact::Spoke { .. } => {}
+            Fact::Spoke { .. }
+            | Fact::Asked { .. }
+            | Fact::Proposed { .. }
+            | Fact::Ended { .. }
+            | Fact::Well { .. }
+            | Fact::CutOff { .. } => {}
         }
     }
 
