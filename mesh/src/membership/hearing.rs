@@ -2,6 +2,7 @@
 
 use super::table::Slot;
 use super::*;
+use crate::mutants::{self, Mutant};
 
 /// Own refutations and repetitions are at least this far apart, however many accuse.
 const SPEAK_EVERY: Duration = Duration::from_millis(200);
@@ -129,6 +130,7 @@ impl Membership {
         match &checked.0 {
             Said::Presence(record) => self.presence(record, None, now),
             Said::Alive(_, alive) if by == self.me => self.own_word(alive.incarnation.start, alive.origin),
+            Said::Alive(..) if mutants::on(Mutant::NoFreshWord) => Err(Refused::Stale),
             Said::Alive(_, alive) => {
                 let Alive { incarnation, stamp_us, origin, .. } = *alive;
                 self.word(by, Word { incarnation, stamp_us, origin, proof: Some(checked), asked: None }, now)
@@ -295,7 +297,8 @@ impl Membership {
         let old = subject.view.presence.as_ref();
         let twin = old.filter(|old| old.start == presence.start).map_or(first, |old| old.origin());
         let other = if first != origin { first } else { twin };
-        let newer = old.is_none_or(|old| presence.order() > old.order());
+        let old_counts = mutants::on(Mutant::OldStatementsCount);
+        let newer = old.is_none_or(|old| presence.order() > old.order()) || old_counts;
         if newer {
             subject.view.presence = Some(presence.clone());
             subject.want_presence = false;
@@ -337,7 +340,8 @@ impl Membership {
         }
         let me = self.me;
         let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
-        if subject.taken.get(&accuser).is_some_and(|taken| accusation.order() <= *taken) {
+        let heard_before = subject.taken.get(&accuser).is_some_and(|taken| accusation.order() <= *taken);
+        if heard_before && !mutants::on(Mutant::OldStatementsCount) {
             return Err(Refused::Stale);
         }
         let known = subject.known();
@@ -485,7 +489,7 @@ pub(super) fn first_presence(slot: &mut Slot, record: &Arc<Record>, now: Time) -
     let newer = match &slot.presence {
         Some(old) => record.start == old.start && record.sequence > old.sequence && record.origin() == old.origin(),
         None => true,
-    };
+    } || mutants::on(Mutant::OldStatementsCount);
     if !newer || (life && record.start != start) {
         return false;
     }
@@ -501,7 +505,7 @@ pub(super) fn first_presence(slot: &mut Slot, record: &Arc<Record>, now: Time) -
 
 /// Whether a slot has this presence already, or a newer one of the same process.
 fn same_presence(slot: &Slot, record: &Record) -> bool {
-    let old = slot.presence.as_deref();
+    let old = slot.presence.as_deref().filter(|_| !mutants::on(Mutant::OldStatementsCount));
     old.is_some_and(|old| {
         record.order() <= old.order() && (record.start < old.start || record.origin() == old.origin())
     })

@@ -1,6 +1,7 @@
 //! What time does: probes, misses, this host's own accusations, verdicts.
 
 use super::*;
+use crate::mutants::{self, Mutant};
 
 /// Attempts that must have failed before an accusation: a single lost packet is no silence.
 const ATTEMPTS_MIN: u32 = 3;
@@ -332,8 +333,11 @@ impl Membership {
             let patient = since + self.config.silence * self.config.sole_factor;
             return Some((patient.max(mine.at + self.config.grace), true));
         }
-        let few = watchers <= self.config.few;
-        let need = if few { self.config.accusers_few } else { self.config.accusers };
+        let need = match watchers <= self.config.few {
+            _ if mutants::on(Mutant::OneAccuserIsEnough) => 1,
+            true => self.config.accusers_few,
+            false => self.config.accusers,
+        };
         let mut arrivals: Vec<Time> = subject.standing.values().map(|h| h.at).collect();
         arrivals.sort();
         arrivals.get(need.saturating_sub(1)).map(|at| (*at + self.config.grace, false))
