@@ -130,6 +130,16 @@ impl Current {
         self.0.sync_ms.store(time.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// Whether its clocks run at a rate of their own.
+    pub fn has_a_rate(&self) -> bool {
+        self.0.rate.lock().unwrap_or_else(PoisonError::into_inner).ppm != 0
+    }
+
+    /// See [`Current::set_sync`].
+    pub fn sync(&self) -> Duration {
+        Duration::from_millis(self.0.sync_ms.load(Ordering::Relaxed))
+    }
+
     fn shown(&self, elapsed: Duration) -> Duration {
         self.0.rate.lock().unwrap_or_else(PoisonError::into_inner).at(elapsed)
     }

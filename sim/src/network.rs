@@ -257,6 +257,18 @@ impl Network {
         self.lock().station(name).map(|s| s.addresses.values().copied().collect()).unwrap_or_default()
     }
 
+    /// Addresses that nobody has, on the same networks as a host's.
+    pub fn spare_addresses(&self, like: &str) -> BTreeMap<String, Ipv4Addr> {
+        let table = self.lock();
+        let Some(station) = table.station(like) else { return BTreeMap::new() };
+        let spare = |network: &String| {
+            let hosts = table.networks.get(network)?.cidr.hosts();
+            let spare = hosts.filter(|ip| table.owner(*ip).is_none()).nth(100)?;
+            Some((network.clone(), spare))
+        };
+        station.addresses.keys().filter_map(spare).collect()
+    }
+
     /// A host's addresses, if they are others than `known`; else the waker is called when any host's change.
     pub fn readdressed(&self, name: &str, known: &[Ipv4Addr], waker: &Waker) -> Option<Vec<Ipv4Addr>> {
         let mut table = self.lock();

@@ -170,6 +170,14 @@ struct End {
     ended: CancellationToken,
 }
 
+/// Makes an empty store where there is none yet. One that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be made or read.
+pub fn make_store(store: OpenStore) -> std::io::Result<()> {
+    Disk::open(store()?).map(drop)
+}
+
 impl Consensus {
     /// Opens the store, restores the applied state, and takes part again.
     ///

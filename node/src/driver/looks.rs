@@ -8,6 +8,7 @@ use crate::net::Opened;
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::membership::State;
+use std::collections::BTreeSet;
 
 impl Inner {
     /// Whose node this is.
@@ -23,6 +24,11 @@ impl Inner {
     /// The fence of the lease that this host holds at this moment, by its own clock.
     pub fn lease_now(&self) -> Option<Fence> {
         self.consensus.grant().map(|grant| grant.fence)
+    }
+
+    /// Who votes by the newest membership in this host's log, committed or not.
+    pub fn raft_voters(&self) -> BTreeSet<PeerKey> {
+        self.consensus.voters()
     }
 
     /// What this host believes of every other.

@@ -62,7 +62,7 @@ impl Truth for World {
 }
 
 impl Eyes {
-    fn name(&mut self, name: &str) -> Name {
+    pub(super) fn name(&mut self, name: &str) -> Name {
         self.names.entry(name.to_owned()).or_insert_with(|| name.into()).clone()
     }
 }
@@ -136,7 +136,20 @@ impl NodesStage {
             && index > truth.index
         {
             truth.index = index;
-            truth.members = node.ledger(|l| l.roster().members().map(|(key, _)| *key).collect());
+            let members: BTreeSet<PeerKey> = node.ledger(|l| l.roster().members().map(|(key, _)| *key).collect());
+            let gone: BTreeSet<PeerKey> = truth.members.difference(&members).copied().collect();
+            truth.members = members;
+            if !gone.is_empty() {
+                let is_gone = |name: &String| stations.get(name).is_some_and(|s| gone.contains(&s.desk.key.get()));
+                self.members.retain(|name| !is_gone(name));
+            }
+        }
+    }
+
+    /// Something happened to the network that every host may feel for a moment.
+    pub(super) fn disturb_all(&mut self) {
+        for seen in self.eyes.seen.values_mut() {
+            seen.well_since = None;
         }
     }
 

@@ -8,6 +8,7 @@
 mod clients;
 mod eyes;
 mod faults;
+mod liars;
 mod program;
 mod stage;
 
@@ -108,18 +109,27 @@ impl Nodes {
     }
 
     fn add(&mut self, name: &str, cores: u32, addresses: Addresses, folder: Folder, entrance: Entrance) {
+        self.place(name, cores, addresses, folder, entrance);
+        self.install(name);
+    }
+
+    /// Puts a host there, without starting it.
+    fn place(&mut self, name: &str, cores: u32, addresses: Addresses, folder: Folder, entrance: Entrance) {
         let place = Place::new(name, addresses, &self.network, &self.trace);
         let machine = SimMachine::new(name, cores, self.seed, self.markers.clone());
         let blobs = MemoryBlobs::new(BLOBS_BYTES);
         let host = Host::new(place, machine, Arc::new(blobs.clone()), self.seed);
         let desk = Rc::new(Desk::new(folder, entrance));
-        let (timing, seed) = (self.timing, self.seed);
-        let software = {
-            let (host, desk) = (host.clone(), desk.clone());
-            move |seams| program(host.clone(), desk.clone(), timing, seed, seams)
-        };
-        host.install(&mut self.world, software);
         self.stations.insert(name.to_owned(), Station { host, desk, blobs });
+    }
+
+    /// Starts a host that was placed.
+    fn install(&mut self, name: &str) {
+        let Some(Station { host, desk, .. }) = self.stations.get(name) else { return };
+        let (host, desk, timing, seed) = (host.clone(), desk.clone(), self.timing, self.seed);
+        let of_host = host.clone();
+        let software = move |seams| program(of_host.clone(), desk.clone(), timing, seed, seams);
+        host.install(&mut self.world, software);
     }
 
     fn station(&self, name: &str) -> &Station {

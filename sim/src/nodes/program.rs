@@ -10,7 +10,7 @@ use crate::transport::to_multiaddr;
 use mesh::identity::{Keys, PeerKey};
 use mesh::wire::Signed;
 use node::consensus::Timing;
-use node::driver::{Inner, Known, Node, NodeConfig, Token, found, join_request, read_joined};
+use node::driver::{Inner, Known, Node, NodeConfig, Token, found, join_request, make_store, read_joined};
 use node::net::join_once;
 use node::seams::{Machine, Seams};
 use std::cell::{Cell, RefCell};
@@ -127,6 +127,9 @@ async fn run(
         folder.start += 1;
         (folder.keys.clone(), folder.store_id)
     };
+    if desk.folder.borrow().start == 1 {
+        make_store(host.disk().open_store())?;
+    }
     desk.key.set(keys.key());
     let kept = desk.folder.borrow().member.clone();
     let entrance = desk.entrance.borrow().clone();

@@ -49,6 +49,8 @@ pub struct NodesStage {
     pub(super) joining: BTreeMap<String, super::Answer<Result<String, String>>>,
     pub(super) faults: super::faults::Standing,
     pub(super) failure: Option<Failure>,
+    /// Lies that were told.
+    pub(super) lies: u64,
 }
 
 /// Plays a plan with whole nodes, on a thread of its own; `jury` is called there.
@@ -114,6 +116,7 @@ impl NodesStage {
             joining: BTreeMap::new(),
             faults: super::faults::Standing::default(),
             failure: None,
+            lies: 0,
         })
     }
 
@@ -260,7 +263,7 @@ impl NodesStage {
                 Ok(()) => self.nodes.trace.record(&name, Event::Fault("has stopped by itself")),
                 Err(text) if self.faults.may_refuse(&name) => {
                     self.nodes.trace.record(&name, Event::Fault(&format!("does not start: {text}")));
-                    self.faults.is_broken_now(&name);
+                    self.faults.ended(&name, true);
                 }
                 Err(text) => return Err(Failure::Crash(format!("{name} does not start: {text}"))),
             }
@@ -315,6 +318,7 @@ impl Stage for NodesStage {
         self.reap()?;
         self.hand_tokens()?;
         self.look(jury)?;
+        self.tend();
         match self.failure.take() {
             Some(failure) => Err(failure),
             None => Ok(()),

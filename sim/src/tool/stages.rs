@@ -22,7 +22,7 @@ pub struct Stages {
 impl Stages {
     /// What is shipped.
     pub const SHIPPED: Stages = Stages {
-        cores: |_, _| Err("plans cannot be played on bare cores yet".to_owned()),
+        cores: |plan, trace| Ok(Box::new(crate::cores::Cores::traced(plan, trace)?)),
         nodes: |_, _| Err("plans cannot be played on whole nodes yet".to_owned()),
         invariants: Vec::new,
     };
