@@ -184,7 +184,8 @@ impl Target {
         if order.target != me && !mutants::on(Mutant::IdentityByAddress) {
             return Err(Refusal::NotMe(order.target));
         }
-        if let Some((_, receipt)) = self.record.taken.iter().find(|(number, _)| *number == order.number) {
+        let taken = self.record.taken.iter().find(|(number, _)| *number == order.number);
+        if let Some((_, receipt)) = taken.filter(|_| !mutants::on(Mutant::OrdersNotRemembered)) {
             return Ok(Verdict::Again(receipt.clone()));
         }
         if order.boot != self.boot && !mutants::on(Mutant::IdentityByAddress) {

@@ -34,8 +34,7 @@ impl Inner {
     /// What this host believes of every other.
     pub fn beliefs(&self) -> Vec<(PeerKey, State)> {
         let members = lock(&self.members);
-        let others = members.hosts().filter(|(peer, _)| **peer != self.me);
-        others.map(|(peer, view)| (*peer, view.state)).collect()
+        members.hosts().filter(|(peer, _)| **peer != self.me).map(|(peer, view)| (*peer, view.state)).collect()
     }
 
     /// Whose key this host holds to be alive twice.
@@ -46,11 +45,8 @@ impl Inner {
     /// The newest presence of each host that this one knows: start number and sequence.
     pub fn presences(&self) -> Vec<(PeerKey, u64, u64)> {
         let members = lock(&self.members);
-        let newest = members.hosts().filter_map(|(peer, view)| {
-            let presence = view.presence.as_ref()?;
-            Some((*peer, presence.start, presence.sequence))
-        });
-        newest.collect()
+        let newest = members.hosts().filter_map(|(peer, view)| Some((*peer, view.presence.clone()?)));
+        newest.map(|(peer, presence)| (peer, presence.start, presence.sequence)).collect()
     }
 
     /// With whom streams were opened lately, either way.

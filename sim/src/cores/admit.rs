@@ -63,7 +63,7 @@ impl Process {
     pub fn invite(&self, env: &mut Env<'_>, name: &str) -> Option<(Signed, Keys)> {
         self.ledger.roster().member(&self.me).filter(|m| m.signer)?;
         let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&env.cx.dice.next().to_le_bytes());
+        seed[..8].copy_from_slice(&env.cx.dice.draw().to_le_bytes());
         let one_time = Keys::from_seed(seed);
         let expires_ms = self.ledger.time_ms() + INVITATION_MS_MAX / 2;
         // Every host may sign, so that every host may take out every other.
@@ -82,7 +82,7 @@ impl Process {
 
     /// The ledger has answered a joiner's request, or nobody did.
     pub(super) fn enrolled(&mut self, env: &mut Env<'_>, number: u64, reply: Option<Reply>) {
-        let Some(mut knock) = env.cx.from_door(number) else { return };
+        let Some(mut knock) = env.cx.take_door(number) else { return };
         let peer = knock.request.by;
         knock.answer = Some(match reply {
             Some(reply) if reply.is_ok() => Ok(self.welcome(env, peer)),

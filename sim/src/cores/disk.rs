@@ -5,6 +5,7 @@
 
 use super::raft::{Op, Store};
 use mesh::build::BlobId;
+use mesh::order;
 use mesh::wire::Signed;
 use node::driver::Known;
 use std::collections::{BTreeSet, VecDeque};
@@ -27,6 +28,8 @@ pub enum Write {
     Raft(Op),
     /// A blob.
     Blob(BlobId),
+    /// What is remembered of orders.
+    Orders(order::Record),
 }
 
 /// A machine's disk.
@@ -40,11 +43,13 @@ pub struct Disk {
     pub store: Store,
     /// Blobs, as far as they are synced.
     pub blobs: BTreeSet<BlobId>,
-    /// Orders that were carried out, by number.
-    pub carried: BTreeSet<u64>,
+    /// What is remembered of orders.
+    pub orders: order::Record,
     waiting: VecDeque<Write>,
     /// Writes that are on the disk.
     done: u64,
+    /// Up to which write it has said that it synced.
+    reported: u64,
     /// Up to which write a sync was asked for.
     pub asked: u64,
     /// Milliseconds of a sync, beyond the usual.
@@ -72,6 +77,7 @@ impl Disk {
                 Write::Blob(id) => {
                     self.blobs.insert(id);
                 }
+                Write::Orders(record) => self.orders = record,
             }
         }
         self.done += count as u64;
@@ -79,6 +85,7 @@ impl Disk {
 
     /// A sync of the first so many writes has ended, as the disk says.
     pub fn synced(&mut self, written: u64) {
+        self.reported = self.reported.max(written);
         if !self.lies {
             self.keep((written.saturating_sub(self.done) as usize).min(self.waiting.len()));
         }
@@ -94,10 +101,12 @@ impl Disk {
         self.keep(self.waiting.len());
     }
 
-    /// The power is gone: so many of the writes that were not synced are there all the same.
-    pub fn cut(&mut self, kept: usize) {
+    /// The power is gone: so many of the writes that were not synced are there all the same. `true` when some are
+    /// gone that were reported as synced.
+    pub fn cut(&mut self, kept: usize) -> bool {
         self.keep(kept.min(self.waiting.len()));
         self.waiting.clear();
         self.asked = self.done;
+        std::mem::replace(&mut self.reported, self.done) > self.done
     }
 }

@@ -20,6 +20,7 @@ impl Cores {
             }
             Event::Knock(knock) => Some(if knock.answer.is_some() { knock.from.0 } else { knock.to }),
             Event::Dialled(dial) => Some(dial.from.0),
+            Event::Order(host, _) => Some(*host),
             Event::Synced(..) => None, // the kernel goes on
         }
     }
@@ -37,6 +38,7 @@ impl Cores {
             Event::Gone(id, end) => self.gone(id, usize::from(end)),
             Event::Dialled(dial) => self.dialled(*dial),
             Event::Knock(knock) => self.knock(*knock),
+            Event::Order(host, order) => drop(self.with(host, |p, env| p.ordered(env, &order))),
             Event::Synced(host, generation, written) => self.synced(host, generation, written),
         }
     }

@@ -64,7 +64,7 @@ impl Jobs {
     }
 
     /// Attempts and fetches under way.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.jobs.len() + self.fetches.len()
     }
 }
@@ -216,6 +216,7 @@ impl Process {
     fn report(&mut self, env: &mut Env<'_>, id: BuildId, attempt: Attempt, outcome: Outcome) {
         let receipt = self.receipt(id, attempt, &outcome);
         let Some(job) = self.jobs.jobs.get_mut(&(id, attempt)) else { return };
+        env.cx.fact(Fact::Ended { key: self.me, build: id, attempt });
         if outcome.manifest.is_some() || outcome.log.is_some() {
             job.receipts = vec![Signed::seal(&env.m.keys, &receipt)];
         }

@@ -61,7 +61,13 @@ impl Cores {
             Action::Leave { host } => self.revoke(host, host, "left by itself"),
             Action::Stranger { host } => self.let_stranger(host),
             Action::Forge { host, what } => self.forge(host, *what),
-            Action::Order { .. } => Err("there are no orders in this program yet".into()),
+            Action::Order { host } => {
+                let (host, leader) = (self.host(host)?, self.host(LEADER)?);
+                let peer = self.hosts[host].machine.keys.key();
+                self.cx.numbers += 1;
+                let number = self.cx.numbers;
+                self.with(leader, |p, env| p.order(env, peer, number)).ok_or("nobody leads")?
+            }
             Action::ReplayLate { host } => self.replay_late(host),
             Action::Crash { host } => {
                 let host = self.host(host)?;
@@ -106,7 +112,7 @@ impl Cores {
                 let host = self.down(host)?;
                 check(self.hosts[host].machine.disk.folder.is_some(), "was never enrolled")?;
                 let disk = &mut self.hosts[host].machine.disk;
-                disk.cut(0);
+                disk.settle();
                 disk.store = Store::default();
                 self.wiped(host);
                 self.start(host);
@@ -170,7 +176,12 @@ impl Cores {
             Action::ForgetMasquerade { router } => {
                 let router = self.host(router)?;
                 let through: Vec<usize> = {
-                    let routed = self.cx.net.connections.values().filter(|c| c.way.router == Some(router));
+                    let routed = self
+                        .cx
+                        .net
+                        .connections
+                        .values()
+                        .filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
                     routed.flat_map(|c| c.ends.iter().map(|end| end.host.0)).collect()
                 };
                 check(!through.is_empty(), "no connection goes through it")?;
@@ -208,7 +219,9 @@ impl Cores {
         id[..8].copy_from_slice(&request.to_le_bytes());
         id[8] = 1; // not of the ids that processes draw
         let specs = tasks.iter().map(spec_of).collect();
+        let names = tasks.iter().map(|task| task.name.clone()).collect();
         self.with(host, |p, env| {
+            env.cx.fact(Fact::Asked { key: p.me, request, names });
             let entry = Entry::seal(&env.m.keys, p.mesh, RequestId(id), None, Command::Submit(Submit { specs }));
             p.submit(env, entry, WITHIN, Asker::Client(request));
             p.settle(env);
@@ -263,8 +276,11 @@ impl Cores {
         self.cx.net.powered[host] = false;
         let unsynced = self.hosts[host].machine.disk.unsynced() as u64;
         let kept = self.cx.dice.below(unsynced + 1) as usize;
-        self.hosts[host].machine.disk.cut(kept);
+        let wiped = self.hosts[host].machine.disk.cut(kept);
         self.stop(host);
+        if wiped {
+            self.wiped(host);
+        }
         Ok(())
     }
 
@@ -314,6 +330,7 @@ impl Cores {
             hosts[a].addresses.insert(network.clone(), two);
             hosts[b].addresses.insert(network, one);
         }
+        self.cx.net.moved();
         for host in [a, b] {
             self.cx.net.unroot(host);
             self.hosts[host].harmed = self.cx.now;
@@ -401,6 +418,9 @@ impl Cores {
             }
         }
         let through = runs.first().copied().ok_or("nobody runs")?;
+        for (order, addresses) in self.cx.orders.clone() {
+            self.with(through, |p, env| p.send_order(env, &order, &addresses));
+        }
         for entry in reports {
             self.with(through, |p, env| p.slip_in(env, entry));
         }

@@ -116,6 +116,7 @@ pub struct Process {
     pub(super) leaving: bool,
     pub(super) requests: u64,
     pub(super) known: BTreeMap<PeerKey, (u64, u64)>,
+    pub(super) orders: super::orders::Orders,
 }
 
 impl Process {
@@ -146,9 +147,9 @@ impl Process {
             store: env.m.store_id,
             machine_id: env.m.machine_id,
             boot_id,
-            nonce: env.cx.dice.next(),
+            nonce: env.cx.dice.draw(),
         };
-        let members = Membership::new(own, env.cx.dice.next(), membership::Config::default(), Time::default());
+        let members = Membership::new(own, env.cx.dice.draw(), membership::Config::default(), Time::default());
         ledger.take_changes();
         let mut process = Process {
             me,
@@ -177,6 +178,7 @@ impl Process {
             leaving: false,
             requests: 0,
             known: BTreeMap::new(),
+            orders: super::orders::Orders::new(env, mesh_id(&folder.genesis), boot_id),
         };
         let all = folder.known.iter().map(|k| k.peer).chain([me]).collect();
         process.addresses.set_members(&all);
@@ -202,7 +204,7 @@ impl Process {
     pub(super) fn request_id(&mut self, env: &mut Env<'_>) -> RequestId {
         self.requests += 1;
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&env.cx.dice.next().to_le_bytes());
+        id[..8].copy_from_slice(&env.cx.dice.draw().to_le_bytes());
         id[8..].copy_from_slice(&self.requests.to_le_bytes());
         RequestId(id)
     }
@@ -272,6 +274,7 @@ impl Process {
         let own = env.own();
         self.raft.synced(written, own);
         self.blobs_synced(env, written);
+        self.orders_synced(env, written);
         self.settle(env);
     }
 

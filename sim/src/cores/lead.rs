@@ -4,6 +4,7 @@
 use super::host::{Env, Process};
 use super::message::Message;
 use super::submit::Asker;
+use crate::invariants::Fact;
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::{Assign, Command, Entry, Lead, Lose, Reply};
@@ -87,6 +88,12 @@ impl Process {
     }
 
     fn write_as_leader(&mut self, env: &mut Env<'_>, fence: Fence, command: Command) {
+        if let Command::Assign(assign) = &command {
+            for one in &assign.attempts {
+                let (build, attempt, to) = (one.build, one.attempt, one.host);
+                env.cx.fact(Fact::Proposed { key: self.me, fence, build, attempt, to });
+            }
+        }
         let request = self.request_id(env);
         let entry = Entry::seal(&env.m.keys, self.mesh, request, Some(fence), command);
         self.leading.writing = true;

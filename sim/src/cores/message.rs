@@ -76,15 +76,15 @@ impl Message {
             Message::Gossip(said) => (said.id, said.bytes.len()),
             Message::Raft(talk) => match talk {
                 Talk::Append { term, before, commit, sent, .. } => {
-                    (fold(&[1, *term, before.0, before.1, *commit, sent.as_micros()]), talk.len())
+                    (fold(&[1, *term, before.0, before.1, *commit, sent.as_micros()]), talk.size())
                 }
-                Talk::Ask { term, pre, last } => (fold(&[2, *term, u64::from(*pre), last.0, last.1]), talk.len()),
+                Talk::Ask { term, pre, last } => (fold(&[2, *term, u64::from(*pre), last.0, last.1]), talk.size()),
                 Talk::Vote { term, pre, granted } => {
-                    (fold(&[3, *term, u64::from(*pre), u64::from(*granted)]), talk.len())
+                    (fold(&[3, *term, u64::from(*pre), u64::from(*granted)]), talk.size())
                 }
                 Talk::Appended { term, index, sent } => {
                     let (ok, at) = index.map_or_else(|at| (0, at), |at| (1, at));
-                    (fold(&[4, *term, ok, at, sent.as_micros()]), talk.len())
+                    (fold(&[4, *term, ok, at, sent.as_micros()]), talk.size())
                 }
             },
             Message::Submit(n, entries) => {
@@ -142,6 +142,8 @@ pub enum Event {
     Dialled(Box<Dial>),
     /// A joiner's request reaches a member, or is answered.
     Knock(Box<Knock>),
+    /// An order reaches whoever sits at the address that it was sent to.
+    Order(usize, Box<Signed>),
     /// The disk of a host has done so many writes.
     Synced(usize, u64, u64),
 }

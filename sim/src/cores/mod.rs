@@ -20,6 +20,7 @@ pub mod kit;
 mod lead;
 pub mod message;
 pub mod net;
+mod orders;
 pub mod raft;
 pub mod record;
 mod stage;
@@ -68,6 +69,9 @@ pub struct Cx {
     numbers: u64,
     kept: BTreeMap<usize, VecDeque<Rc<Said>>>,
     reports: BTreeMap<usize, VecDeque<Signed>>,
+    orders: VecDeque<(Signed, Vec<String>)>,
+    keys: BTreeMap<PeerKey, usize>,
+    dirty: bool,
 }
 
 impl Cx {
@@ -87,6 +91,9 @@ impl Cx {
             numbers: 0,
             kept: BTreeMap::new(),
             reports: BTreeMap::new(),
+            orders: VecDeque::new(),
+            keys: BTreeMap::new(),
+            dirty: true,
         }
     }
 
@@ -171,6 +178,18 @@ impl Cx {
         }
     }
 
+    fn keep_order(&mut self, order: &Signed, addresses: &[String]) {
+        self.orders.push_back((order.clone(), addresses.to_vec()));
+        if self.orders.len() > KEPT_MAX {
+            self.orders.pop_front();
+        }
+    }
+
+    /// Addresses beyond its own at which a member can be reached, by everybody's configuration.
+    fn configured(&self, peer: &PeerKey) -> Vec<String> {
+        self.keys.get(peer).map(|host| self.net.forwards_to(*host)).unwrap_or_default()
+    }
+
     /// The manifest of one file.
     fn manifest(&mut self, file: BlobId) -> BlobId {
         let manifest = BlobId::of(&file.0);
@@ -193,7 +212,7 @@ impl Cx {
         self.numbers
     }
 
-    fn from_door(&mut self, number: u64) -> Option<Knock> {
+    fn take_door(&mut self, number: u64) -> Option<Knock> {
         self.doors.remove(&number)
     }
 

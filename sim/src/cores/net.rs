@@ -9,16 +9,13 @@
 use super::kit::Dice;
 use super::message::{Message, RTO, ms};
 use mesh::identity::PeerKey;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
-use topology::{Fleet, Path};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use topology::{Fleet, Hop, Oracle};
 
-/// Where every host listens.
-pub const PORT: u16 = 7400;
-/// One way on a network of a site, in microseconds.
+/// One way over one hop, beside what the fleet says, in microseconds.
 const WIRE: u64 = 250;
-/// One way over an overlay.
-const OVERLAY: u64 = 6_000;
 /// The longest pause of a kernel's retransmissions that is modelled.
 const BACKOFF_MAX: u64 = 8_000_000;
 
@@ -27,10 +24,12 @@ const BACKOFF_MAX: u64 = 8_000_000;
 pub struct Way {
     /// Who sits there.
     pub to: usize,
-    /// The network that the address is on.
-    pub network: String,
-    /// The host that masquerades, if one does.
-    pub router: Option<usize>,
+    /// The networks that it passes.
+    pub networks: Vec<String>,
+    /// The routers that pass it on.
+    pub routers: Vec<usize>,
+    /// One of them masquerades.
+    pub masqueraded: bool,
     /// What the far side sees.
     pub seen_as: Ipv4Addr,
     /// One way, in microseconds.
@@ -67,8 +66,10 @@ pub struct Connection {
 
 /// The network and all that is wrong with it.
 pub struct Net {
-    /// The fleet, as it is now: addresses can be moved.
+    /// The fleet, as it is now: addresses can be moved (then [`Net::moved`]).
     pub fleet: Fleet,
+    oracle: Oracle,
+    ways: RefCell<BTreeMap<(usize, String), Option<Way>>>,
     names: BTreeMap<String, usize>,
     /// Power by host.
     pub powered: Vec<bool>,
@@ -89,7 +90,8 @@ impl Net {
         let names = fleet.hosts.iter().enumerate().map(|(n, h)| (h.name.clone(), n)).collect();
         let powered = vec![true; fleet.hosts.len()];
         let (connections, cuts, down) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Net { fleet, names, powered, connections, count: 0, cuts, down, loss: 0 }
+        let (oracle, ways) = (Oracle::new(&fleet), RefCell::default());
+        Net { fleet, oracle, ways, names, powered, connections, count: 0, cuts, down, loss: 0 }
     }
 
     /// Adds a machine to the fleet.
@@ -97,6 +99,13 @@ impl Net {
         self.names.insert(host.name.clone(), self.fleet.hosts.len());
         self.fleet.hosts.push(host);
         self.powered.push(true);
+        self.moved();
+    }
+
+    /// Addresses have changed: the oracle is asked anew.
+    pub fn moved(&mut self) {
+        self.oracle = Oracle::new(&self.fleet);
+        self.ways.borrow_mut().clear();
     }
 
     /// The number of a host.
@@ -106,38 +115,71 @@ impl Net {
 
     /// Where a host listens, as it tells others.
     pub fn addresses_of(&self, host: usize) -> Vec<String> {
-        self.fleet.hosts[host].addresses.values().map(|ip| format!("/ip4/{ip}/tcp/{PORT}")).collect()
+        let at = &self.fleet.hosts[host];
+        let machine = at.shares.as_ref().and_then(|name| self.fleet.host(name)).unwrap_or(at);
+        let port = at.port.unwrap_or_default();
+        machine.addresses.values().filter(|_| port > 0).map(|ip| format!("/ip4/{ip}/tcp/{port}")).collect()
     }
 
-    fn at(&self, ip: Ipv4Addr) -> Option<usize> {
-        self.fleet.hosts.iter().position(|host| host.addresses.values().any(|own| *own == ip))
+    /// Addresses of routers that forward to a host; its owner has written them into everybody's configuration.
+    pub fn forwards_to(&self, host: usize) -> Vec<String> {
+        let name = &self.fleet.hosts[host].name;
+        let forwards = self.fleet.forwards.iter().filter(|f| f.to == *name);
+        let address = |f: &topology::Forward| {
+            let ip = self.fleet.host(&f.router)?.addresses.get(&f.outside)?;
+            Some(format!("/ip4/{ip}/tcp/{}", f.port))
+        };
+        forwards.filter_map(address).collect()
     }
 
-    /// The way to an address, when there is one and somebody sits there.
+    /// The way to an address, when there is one and somebody listens there.
     pub fn way(&self, from: usize, address: &str) -> Option<Way> {
-        let ip: Ipv4Addr = address.strip_prefix("/ip4/")?.split('/').next()?.parse().ok()?;
-        let (router, seen_as) = match self.fleet.path(&self.fleet.hosts[from].name, ip) {
-            Path::Direct { seen_as } => (None, seen_as),
-            Path::Masqueraded { router, seen_as } => (self.number(&router), seen_as),
-            _ => return None,
+        let key = (from, address.to_owned());
+        if let Some(known) = self.ways.borrow().get(&key) {
+            return known.clone();
+        }
+        let way = self.ask(from, address);
+        self.ways.borrow_mut().insert(key, way.clone());
+        way
+    }
+
+    fn ask(&self, from: usize, address: &str) -> Option<Way> {
+        let mut parts = address.strip_prefix("/ip4/")?.split('/');
+        let ip: Ipv4Addr = parts.next()?.parse().ok()?;
+        let port: u16 = parts.nth(1)?.parse().ok()?;
+        let to = SocketAddr::V4(SocketAddrV4::new(ip, port));
+        let dial = self.oracle.dial(&self.fleet.hosts[from].name, to);
+        let answered = dial.answered_by.as_ref().filter(|_| dial.succeeds())?;
+        let to = self.number(answered).filter(|to| *to != from)?;
+        let seen_as = dial.seen_as?.address;
+        let (mut networks, mut routers) = (vec![], vec![]);
+        for hop in &dial.hops {
+            match hop {
+                Hop::Network(name) => networks.push(name.to_string()),
+                Hop::Router(name) => routers.extend(self.number(name)),
+            }
+        }
+        let masqueraded = !self.fleet.hosts[from].addresses.values().any(|own| *own == seen_as);
+        let latency = dial.round_trip_ms * 500 + WIRE * (dial.hops.len() as u64).max(1);
+        Some(Way { to, networks, routers, masqueraded, seen_as, latency })
+    }
+
+    /// Whether two hosts could talk now: a way from either to the other carries packets both ways.
+    pub fn meet(&self, one: usize, two: usize) -> bool {
+        let works = |from: usize, to: usize| {
+            let all = self.addresses_of(to).into_iter().chain(self.forwards_to(to));
+            let mut ways = all.filter_map(|address| self.way(from, &address)).filter(|way| way.to == to);
+            ways.any(|way| self.carries(from, to, &way) && self.carries(to, from, &way))
         };
-        let to = self.at(ip).filter(|to| *to != from)?;
-        let network = self.fleet.networks.iter().find(|(_, n)| n.cidr.contains(&ip))?;
-        let masquerade = self.fleet.masquerades.iter().find(|m| router.is_some() && m.outside == *network.0);
-        let latency = match (masquerade, network.1.kind) {
-            (Some(masquerade), _) => masquerade.round_trip_ms * 500 + WIRE,
-            (None, topology::NetworkKind::Overlay) => OVERLAY,
-            (None, _) => WIRE,
-        };
-        Some(Way { to, network: network.0.clone(), router, seen_as, latency })
+        works(one, two) || works(two, one)
     }
 
     /// Whether a way carries packets in this direction now.
     pub fn carries(&self, from: usize, to: usize, way: &Way) -> bool {
         !self.cuts.contains(&(from, to))
-            && !self.down.contains(&way.network)
+            && !way.networks.iter().any(|network| self.down.contains(network))
             && self.powered[from]
-            && way.router.is_none_or(|router| self.powered[router])
+            && way.routers.iter().all(|router| self.powered[*router])
     }
 
     /// How long a message takes, with its retransmissions.
@@ -218,8 +260,8 @@ impl Net {
 
     /// A masquerading router forgets its connections.
     pub fn forget(&mut self, router: usize) {
-        for connection in self.connections.values_mut().filter(|c| c.way.router == Some(router)) {
-            connection.forgotten = true;
+        for connection in self.connections.values_mut() {
+            connection.forgotten |= connection.way.masqueraded && connection.way.routers.contains(&router);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::trace::Summary;
 use std::io::Write;
+use std::time::Duration;
 
 /// The running hash, and a timeline for people when one is wanted.
 pub struct Record {
@@ -39,20 +40,27 @@ impl Record {
         }
     }
 
-    /// The hash and the counts up to now.
-    pub fn summary(&mut self) -> Summary {
+    /// The hash up to now.
+    pub fn hash(&mut self) -> String {
         self.hasher.update(&self.buffer);
         self.buffer.clear();
+        self.hasher.finalize().to_hex().to_string()
+    }
+
+    /// The hash and the counts up to now.
+    pub fn summary(&mut self, elapsed: Duration) -> Summary {
+        let hash = self.hash();
         if let Some(timeline) = &mut self.timeline {
             let _ = timeline.flush();
         }
         Summary {
-            hash: self.hasher.finalize().to_hex().to_string(),
+            hash,
             records: self.records,
             bytes: self.bytes,
             commits: self.commits,
             errors_count: 0,
             errors: vec![],
+            elapsed,
         }
     }
 }

@@ -9,9 +9,10 @@ use super::record::Record;
 use crate::action::Action;
 use crate::det::derive;
 use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth};
+use crate::nodes::fleet;
 use crate::plan::Plan;
 use crate::stage::{Failure, Played, Stage, play};
-use crate::trace::Summary;
+use crate::trace::{Event, Summary, Trace};
 use mesh::build::BlobId;
 use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::Ledger;
@@ -21,9 +22,7 @@ use mesh::wire::Signed;
 use node::consensus::Timing;
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
 use std::time::Duration;
-use topology::Fleet;
 
 /// A step: all events of so much true time.
 const STEP: u64 = 10_000;
@@ -53,6 +52,8 @@ pub struct Host {
     pub(super) copy_of: Option<usize>,
     pub(super) harmed: u64,
     pub(super) fit: bool,
+    well: bool,
+    cut_off: BTreeSet<usize>,
 }
 
 /// The stage.
@@ -63,6 +64,7 @@ pub struct Cores {
     pub(super) broken: Option<String>,
     enrolled: Vec<usize>,
     seed: u64,
+    trace: Option<Trace>,
 }
 
 impl Cores {
@@ -71,7 +73,7 @@ impl Cores {
     /// # Errors
     /// When the plan names a fleet or hosts that are not there.
     pub fn new(plan: &Plan, timeline: Option<Box<dyn Write + Send>>) -> Result<Cores, String> {
-        let fleet = load(&plan.topology)?;
+        let fleet = fleet(&plan.topology)?;
         let mut hosts = vec![];
         for (number, host) in fleet.hosts.iter().enumerate() {
             // An owner lets even a gateway build something in a simulation: otherwise few would.
@@ -84,13 +86,24 @@ impl Cores {
             return Err("the plan enrols nobody".into());
         }
         let seed = plan.seed;
-        let cx = Cx::new(net, seed, Record::new(timeline));
-        Ok(Cores { cx, hosts, timing: Timing::default(), broken: None, enrolled, seed })
+        let mut cx = Cx::new(net, seed, Record::new(timeline));
+        cx.keys = hosts.iter().map(|h| (h.machine.keys.key(), h.machine.number)).collect();
+        Ok(Cores { cx, hosts, timing: Timing::default(), broken: None, enrolled, seed, trace: None })
+    }
+
+    /// The same, and every second its hash goes into a trace.
+    ///
+    /// # Errors
+    /// As [`Cores::new`].
+    pub fn traced(plan: &Plan, trace: &Trace) -> Result<Cores, String> {
+        let mut cores = Cores::new(plan, None)?;
+        cores.trace = Some(trace.clone());
+        Ok(cores)
     }
 
     /// What the run has done so far, as a hash.
     pub fn summary(&mut self) -> Summary {
-        self.cx.record.summary()
+        self.cx.record.summary(Duration::from_micros(self.cx.now))
     }
 
     pub(super) fn add_copy(&mut self, of: usize) -> Option<usize> {
@@ -100,10 +113,10 @@ impl Cores {
         for (network, ip) in &mut addresses {
             let cidr = self.cx.net.fleet.networks.get(network)?.cidr;
             let taken: BTreeSet<_> = self.cx.net.fleet.hosts.iter().flat_map(|h| h.addresses.values()).collect();
-            *ip = cidr.hosts().filter(|free| !taken.contains(free)).last()?;
+            *ip = cidr.hosts().rfind(|free| !taken.contains(free))?;
         }
         let name = format!("{}-copy-{number}", original.name);
-        self.cx.net.add(topology::Host { name: name.clone(), addresses, ..original });
+        self.cx.net.add(topology::Host { name: name.clone(), addresses, shares: None, ..original });
         let mut host = Host::new(number, &name, self.hosts[of].machine.cores, self.seed);
         let from = &self.hosts[of].machine;
         (host.machine.keys, host.machine.store_id) = (from.keys.clone(), from.store_id);
@@ -192,34 +205,58 @@ impl Cores {
 
     /// Reckons anew which hosts everybody has every reason to call healthy.
     fn refit(&mut self) {
-        let harmed: Vec<bool> = (0..self.hosts.len()).map(|host| self.is_harmed(host)).collect();
-        for (host, harmed) in harmed.into_iter().enumerate() {
-            if harmed {
+        let cut_off = std::mem::take(&mut self.cx.dirty).then(|| self.cut_off());
+        for host in 0..self.hosts.len() {
+            if let Some(cut_off) = &cut_off
+                && self.hosts[host].cut_off != cut_off[host]
+            {
+                self.hosts[host].cut_off = cut_off[host].clone();
+                let from = cut_off[host].iter().map(|other| self.hosts[*other].machine.name.clone()).collect();
+                let name = self.hosts[host].machine.name.clone();
+                self.cx.fact(Fact::CutOff { host: name, from });
+            }
+            let well = self.is_well(host);
+            if !well || !self.hosts[host].cut_off.is_empty() || self.cx.net.loss > 25 {
                 self.hosts[host].harmed = self.cx.now;
             }
             let fit = self.cx.now >= self.hosts[host].harmed + SETTLES;
-            if self.hosts[host].fit != fit {
-                self.hosts[host].fit = fit;
-                let name = self.hosts[host].machine.name.clone();
+            let name = self.hosts[host].machine.name.clone();
+            if std::mem::replace(&mut self.hosts[host].well, well) != well {
+                self.cx.fact(Fact::Well { host: name.clone(), well });
+            }
+            if std::mem::replace(&mut self.hosts[host].fit, fit) != fit {
                 self.cx.fact(Fact::Fit { host: name, fit });
             }
         }
     }
 
-    fn is_harmed(&self, host: usize) -> bool {
-        let (at, net) = (&self.hosts[host], &self.cx.net);
+    /// With whom each host cannot talk at all, or one way only. Who has no power is not cut off.
+    fn cut_off(&self) -> Vec<BTreeSet<usize>> {
+        let net = &self.cx.net;
+        let takes_part = |host: &usize| net.powered[*host] && self.hosts[*host].machine.disk.folder.is_some();
+        let hosts: Vec<usize> = (0..self.hosts.len()).filter(takes_part).collect();
+        let mut cut_off = vec![BTreeSet::new(); self.hosts.len()];
+        for one in &hosts {
+            for two in hosts.iter().filter(|two| *two > one) {
+                if net.loss > 25 || !net.meet(*one, *two) {
+                    cut_off[*one].insert(*two);
+                    cut_off[*two].insert(*one);
+                }
+            }
+        }
+        cut_off
+    }
+
+    fn is_well(&self, host: usize) -> bool {
+        let at = &self.hosts[host];
         let twin = |other: &Host| {
             other.machine.number != host && other.process.is_some() && other.machine.keys.key() == at.machine.keys.key()
         };
-        let m = &at.machine;
-        at.process.is_none()
-            || at.suspended.is_some()
-            || !m.clock.is_right()
-            || m.disk.slow_ms > 0
-            || net.loss > 25
-            || net.cuts.iter().any(|(a, b)| *a == host || *b == host)
-            || net.fleet.hosts[host].addresses.keys().any(|network| net.down.contains(network))
-            || self.hosts.iter().any(twin)
+        at.process.is_some()
+            && at.suspended.is_none()
+            && at.machine.clock.is_right()
+            && at.machine.disk.slow_ms == 0
+            && !self.hosts.iter().any(twin)
     }
 }
 
@@ -255,6 +292,8 @@ impl Host {
             copy_of: None,
             harmed: 0,
             fit: false,
+            well: false,
+            cut_off: BTreeSet::new(),
         }
     }
 }
@@ -274,7 +313,7 @@ impl Process {
         vec![
             size("leads", leads, others * per_host),
             size("connections", self.lines.values().map(Vec::len).sum(), others * 8),
-            size("attempts and fetches", self.jobs.len(), 10_000),
+            size("attempts and fetches", self.jobs.count(), 10_000),
         ]
     }
 }
@@ -290,6 +329,14 @@ impl Truth for World<'_> {
 
     fn is_member(&self, key: &PeerKey) -> bool {
         self.0.longest().is_some_and(|ledger| ledger.roster().is_member(key))
+    }
+
+    fn leases(&self) -> Vec<(Name, mesh::lease::Fence)> {
+        let lease = |at: &Host| {
+            let grant = at.process.as_ref()?.grant(&at.machine.clock, self.0.cx.now)?;
+            Some((at.machine.name.clone(), grant.fence))
+        };
+        self.0.hosts.iter().filter_map(lease).collect()
     }
 }
 
@@ -340,6 +387,9 @@ impl Stage for Cores {
             self.happen(event);
         }
         self.cx.now = end;
+        if let Some(trace) = self.trace.as_ref().filter(|_| end.is_multiple_of(1_000_000)) {
+            trace.record_at(Duration::from_micros(end), "hash", Event::Logged(&self.cx.record.hash()));
+        }
         if let Some(text) = self.broken.take() {
             return Err(Failure::Crash(text));
         }
@@ -352,6 +402,7 @@ impl Stage for Cores {
 
     fn act(&mut self, action: &Action, _jury: &mut Jury) -> Result<(), String> {
         let done = self.perform(action);
+        self.cx.dirty |= done.is_ok();
         self.cx.release();
         if done.is_ok() {
             let text = format!("FAULT {action:?}");
@@ -363,6 +414,7 @@ impl Stage for Cores {
 
     fn heal(&mut self, _jury: &mut Jury) {
         self.mend_all();
+        self.cx.dirty = true;
         self.cx.release();
     }
 
@@ -406,24 +458,6 @@ impl Stage for Cores {
     }
 }
 
-/// A shipped fleet by name, one of so many hosts (`lan-8`), or a file.
-fn load(topology: &str) -> Result<Fleet, String> {
-    if topology == "alpha-centauri" {
-        return Fleet::alpha_centauri().map_err(|e| e.to_string());
-    }
-    if let Some(count) = topology.strip_prefix("lan-").and_then(|n| n.parse::<u32>().ok()).filter(|n| *n < 10_001) {
-        let mut text = "name = \"lan\"\n[[network]]\nname = \"lan\"\ncidr = \"10.0.0.0/16\"\n".to_owned();
-        for n in 1..=count {
-            let (hi, lo) = (n / 250, n % 250 + 1);
-            text += &format!(
-                "[[host]]\nname = \"h{n}\"\naddresses = {{ lan = \"10.0.{hi}.{lo}\" }}\ncores = 4\nrole = \"drone\"\n"
-            );
-        }
-        return Fleet::parse(topology, &text).map_err(|e| e.to_string());
-    }
-    Fleet::load(Path::new(topology)).map_err(|e| e.to_string())
-}
-
 /// Plays a plan on this tier, with a timeline for people when one is wanted.
 pub fn run_cores(plan: &Plan, jury: &mut Jury, timeline: Option<Box<dyn Write + Send>>) -> (Played, Summary) {
     mesh::mutants::with(plan.mutant, || match Cores::new(plan, timeline) {
@@ -435,7 +469,7 @@ pub fn run_cores(plan: &Plan, jury: &mut Jury, timeline: Option<Box<dyn Write + 
             let failure = Some(Failure::Crash(text));
             let (done, skipped) = Default::default();
             let played = Played { failure, ended: Duration::ZERO, done, skipped, exercised: jury.exercised() };
-            (played, Record::new(None).summary())
+            (played, Record::new(None).summary(Duration::ZERO))
         }
     })
 }

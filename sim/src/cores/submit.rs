@@ -125,12 +125,10 @@ impl Process {
                         delivery.stage = Stage::Proposed { index, term, until: now + PROPOSED };
                     }
                 }
-                Some(leader) => {
-                    if self.send(env, leader, Message::Submit(number, entries)) {
-                        delivery.stage = Stage::Forwarded { to: leader, until: now + TRY };
-                    }
+                Some(leader) if self.send(env, leader, Message::Submit(number, entries)) => {
+                    delivery.stage = Stage::Forwarded { to: leader, until: now + TRY };
                 }
-                None => {}
+                _ => {}
             }
             self.batcher.flying.insert(number, delivery);
         }

@@ -233,6 +233,11 @@ impl Process {
         self.members.set_members(&Members::new(members.iter().copied(), self.ledger.recovery_epoch()), now);
         let told = self.told.iter().copied().filter(|peer| !revoked.contains(peer));
         self.addresses.set_members(&members.iter().copied().chain(told).collect());
+        for peer in &members {
+            for address in env.cx.configured(peer) {
+                self.addresses.learn(*peer, &address, Source::Configured, None, now);
+            }
+        }
         self.raft.vouched = self.ledger.voters().voters().clone();
         for peer in revoked {
             if peer == self.me && !self.leaving {

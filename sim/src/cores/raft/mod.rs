@@ -165,16 +165,16 @@ pub enum Talk {
 
 impl Talk {
     /// Bytes on a wire, about.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         match self {
-            Talk::Append { items, .. } => 80 + items.iter().map(|item| item.len()).sum::<usize>(),
+            Talk::Append { items, .. } => 80 + items.iter().map(|item| item.size()).sum::<usize>(),
             Talk::Ask { .. } | Talk::Vote { .. } | Talk::Appended { .. } => 60,
         }
     }
 }
 
 impl Item {
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         match &self.payload {
             Payload::Blank => 16,
             Payload::Batch(bytes) => 16 + bytes.len(),
@@ -496,6 +496,3 @@ impl Raft {
         self.promise(from, Talk::Appended { term, index: Ok(agreed), sent });
     }
 }
-
-/// How far the log of each peer is, for the leader's view.
-pub type Lag = BTreeMap<PeerKey, u64>;

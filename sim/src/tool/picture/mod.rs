@@ -106,7 +106,8 @@ impl Picture {
     /// Gathers what is to be drawn.
     pub fn new(plan: Option<&Plan>, history: &[Entry], keys: &Keys, played: &Played, summary: &Summary) -> Picture {
         let hosts = plan.map(|plan| plan.hosts.clone()).unwrap_or_default();
-        let mut gather = Gather { keys, planned: plan.is_some(), lanes: vec![], open: BTreeMap::new(), moments: vec![] };
+        let mut gather =
+            Gather { keys, planned: plan.is_some(), lanes: vec![], open: BTreeMap::new(), moments: vec![] };
         hosts.iter().for_each(|host| {
             gather.lane(host);
         });
