@@ -80,7 +80,7 @@ impl Lead {
     }
 
     fn lives(&self, now: Time) -> bool {
-        self.source == Source::Configured || now < self.fresh() + LEAD_LIFE
+        self.source == Source::Configured || now < self.fresh() + LEAD_LIFE || mutants::on(Mutant::LeadsNeverExpire)
     }
 
     fn next_try(&self) -> Option<Time> {
@@ -286,7 +286,11 @@ impl Addresses {
         }
         let observed = source == Source::Observed;
         let alike = |lead: &Lead| (lead.source == Source::Observed) == observed;
-        let max = if observed { OBSERVED_MAX } else { LEADS_MAX };
+        let max = match observed {
+            _ if mutants::on(Mutant::LeadsNeverExpire) => usize::MAX,
+            true => OBSERVED_MAX,
+            false => LEADS_MAX,
+        };
         if leads.values().filter(|lead| alike(lead)).count() >= max {
             // The least promising goes: configured and proved ones stay, then the freshest.
             let worst = leads

@@ -29,12 +29,14 @@ pub type MakeTransport = Box<dyn FnOnce(&Keypair) -> io::Result<Boxed<(PeerId, S
 pub type OpenStore = Box<dyn FnOnce() -> io::Result<Box<dyn redb::StorageBackend>> + Send>;
 
 /// Where blocking work (a commit with its fsync) runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Blocking {
     /// On tokio's blocking pool: the daemon.
     Pool,
-    /// At once, on the calling task: the simulator, which cannot see threads.
+    /// At once, on the calling task: tests that cannot see threads.
     Inline,
+    /// On the calling task, after as long as the function says: the simulator, whose disks may be slow.
+    Delayed(fn() -> std::time::Duration),
 }
 
 impl Blocking {
@@ -42,6 +44,13 @@ impl Blocking {
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Blocking::Inline => work(),
+            Blocking::Delayed(time) => {
+                let time = time();
+                if !time.is_zero() {
+                    tokio::time::sleep(time).await;
+                }
+                work()
+            }
             Blocking::Pool => match tokio::task::spawn_blocking(work).await {
                 Ok(value) => value,
                 Err(error) => match error.try_into_panic() {

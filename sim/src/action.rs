@@ -57,8 +57,6 @@ pub enum Action {
     Retry {
         /// Where.
         host: String,
-        /// Number of the request.
-        request: u64,
         /// Which, by name.
         task: String,
     },

@@ -13,6 +13,7 @@
 //!
 //! This is the one file of the crate that may say `unsafe`.
 
+use crate::current;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -144,6 +145,11 @@ fn elapsed() -> Duration {
     elapsed.unwrap_or(OUTSIDE.get())
 }
 
+fn moved(time: Duration, by_ms: i64) -> Duration {
+    let by = Duration::from_millis(by_ms.unsigned_abs());
+    if by_ms < 0 { time.saturating_sub(by) } else { time + by }
+}
+
 #[allow(unsafe_code)]
 fn real_clock(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -185,16 +191,21 @@ unsafe extern "C" fn getrandom(bytes: *mut libc::c_void, len: libc::size_t, flag
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
-    let start_s = match clock {
-        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => Some(EPOCH_S),
-        libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
-            Some(UPTIME_S)
+    let shown = match clock {
+        _ if !CLOCK.get() => None,
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
+            let (time, offset_ms) = current::wall_time(elapsed());
+            Some(moved(Duration::from_secs(EPOCH_S) + time, offset_ms))
+        }
+        libc::CLOCK_BOOTTIME => Some(Duration::from_secs(UPTIME_S) + current::boot_time(elapsed())),
+        // tokio's timers follow this one and cannot run at a host's own rate: it is always true.
+        libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE => {
+            Some(Duration::from_secs(UPTIME_S) + elapsed())
         }
         _ => None, // CPU time is real
     };
-    match start_s {
-        Some(start_s) if CLOCK.get() => {
-            let now = Duration::from_secs(start_s) + elapsed();
+    match shown {
+        Some(now) => {
             let now = libc::timespec { tv_sec: now.as_secs() as i64, tv_nsec: i64::from(now.subsec_nanos()) };
             // SAFETY: the caller vouches for the pointer.
             unsafe { time.write(now) };

@@ -45,6 +45,8 @@ struct Image {
     handle: u64,
     /// How many more changes and syncs succeed before the power goes.
     power_for: Option<u64>,
+    /// Syncs are reported and not made.
+    lies: bool,
 }
 
 enum Change {
@@ -102,6 +104,34 @@ impl Disk {
         self.lock().power_for = Some(changes);
     }
 
+    /// From now on syncs are reported and not made, or made again; what was not made is made then.
+    pub fn lie(&self, on: bool) {
+        let mut image = self.lock();
+        image.lies = on;
+        if !on {
+            image.sync();
+        }
+    }
+
+    /// Whether syncs are only reported.
+    pub fn lies(&self) -> bool {
+        self.lock().lies
+    }
+
+    /// A copy of what is on it, as the running host sees it.
+    pub fn copy(&self) -> Vec<u8> {
+        self.lock().current.clone()
+    }
+
+    /// Everything on it is replaced. Call it while no host runs on it.
+    pub fn replace(&self, bytes: Vec<u8>) {
+        let mut image = self.lock();
+        image.handle += 1;
+        image.pending.clear();
+        image.durable = bytes.clone();
+        image.current = bytes;
+    }
+
     /// Bytes on it, as the running host sees it.
     pub fn len(&self) -> u64 {
         self.lock().current.len() as u64
@@ -130,6 +160,13 @@ impl Dice {
 }
 
 impl Image {
+    /// Everything that was written becomes durable.
+    fn sync(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            apply(&mut self.durable, &change);
+        }
+    }
+
     fn change(&mut self, change: Change) {
         apply(&mut self.current, &change);
         self.pending.push(change);
@@ -224,8 +261,8 @@ impl StorageBackend for Handle {
         let mut image = self.changing()?;
         let mut hasher = blake3::Hasher::new();
         let mut len = 0;
-        for change in std::mem::take(&mut image.pending) {
-            match &change {
+        for change in &image.pending {
+            match change {
                 Change::Write { offset, bytes } => {
                     len += bytes.len() as u64;
                     hasher.update(&(*offset as u64).to_le_bytes()).update(&(bytes.len() as u64).to_le_bytes());
@@ -235,7 +272,9 @@ impl StorageBackend for Handle {
                     hasher.update(&u64::MAX.to_le_bytes()).update(&(*to as u64).to_le_bytes());
                 }
             }
-            apply(&mut image.durable, &change);
+        }
+        if !image.lies {
+            image.sync();
         }
         drop(image);
         self.disk.trace.record(&self.disk.host, Event::Committed { len, hash: *hasher.finalize().as_bytes() });

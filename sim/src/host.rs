@@ -4,14 +4,15 @@
 //! each start, with a seed that differs from start to start as a real one would. Faults that concern more
 //! than the network are here: [`Host::crash`] kills the process, [`Host::power_cut`] the machine.
 
+use crate::current::{self, Current};
 use crate::det;
 use crate::disk::{Disk, Loss};
 use crate::machine::SimMachine;
+use crate::network::Power;
 use crate::transport::{self, Place};
 use crate::world::World;
 use node::seams::{BlobStore, Blocking, MakeTransport, Seams};
 use std::future::Future;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,13 +25,15 @@ pub struct Host {
     machine: Arc<SimMachine>,
     seed: u64,
     starts: Arc<AtomicU64>,
+    current: Current,
 }
 
 impl Host {
     /// A host that has never been started. `seed` is the simulation's.
     pub fn new(place: Place, machine: SimMachine, blobs: Arc<dyn BlobStore>, seed: u64) -> Host {
         let disk = Disk::new(&place.name, place.trace.clone());
-        Host { place, disk, blobs, machine: Arc::new(machine), seed, starts: Arc::default() }
+        let current = Current::new(&place.name);
+        Host { place, disk, blobs, machine: Arc::new(machine), seed, starts: Arc::default(), current }
     }
 
     /// What it is called.
@@ -38,9 +41,14 @@ impl Host {
         &self.place.name
     }
 
-    /// Its address.
-    pub fn ip(&self) -> IpAddr {
-        self.place.ip
+    /// Its place in the network.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Its clocks, and whether its program stands still.
+    pub fn current(&self) -> &Current {
+        &self.current
     }
 
     /// Its identity's seed: a function of the simulation's seed and the name.
@@ -77,8 +85,8 @@ impl Host {
             blobs: self.blobs.clone(),
             machine: self.machine.clone(),
             seed: det::derive(self.seed, &format!("starts of {}", self.name()), start),
-            spawn: |task| drop(tokio::task::spawn_local(task)),
-            blocking: Blocking::Inline,
+            spawn: |task| current::spawn(task),
+            blocking: Blocking::Delayed(current::sync_time),
         }
     }
 
@@ -88,14 +96,17 @@ impl Host {
         Fut: Future<Output = turmoil::Result> + 'static,
     {
         let host = self.clone();
-        world.host(self.name(), self.ip(), move || node(host.seams()));
+        self.place.network.set_power(self.name(), Power::Program);
+        world.host(self.name(), self.place.wire, move || host.current.wrap(node(host.seams())));
     }
 
     /// The node dies; its kernel closes its connections and keeps what was written.
     pub fn crash(&self, world: &mut World) {
         // First the disk: what the dying node's destructors write must not count.
         self.disk.crash(Loss::Nothing);
+        self.place.network.set_power(self.name(), Power::Kernel);
         world.crash(self.name());
+        self.current.stand_still(false);
     }
 
     /// The power goes, without a word to anybody; unsynced writes are lost in part.
@@ -104,16 +115,20 @@ impl Host {
         let [a, b, c, d, e, f, g, h, ..] = which;
         self.disk.crash(Loss::Some(u64::from_le_bytes([a, b, c, d, e, f, g, h])));
         self.machine.reboot();
+        self.place.network.set_power(self.name(), Power::Off);
         world.power_cut(self.name());
+        self.current.stand_still(false);
     }
 
     /// Starts the node again after [`Host::crash`].
     pub fn restart(&self, world: &mut World) {
+        self.place.network.set_power(self.name(), Power::Program);
         world.bounce(self.name());
     }
 
     /// Gives the power back after [`Host::power_cut`]; the node starts.
     pub fn power_on(&self, world: &mut World) {
+        self.place.network.set_power(self.name(), Power::Program);
         world.power_on(self.name());
     }
 }

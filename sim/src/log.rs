@@ -5,6 +5,7 @@
 //! that runs a seed twice in one process says so.
 
 use crate::trace::{Event, Trace};
+use std::cell::RefCell;
 use std::fmt::{self, Write};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -13,8 +14,18 @@ use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+thread_local! {
+    static FIRST_ERROR: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The first line that this thread's simulation logged as an error.
+pub fn first_error() -> Option<String> {
+    FIRST_ERROR.with_borrow(Clone::clone)
+}
+
 /// Records log lines of this thread until the guard is dropped.
 pub fn record(trace: Trace) -> DefaultGuard {
+    FIRST_ERROR.set(None);
     tracing::subscriber::set_default(tracing_subscriber::registry().with(Recorder { trace }))
 }
 
@@ -64,6 +75,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
         self.trace.record(&host, Event::Logged(&text));
         if *metadata.level() == Level::ERROR {
             self.trace.error(&format!("{host} {text}"));
+            FIRST_ERROR.with_borrow_mut(|first| {
+                first.get_or_insert_with(|| format!("{host} {text}"));
+            });
         }
     }
 }

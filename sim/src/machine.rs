@@ -1,7 +1,7 @@
 //! A host that builds nothing and takes its time over it: the simulator's filling of the machine seam.
 //!
 //! What an attempt does is written in its build, as environment: `SIM_TAKES_MS` (virtual time, default
-//! 1000) and `SIM_EXIT` (exit code, default 0). Each output pattern becomes one file whose bytes depend
+//! 1000), `SIM_EXIT` (exit code, default 0) and `SIM_BREAKS_ON` (hosts, with commas between, that cannot even unpack it). Each output pattern becomes one file whose bytes depend
 //! on the build and the outputs of its needs alone, so that two hosts agree. Every attempt leaves a
 //! [`Marker`], as a build with a side effect would: invariants count them.
 
@@ -38,6 +38,12 @@ impl Markers {
     /// All of them up to now.
     pub fn all(&self) -> Vec<Marker> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All but the first `known`.
+    pub fn since(&self, known: usize) -> Vec<Marker> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(known..).map(<[Marker]>::to_vec).unwrap_or_default()
     }
 
     fn leave(&self, marker: Marker) {
@@ -86,14 +92,17 @@ impl SimMachine {
 struct Work {
     takes: Duration,
     code: i32,
+    breaks_on: Vec<String>,
 }
 
 impl Work {
     fn of(spec: &BuildSpec) -> Work {
-        let value = |key: &str| spec.env.iter().find(|(k, _)| k == key).and_then(|(_, v)| v.parse::<u64>().ok());
+        let text = |key: &str| spec.env.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+        let value = |key: &str| text(key).and_then(|v| v.parse::<i64>().ok());
         Work {
-            takes: Duration::from_millis(value("SIM_TAKES_MS").unwrap_or(1_000)),
+            takes: Duration::from_millis(value("SIM_TAKES_MS").map_or(1_000, |ms| ms.max(0) as u64)),
             code: value("SIM_EXIT").unwrap_or(0) as i32,
+            breaks_on: text("SIM_BREAKS_ON").map(|v| v.split(',').map(str::to_owned).collect()).unwrap_or_default(),
         }
     }
 }
@@ -135,10 +144,13 @@ impl Machine for SimMachine {
         let (build, attempt) = (job.build, job.attempt);
         self.markers.leave(Marker { build, attempt, host: self.name.clone() });
         tracing::debug!(%build, %attempt, "simulated build begins");
+        let work = Work::of(&job.spec);
+        if work.breaks_on.contains(&self.name) {
+            return ended(End::Failed, Phase::Unpack, -1, format!("no room left on {}", self.name));
+        }
         // Nobody listening to the log is no reason to stop.
         let _ = log.send(Bytes::from(format!("{}: {}\n", job.spec.name, job.spec.command.join(" ")))).await;
 
-        let work = Work::of(&job.spec);
         let limit = Duration::from_secs(job.spec.timeout_s);
         tokio::select! {
             biased;

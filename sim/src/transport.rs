@@ -1,9 +1,10 @@
 //! libp2p over turmoil's TCP, with Noise and Yamux: the simulator's filling of the node's transport seam.
 //!
-//! Every byte passes a tap on its way into the trace, and every dial asks [`Routes`] for its way. It
-//! listens on all addresses and reports the host's one; it knows `/ip4/…/tcp/…` and nothing else.
+//! Every byte passes a tap on its way into the trace, and every dial asks [`Network`] for its way. It
+//! listens on all addresses that its host has at the moment; it knows `/ip4/…/tcp/…` and nothing else. The
+//! first bytes of a connection are the simulator's own: they tell the far end whose it is ([`Leg`]).
 
-use crate::nat::{Routes, Way, connect_through};
+use crate::network::{Leg, Network};
 use crate::trace::{Event, Trace};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -15,30 +16,45 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{PeerId, Transport, noise, yamux};
 use node::seams::MakeTransport;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use turmoil::net::{TcpListener, TcpStream};
 
 /// How long handshake and multiplexing may take.
 const UPGRADE_MAX: Duration = Duration::from_secs(10);
+/// Connections whose first bytes are on their way, at one listener.
+const MEETING_MAX: usize = 64;
+/// After so long a lost packet is sent again: TCP's least time-out on Linux.
+const RESEND_AFTER: Duration = Duration::from_millis(200);
+/// Bound of the time-outs, so that loss alone ends no connection.
+const RESEND_MAX: Duration = Duration::from_secs(7);
 
 /// The host that a transport is for.
 #[derive(Clone)]
 pub struct Place {
-    /// What the trace calls it.
+    /// What it is called.
     pub name: Arc<str>,
-    /// Its address.
-    pub ip: IpAddr,
-    /// How it reaches others.
-    pub routes: Routes,
+    /// Its wire: the address of its turmoil host.
+    pub wire: IpAddr,
+    /// The network that it is on.
+    pub network: Network,
     /// Where its bytes are recorded.
     pub trace: Trace,
+}
+
+impl Place {
+    /// Adds a host to a network.
+    pub fn new(name: &str, addresses: BTreeMap<String, Ipv4Addr>, network: &Network, trace: &Trace) -> Place {
+        let wire = network.add(name, addresses);
+        Place { name: name.into(), wire, network: network.clone(), trace: trace.clone() }
+    }
 }
 
 /// The transport seam of a host.
@@ -129,12 +145,11 @@ pub fn to_multiaddr(address: SocketAddr) -> Multiaddr {
 }
 
 type Connecting = BoxFuture<'static, io::Result<Tap>>;
-type Accepted = io::Result<(TcpStream, SocketAddr)>;
 
 struct Listener {
     id: ListenerId,
-    address: Multiaddr,
-    accepted: BoxStream<'static, Accepted>,
+    port: u16,
+    accepted: BoxStream<'static, Tap>,
 }
 
 /// Plain TCP inside turmoil, as libp2p sees a transport.
@@ -142,18 +157,40 @@ struct SimTcp {
     place: Place,
     events: VecDeque<TransportEvent<Connecting, io::Error>>,
     listeners: Vec<Listener>,
+    addresses: Vec<Ipv4Addr>,
     waker: Option<Waker>,
 }
 
 impl SimTcp {
     fn new(place: Place) -> SimTcp {
-        SimTcp { place, events: VecDeque::new(), listeners: vec![], waker: None }
+        SimTcp {
+            addresses: place.network.addresses(&place.name),
+            place,
+            events: VecDeque::new(),
+            listeners: vec![],
+            waker: None,
+        }
     }
 
     fn announce(&mut self, event: TransportEvent<Connecting, io::Error>) {
         self.events.push_back(event);
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    /// The host's addresses may have changed: listeners tell what is new and what is gone, as a real one does.
+    fn readdress(&mut self, cx: &Context<'_>) {
+        let Some(now) = self.place.network.readdressed(&self.place.name, &self.addresses, cx.waker()) else { return };
+        let before = std::mem::replace(&mut self.addresses, now.clone());
+        for Listener { id, port, .. } in &self.listeners {
+            let at = |ip: Ipv4Addr| to_multiaddr(SocketAddr::new(ip.into(), *port));
+            let gone = before.iter().filter(|ip| !now.contains(ip));
+            let new = now.iter().filter(|ip| !before.contains(ip));
+            self.events.extend(
+                gone.map(|ip| TransportEvent::AddressExpired { listener_id: *id, listen_addr: at(*ip) })
+                    .chain(new.map(|ip| TransportEvent::NewAddress { listener_id: *id, listen_addr: at(*ip) })),
+            );
         }
     }
 }
@@ -172,10 +209,16 @@ impl Transport for SimTcp {
         let bound = TcpListener::bind(("0.0.0.0", socket.port())).now_or_never();
         let bound = bound.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into())).map_err(TransportError::Other)?;
         let port = bound.local_addr().map_err(TransportError::Other)?.port();
-        let address = to_multiaddr(SocketAddr::new(self.place.ip, port));
-        self.announce(TransportEvent::NewAddress { listener_id: id, listen_addr: address.clone() });
+        for own in self.addresses.clone() {
+            let listen_addr = to_multiaddr(SocketAddr::new(own.into(), port));
+            self.announce(TransportEvent::NewAddress { listener_id: id, listen_addr });
+        }
+        let place = self.place.clone();
         let accepted = futures::stream::unfold(bound, |bound| async move { Some((bound.accept().await, bound)) });
-        self.listeners.push(Listener { id, address, accepted: accepted.boxed() });
+        let met = accepted.map(move |accepted| meet(accepted, place.clone())).buffer_unordered(MEETING_MAX);
+        // One that ends before it has said whose it is was never a connection.
+        let met = met.filter_map(|met| std::future::ready(met.ok()));
+        self.listeners.push(Listener { id, port, accepted: met.boxed() });
         Ok(())
     }
 
@@ -195,31 +238,30 @@ impl Transport for SimTcp {
         };
         let place = self.place.clone();
         let connecting = async move {
-            let stream = match place.routes.way(place.ip, to.ip())? {
-                Way::Direct => TcpStream::connect(to).await?,
-                Way::Through(router) => connect_through(router, to).await?,
-            };
-            Tap::new(stream, to, &place)
+            let way = place.network.dial(&place.name, to).await?;
+            let mut stream = TcpStream::connect((way.wire, to.port())).await?;
+            let number = place.network.introduce(&place.name, &way, to);
+            stream.write_u64(number).await?;
+            let local = SocketAddr::new(way.source.into(), stream.local_addr()?.port());
+            let leg = Leg::new(&place.name, &way.to, way.via.clone(), local, to);
+            Ok(Tap::new(stream, place.network.stands(leg), &place))
         };
         Ok(connecting.boxed())
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Connecting, io::Error>> {
+        self.readdress(cx);
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(event);
         }
         let this = &mut *self;
         for listener in &mut this.listeners {
-            if let Poll::Ready(Some(accepted)) = listener.accepted.poll_next_unpin(cx) {
-                let listener_id = listener.id;
-                return Poll::Ready(match accepted {
-                    Ok((stream, from)) => TransportEvent::Incoming {
-                        listener_id,
-                        local_addr: listener.address.clone(),
-                        send_back_addr: to_multiaddr(from),
-                        upgrade: std::future::ready(Tap::new(stream, from, &this.place)).boxed(),
-                    },
-                    Err(error) => TransportEvent::ListenerError { listener_id, error },
+            if let Poll::Ready(Some(tap)) = listener.accepted.poll_next_unpin(cx) {
+                return Poll::Ready(TransportEvent::Incoming {
+                    listener_id: listener.id,
+                    local_addr: to_multiaddr(tap.leg.local),
+                    send_back_addr: to_multiaddr(tap.leg.remote),
+                    upgrade: std::future::ready(Ok(tap)).boxed(),
                 });
             }
         }
@@ -228,29 +270,86 @@ impl Transport for SimTcp {
     }
 }
 
-/// A stream whose bytes are recorded on their way in and out.
+/// Learns between which hosts and addresses an accepted connection is.
+async fn meet(accepted: io::Result<(TcpStream, SocketAddr)>, place: Place) -> io::Result<Tap> {
+    let (mut stream, from) = accepted?;
+    let number = stream.read_u64().await?;
+    let leg = place.network.accept(number, from.port()).ok_or(io::ErrorKind::ConnectionReset)?;
+    Ok(Tap::new(stream, leg, &place))
+}
+
+/// A stream whose bytes are recorded on their way in and out, and which the network can hold up or reset.
 pub struct Tap {
     stream: Compat<TcpStream>,
-    local: SocketAddr,
-    remote: SocketAddr,
-    name: Arc<str>,
+    leg: Arc<Leg>,
+    network: Network,
     trace: Trace,
+    /// A lost packet is sent again then.
+    again: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Whether the next packet has had its chance to be lost.
+    drawn: bool,
 }
 
 impl Tap {
-    fn new(stream: TcpStream, remote: SocketAddr, place: &Place) -> io::Result<Tap> {
-        let local = stream.local_addr()?;
-        Ok(Tap { stream: stream.compat(), local, remote, name: place.name.clone(), trace: place.trace.clone() })
+    fn new(stream: TcpStream, leg: Arc<Leg>, place: &Place) -> Tap {
+        let (network, trace) = (place.network.clone(), place.trace.clone());
+        Tap { stream: stream.compat(), leg, network, trace, again: None, drawn: false }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.leg.is_reset() {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until the next packet gets through: each loss costs a time-out, twice as long as the one before.
+    fn poll_lossy(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let percent = self.network.loss_percent();
+        if self.again.is_none() && !self.drawn && percent > 0 {
+            let mut late = Duration::ZERO;
+            let mut timeout = RESEND_AFTER;
+            while rand::random_range(0..100) < percent && timeout < RESEND_MAX {
+                late += timeout;
+                timeout *= 2;
+            }
+            if !late.is_zero() {
+                self.again = Some(Box::pin(tokio::time::sleep(late)));
+            }
+            self.drawn = true;
+        }
+        if let Some(again) = &mut self.again {
+            std::task::ready!(again.as_mut().poll(cx));
+            self.again = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// An error that a cut keeps from arriving is no news yet.
+    fn held(&self, error: io::Error, cx: &Context<'_>) -> Poll<io::Error> {
+        match self.leg.is_blocked(cx.waker()) {
+            true => Poll::Pending,
+            false => Poll::Ready(error),
+        }
     }
 }
 
 impl AsyncRead for Tap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        this.check()?;
+        if this.leg.is_blocked(cx.waker()) {
+            return Poll::Pending;
+        }
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if let Poll::Ready(Ok(len)) = &polled {
-            let bytes = &buf[..*len]; // none at the end of the stream, which is recorded as well
-            this.trace.record(&this.name, Event::Delivered { local: this.local, remote: this.remote, bytes });
+        match &polled {
+            Poll::Ready(Ok(len)) => {
+                let bytes = &buf[..*len]; // none at the end of the stream, which is recorded as well
+                let Leg { local, remote, .. } = *this.leg;
+                this.trace.record(&this.leg.host, Event::Delivered { local, remote, bytes });
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => this.leg.keep(cx.waker()),
         }
         polled
     }
@@ -259,19 +358,32 @@ impl AsyncRead for Tap {
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        this.check()?;
+        std::task::ready!(this.poll_lossy(cx));
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        if let Poll::Ready(Ok(len)) = &polled {
-            let bytes = &buf[..*len];
-            this.trace.record(&this.name, Event::Sent { local: this.local, remote: this.remote, bytes });
+        match polled {
+            Poll::Ready(Ok(len)) => {
+                this.drawn = false;
+                let bytes = &buf[..len];
+                let Leg { local, remote, .. } = *this.leg;
+                this.trace.record(&this.leg.host, Event::Sent { local, remote, bytes });
+                Poll::Ready(Ok(len))
+            }
+            Poll::Ready(Err(error)) => this.held(error, cx).map(Err),
+            Poll::Pending => {
+                this.leg.keep(cx.waker());
+                Poll::Pending
+            }
         }
-        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_close(cx)
     }
 }

@@ -131,7 +131,11 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self) -> Result<(), WorldError> {
+    /// Lets one tick pass.
+    ///
+    /// # Errors
+    /// When a host fails.
+    pub fn step(&mut self) -> Result<(), WorldError> {
         let stepped = self.sim.step();
         let elapsed = self.sim.elapsed();
         det::set_elapsed(elapsed);

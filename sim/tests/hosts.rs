@@ -8,7 +8,7 @@ use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use sim::det::{self, Options};
 use sim::host::Host;
 use sim::machine::{Markers, SimMachine};
-use sim::nat::Routes;
+use sim::network::Network;
 use sim::trace::Trace;
 use sim::transport::Place;
 use sim::world::{Settings, World};
@@ -108,12 +108,9 @@ fn committed_data_outlives_crashes_and_power_cuts() {
         det::run(seed, Options::default(), || {
             let trace = Trace::new(None);
             let mut world = World::new(Settings::lan(seed), trace.clone());
-            let place = Place {
-                name: "a".into(),
-                ip: "10.0.0.1".parse().unwrap(),
-                routes: Routes::default(),
-                trace: trace.clone(),
-            };
+            let network = Network::flat(trace.clone());
+            let addresses = [("lan".to_owned(), "10.0.0.1".parse().unwrap())];
+            let place = Place::new("a", addresses.into(), &network, &trace);
             let machine = SimMachine::new("a", 4, seed, Markers::default());
             let host = Host::new(place, machine, Arc::new(NoBlobs), seed);
             let starts = Rc::new(RefCell::new(vec![]));

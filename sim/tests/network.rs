@@ -2,13 +2,12 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
 use futures::StreamExt;
-use ipnet::Ipv4Net;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{Config, DialError, Swarm, SwarmEvent, dummy};
 use libp2p::{Multiaddr, PeerId};
 use mesh::identity::Keys;
 use sim::det::{self, Options};
-use sim::nat::{Masquerade, Routes, connect_through, masquerade};
+use sim::network::{Network, Power};
 use sim::trace::Trace;
 use sim::transport::{self, Place, to_multiaddr, to_socket};
 use sim::world::{Settings, World, WorldError};
@@ -20,6 +19,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use topology::Fleet;
 use turmoil::net::{TcpListener, TcpStream};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,12 +29,27 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// The world of incident 1: `inner` behind `router`, `far` outside.
-fn routes() -> Routes {
-    let inside: Ipv4Net = "192.168.20.0/24".parse().unwrap();
-    Routes::new(vec![Masquerade { inside, router: ip("10.42.0.199") }])
-}
+const FLEET: &str = r#"
+name = "incident 1"
+network = [{ name = "site-a", cidr = "10.42.0.0/24" }, { name = "site-b", cidr = "192.168.20.0/24" }]
+masquerade = [{ router = "router", inside = "site-b", outside = "site-a", address = "10.42.0.199" }]
+host = [
+  { name = "router", addresses = { site-a = "10.42.0.199" }, cores = 1, role = "gateway" },
+  { name = "inner", addresses = { site-b = "192.168.20.77" }, cores = 1, role = "drone" },
+  { name = "far", addresses = { site-a = "10.42.0.201" }, cores = 1, role = "drone" },
+]
+"#;
 
-const HOSTS: [(&str, &str); 3] = [("router", "10.42.0.199"), ("inner", "192.168.20.77"), ("far", "10.42.0.201")];
+fn places(trace: &Trace) -> Vec<Place> {
+    let fleet = Fleet::parse("incident 1", FLEET).unwrap();
+    let network = Network::of(&fleet, trace.clone());
+    let place = |host: &topology::Host| {
+        let place = Place::new(&host.name, host.addresses.clone(), &network, trace);
+        network.set_power(&host.name, Power::Program);
+        place
+    };
+    fleet.hosts.iter().map(place).collect()
+}
 
 fn keys(name: &str) -> Keys {
     Keys::from_seed(det::derive(1, name, 0))
@@ -48,9 +63,8 @@ fn at(ip: IpAddr) -> Multiaddr {
     to_multiaddr(SocketAddr::new(ip, 7400))
 }
 
-fn swarm(name: &str, address: IpAddr, trace: &Trace) -> Swarm<dummy::Behaviour> {
-    let pair = keys(name).libp2p();
-    let place = Place { name: name.into(), ip: address, routes: routes(), trace: trace.clone() };
+fn swarm(place: Place) -> Swarm<dummy::Behaviour> {
+    let pair = keys(&place.name).libp2p();
     let spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| drop(tokio::task::spawn_local(task));
     let config = Config::with_executor(spawn).with_idle_connection_timeout(60 * SECOND);
     let mut swarm =
@@ -74,27 +88,21 @@ fn behind_a_masquerade_an_observed_address_is_the_routers() {
         let trace = Trace::new(None);
         let mut world = World::new(Settings::lan(1), trace.clone());
         let seen = Rc::new(RefCell::new(Seen::default()));
-        for (name, address) in HOSTS {
-            let (address, trace, seen) = (ip(address), trace.clone(), seen.clone());
-            world.host(name, address, move || {
-                let (trace, seen) = (trace.clone(), seen.clone());
+        for place in places(&trace) {
+            let seen = seen.clone();
+            world.host(&place.name.clone(), place.wire, move || {
+                let (place, seen) = (place.clone(), seen.clone());
                 async move {
-                    let mut swarm = swarm(name, address, &trace);
-                    match name {
-                        "router" => {
-                            let inside = routes().masquerades()[0].inside;
-                            tokio::task::spawn_local(masquerade(inside));
-                        }
-                        "inner" => {
-                            let dial = DialOpts::peer_id(peer("far")).addresses(vec![at(ip("10.42.0.201"))]);
-                            tokio::time::sleep(SECOND / 10).await;
-                            swarm.dial(dial.build())?;
-                        }
-                        _ => {}
+                    let name = place.name.clone();
+                    let mut swarm = swarm(place);
+                    if &*name == "inner" {
+                        let dial = DialOpts::peer_id(peer("far")).addresses(vec![at(ip("10.42.0.201"))]);
+                        tokio::time::sleep(SECOND / 10).await;
+                        swarm.dial(dial.build())?;
                     }
                     loop {
                         let event = swarm.select_next_some().await;
-                        if name == "far" {
+                        if &*name == "far" {
                             far(&mut swarm, event, &mut seen.borrow_mut());
                         }
                     }
@@ -137,52 +145,6 @@ fn far(swarm: &mut Swarm<dummy::Behaviour>, event: SwarmEvent<std::convert::Infa
         }
         _ => {}
     }
-}
-
-#[test]
-fn a_router_serves_its_own_network_only_and_passes_refusals_on() {
-    det::run(1, Options::default(), || {
-        let mut world = World::new(Settings::lan(1), Trace::new(None));
-        let inside = routes().masquerades()[0].inside;
-        world.host("router", ip("10.42.0.199"), move || async move { Ok(masquerade(inside).await?) });
-        world.host("far", ip("10.42.0.201"), || async {
-            let listener = TcpListener::bind("0.0.0.0:80").await?;
-            let (mut stream, _) = listener.accept().await?;
-            let mut all = vec![];
-            stream.read_to_end(&mut all).await?;
-            stream.write_all(&all).await?;
-            stream.shutdown().await?;
-            pending().await
-        });
-        let done = Rc::new(RefCell::new(vec![]));
-        for (name, address) in [("inner", "192.168.20.77"), ("stranger", "10.42.0.7")] {
-            let done = done.clone();
-            world.host(name, ip(address), move || {
-                let done = done.clone();
-                async move {
-                    tokio::time::sleep(SECOND).await;
-                    let to = |port| SocketAddr::new(ip("10.42.0.201"), port);
-                    let result = async {
-                        let refused = connect_through(ip("10.42.0.199"), to(81)).await.map(drop);
-                        let mut stream = connect_through(ip("10.42.0.199"), to(80)).await?;
-                        stream.write_all(b"half a close goes through").await?;
-                        stream.shutdown().await?;
-                        let mut back = String::new();
-                        stream.read_to_string(&mut back).await?;
-                        Ok::<_, io::Error>((refused.map_err(|error| error.kind()), back))
-                    };
-                    let result = result.await.map_err(|error| error.kind());
-                    done.borrow_mut().push((name, result));
-                    pending().await
-                }
-            });
-        }
-        world.run_until("both have tried", 20 * SECOND, || done.borrow().len() == 2).unwrap();
-        let refused = io::ErrorKind::ConnectionRefused;
-        let echoed = "half a close goes through".to_owned();
-        assert!(done.borrow().contains(&("inner", Ok((Err(refused), echoed)))), "{:?}", done.borrow());
-        assert!(done.borrow().contains(&("stranger", Err(refused))), "{:?}", done.borrow());
-    });
 }
 
 type Clocks = (Instant, SystemTime, tokio::time::Instant);

@@ -46,6 +46,22 @@ impl MemoryBlobs {
         self.lock().keys().copied().collect()
     }
 
+    /// Whether a blob is here, intact.
+    pub fn holds(&self, id: BlobId) -> bool {
+        self.lock().get(&id).is_some_and(|bytes| BlobId::of(bytes) == id)
+    }
+
+    /// A store of its own with the same blobs: a copied disk.
+    pub fn copy(&self) -> Self {
+        MemoryBlobs { blobs: Arc::new(Mutex::new(self.lock().clone())), capacity_bytes: self.capacity_bytes }
+    }
+
+    /// Puts the blobs of another store in the place of all of this one's.
+    pub fn replace(&self, other: &Self) {
+        let theirs = other.lock().clone();
+        *self.lock() = theirs;
+    }
+
     fn used(&self) -> u64 {
         self.lock().values().map(|b| b.len() as u64).sum()
     }

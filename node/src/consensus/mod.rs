@@ -33,6 +33,7 @@ use futures::StreamExt;
 use mesh::identity::PeerKey;
 use mesh::lease::{Grant, LeaseInput};
 use mesh::limits::BATCH_BYTES_MAX;
+use mesh::mutants::{self, Mutant};
 use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
@@ -169,6 +170,14 @@ struct End {
     ended: CancellationToken,
 }
 
+/// Makes an empty store where there is none yet. One that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be made or read.
+pub fn make_store(store: OpenStore) -> std::io::Result<()> {
+    Disk::open(store()?).map(drop)
+}
+
 impl Consensus {
     /// Opens the store, restores the applied state, and takes part again.
     ///
@@ -200,6 +209,7 @@ impl Consensus {
             metrics.changed().await.map_err(|e| StartError::Raft(e.to_string()))?;
         }
         let alone = voters.iter().all(|v| *v == me);
+        let boot_quarantine = boot_quarantine && !mutants::on(Mutant::NoBootQuarantine);
         let quiet_until = if alone || !boot_quarantine { started } else { started + timing.quarantine() };
         let desk = Desk {
             me,

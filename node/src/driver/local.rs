@@ -2,7 +2,7 @@
 
 use super::policy::Joined;
 use super::token::{Token, found, join_request, read_joined};
-use super::{Node, NodeConfig};
+use super::{Node, NodeConfig, make_store};
 use crate::api;
 use crate::blobs::folder::FolderBlobs;
 use crate::cli::{Failure, InitArgs, InitDone, JoinArgs, JoinDone, Local, Ready};
@@ -10,11 +10,12 @@ use crate::config::Config;
 use crate::consensus::Timing;
 use crate::machine::{BUILD_USER, HostMachine, MachineConfig};
 use crate::net::{join_once, transport};
-use crate::seams::{Blocking, Machine, Seams, Spawn};
+use crate::seams::{Blocking, Machine, OpenStore, Seams, Spawn};
 use crate::state_folder::{FolderLock, StateFolder};
 use async_trait::async_trait;
 use mesh::roster::Genesis;
 use mesh::wire::{Signed, decode, encode};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -59,6 +60,17 @@ fn machine_id(folder: &StateFolder, config: &Config) -> Result<[u8; 32], Failure
     Ok(crate::machine::machine_id(&machine_config(folder, config)?.fallback_machine_id))
 }
 
+fn open_store(path: PathBuf) -> OpenStore {
+    Box::new(move || {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path)?;
+        let backend = redb::backends::FileBackend::new(file).map_err(std::io::Error::other)?;
+        Ok(Box::new(backend))
+    })
+}
+
 impl HostNode {
     /// Starts the node of a state folder, with everything real and without an API.
     ///
@@ -80,28 +92,25 @@ impl HostNode {
         let machine = HostMachine::new(machine_config(folder, config)?, SPAWN)?;
         let machine: Arc<dyn Machine> = Arc::new(machine);
         let blobs = FolderBlobs::open(folder.blobs(), Blocking::Pool)?;
-        let path = folder.ledger();
         let seams = Seams {
             transport: transport::real(),
-            store: Box::new(move || {
-                let mut options = std::fs::OpenOptions::new();
-                options.read(true).write(true).create(true).truncate(false);
-                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-                let file = options.open(path)?;
-                let backend = redb::backends::FileBackend::new(file).map_err(std::io::Error::other)?;
-                Ok(Box::new(backend))
-            }),
+            store: open_store(folder.ledger()),
             blobs: Arc::new(blobs),
             machine,
             seed,
             spawn: SPAWN,
             blocking: Blocking::Pool,
         };
+        let start = folder.next_start()?;
+        if start == 1 {
+            // At once, before anything can fail: from the second start on, a store that is not there was lost.
+            make_store(open_store(folder.ledger())).map_err(|e| broken("ledger", e.to_string()))?;
+        }
         let node_config = NodeConfig {
             keys,
             genesis,
             credential: joined.credential,
-            start: folder.next_start()?,
+            start,
             store_id: short_id(folder.store_id()?),
             listen: config.listen.clone(),
             known: joined.members,

@@ -11,6 +11,7 @@ mod execute;
 mod lead;
 mod local;
 mod log;
+mod looks;
 mod outcast;
 mod policy;
 mod replicate;
@@ -27,7 +28,7 @@ pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
 
 use crate::consensus::{Consensus, ConsensusConfig, Process, Timing};
 use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
-use crate::seams::{BlobStore, Facts, Machine, Seams, Spawn};
+use crate::seams::{BlobStore, Facts, Machine, OpenStore, Seams, Spawn};
 use execute::Running;
 use mesh::addresses::Addresses;
 use mesh::build::{Attempt, BuildId};
@@ -199,7 +200,7 @@ impl Node {
             me,
             process: Process { start: config.start, origin },
             timing: config.timing,
-            store: seams.store,
+            store: not_gone(seams.store, config.start),
             blocking: seams.blocking,
             spawn: seams.spawn,
             seed: consensus_seed,
@@ -340,6 +341,9 @@ impl Inner {
         let this = self.clone();
         self.serve(Protocol::Blobs, move |peer, stream| this.clone().serve_blobs(peer, stream))?;
         let this = self.clone();
+        let digests = inputs.clone();
+        self.serve(Protocol::Digest, move |peer, stream| this.clone().serve_digest(peer, stream, digests.clone()))?;
+        let this = self.clone();
         self.serve(Protocol::Probe, move |peer, stream| this.clone().serve_probes(peer, stream, inputs.clone()))?;
         Ok(())
     }
@@ -409,6 +413,29 @@ impl Inner {
             protected: self.protected,
         }
     }
+}
+
+/// Makes the ledger's store at a host's first start, before anything else: from then on it has to be there.
+///
+/// # Errors
+/// When it cannot be made, or what is there is no store.
+pub fn make_store(store: OpenStore) -> io::Result<()> {
+    crate::consensus::make_store(store)
+}
+
+/// A host that has run before and finds its store empty has forgotten what it promised when it voted.
+fn not_gone(store: OpenStore, start: u64) -> OpenStore {
+    Box::new(move || {
+        let backend = store()?;
+        match start > 1 && backend.len()? == 0 {
+            false => Ok(backend),
+            true => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "it is gone, and with it what this host promised when it voted; restore the whole state folder, \
+                 or `mesh evict` this host and join it anew with a fresh one",
+            )),
+        }
+    })
 }
 
 /// Consensus opens its streams on the standing connections.

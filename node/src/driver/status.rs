@@ -9,7 +9,7 @@ use mesh::membership::State;
 use std::collections::BTreeMap;
 
 /// Strangers that are remembered by name; all are counted.
-const STRANGERS_MAX: usize = 16;
+pub(super) const STRANGERS_MAX: usize = 16;
 /// Wall clocks further apart than this are a warning.
 const CLOCK_SKEW_MS: i64 = 30_000;
 
@@ -79,6 +79,7 @@ impl Inner {
             let addresses = lock(&self.addresses);
             for (peer, name) in &names {
                 let view = members.host(peer);
+                let view = view.as_deref();
                 let presence = view.and_then(|v| v.presence.as_ref());
                 let facts = presence.map(|p| p.facts.clone()).unwrap_or_default();
                 let state = match view.map(|v| v.state) {

@@ -21,7 +21,7 @@ pub use gate::Limits;
 pub use hello::{Reason, Refusal};
 pub use join::{JoinError, join_once};
 pub use libp2p::{Multiaddr, Stream};
-pub use streams::{Inbound, Protocol};
+pub use streams::{Inbound, Opened, Protocol};
 pub use swarm::start;
 
 use admission::Book;
@@ -345,6 +345,11 @@ impl Net {
     /// All standing connections, by peer, the oldest first. Mutual dials give two with one peer.
     pub fn connections(&self) -> Vec<Connection> {
         self.shared.table.connections()
+    }
+
+    /// With whom streams were opened lately, either way.
+    pub fn opened(&self) -> Opened {
+        self.shared.table.opened()
     }
 
     /// Where we listen.

@@ -22,7 +22,7 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 use mesh::identity::PeerKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -35,6 +35,9 @@ pub(crate) const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Streams of one protocol that wait for its acceptor.
 const WAITING_MAX: usize = 256;
+
+/// Opened streams that are remembered: more than a host opens between two looks.
+const OPENED_MAX: usize = 256;
 
 /// Requests for streams that wait for one connection.
 const REQUESTS_MAX: usize = 64;
@@ -54,12 +57,21 @@ pub enum Protocol {
     Submit,
     /// Co-signatures.
     Cosign,
+    /// Comparisons of what two members know of the others.
+    Digest,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 6] =
-        [Protocol::Raft, Protocol::Probe, Protocol::Blobs, Protocol::Logs, Protocol::Submit, Protocol::Cosign];
+    pub const ALL: [Protocol; 7] = [
+        Protocol::Raft,
+        Protocol::Probe,
+        Protocol::Blobs,
+        Protocol::Logs,
+        Protocol::Submit,
+        Protocol::Cosign,
+        Protocol::Digest,
+    ];
 
     /// Its name on the wire, with its version.
     pub const fn name(self) -> &'static str {
@@ -70,6 +82,7 @@ impl Protocol {
             Protocol::Logs => "/mesh/logs/1",
             Protocol::Submit => "/mesh/submit/1",
             Protocol::Cosign => "/mesh/cosign/1",
+            Protocol::Digest => "/mesh/digest/1",
         }
     }
 
@@ -107,16 +120,39 @@ pub(crate) struct Table {
     book: Arc<Book>,
     connections: Mutex<BTreeMap<PeerKey, BTreeMap<ConnectionId, Standing>>>,
     acceptors: Mutex<BTreeMap<Protocol, mpsc::Sender<(PeerKey, Stream)>>>,
+    opened: Mutex<Opened>,
+}
+
+/// With whom streams were opened lately, either way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// How many there have ever been.
+    pub count: u64,
+    /// The last of them, the newest at the end.
+    pub latest: VecDeque<PeerKey>,
 }
 
 impl Table {
     pub(crate) fn new(book: Arc<Book>) -> Arc<Self> {
-        Arc::new(Table { book, connections: Mutex::default(), acceptors: Mutex::default() })
+        Arc::new(Table { book, connections: Mutex::default(), acceptors: Mutex::default(), opened: Mutex::default() })
     }
 
     pub(crate) fn connections(&self) -> Vec<Connection> {
         let connections = lock(&self.connections);
         connections.values().flat_map(|of_peer| of_peer.values().map(|c| c.info.clone())).collect()
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        lock(&self.opened).clone()
+    }
+
+    fn note_opened(&self, peer: PeerKey) {
+        let mut opened = lock(&self.opened);
+        opened.count += 1;
+        if opened.latest.len() == OPENED_MAX {
+            opened.latest.pop_front();
+        }
+        opened.latest.push_back(peer);
     }
 
     pub(crate) fn is_connected(&self, peer: PeerKey) -> bool {
@@ -160,6 +196,7 @@ impl Table {
         if !self.book.level(peer).is_some_and(|level| protocol.open_to(level)) {
             return; // revoked since the protocol was offered
         }
+        self.note_opened(peer);
         let acceptor = lock(&self.acceptors).get(&protocol).cloned();
         if acceptor.is_none_or(|acceptor| acceptor.try_send((peer, stream)).is_err()) {
             tracing::warn!(peer = %peer.short(), protocol = protocol.name(), "a stream was dropped: its queue is full");
@@ -286,6 +323,7 @@ impl ConnectionHandler for Handler {
                 self.table.deliver(self.peer, protocol, stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (stream, _), info }) => {
+                self.table.note_opened(self.peer);
                 let _ = info.reply.send(Ok(stream)); // whoever asked may have given up: the stream ends
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: Request { protocol, reply }, error }) => {

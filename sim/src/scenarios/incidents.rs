@@ -191,10 +191,10 @@ fn masquerade() -> Script {
 fn container() -> Script {
     Script {
         topology: "container-shares-address",
-        hosts: &["gateway", "workstation", "server", "container"],
+        hosts: &["workstation", "drone", "builder"],
         actions: vec![
-            (2_000, Action::Crash { host: "container".into() }),
-            (8_000, Action::Order { host: "container".into() }),
+            (2_000, Action::Crash { host: "builder".into() }),
+            (8_000, Action::Order { host: "builder".into() }),
         ],
         expect: vec![Expect::Carried { host: "workstation".into(), times: 0 }],
     }
@@ -322,8 +322,8 @@ fn renamed() -> Script {
         hosts: &[GATEWAY, "Izar-Orchestrator", TARN],
         actions: vec![
             (1_000, submit(1, vec![failing])),
-            (12_000, Action::Retry { host: GATEWAY.into(), request: 2, task: "hello".into() }),
-            (24_000, Action::Retry { host: LEADER.into(), request: 3, task: "hello".into() }),
+            (12_000, Action::Retry { host: GATEWAY.into(), task: "hello".into() }),
+            (24_000, Action::Retry { host: LEADER.into(), task: "hello".into() }),
         ],
         expect: vec![ends("hello", Ended::Failed), attempts("hello", 1, 3)],
     }

@@ -4,7 +4,7 @@
 //! on them, and it is what to bisect with when whole nodes lose their determinism.
 
 use crate::det;
-use crate::nat::Routes;
+use crate::network::{Network, Power};
 use crate::trace::Trace;
 use crate::transport::{self, Place};
 use crate::world::{Settings, World, WorldError};
@@ -18,7 +18,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,8 +40,8 @@ fn keys(seed: u64, host: u64) -> Keypair {
     Keys::from_seed(det::derive(seed, "host key", host)).libp2p()
 }
 
-fn ip(host: u64) -> IpAddr {
-    Ipv4Addr::new(10, 0, 0, host as u8 + 1).into()
+fn ip(host: u64) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, host as u8 + 1)
 }
 
 /// Runs it.
@@ -50,18 +50,20 @@ fn ip(host: u64) -> IpAddr {
 /// When a host fails, or did not hear everybody at the end.
 pub fn run(seed: u64, trace: &Trace) -> Result<(), WorldError> {
     let mut world = World::new(Settings::lan(seed), trace.clone());
+    let network = Network::flat(trace.clone());
     let tally = Tally::default();
     let peers: Vec<_> = (0..HOSTS)
         .map(|host| {
-            let address = transport::to_multiaddr(SocketAddr::new(ip(host), PORT));
+            let address = transport::to_multiaddr(SocketAddr::new(ip(host).into(), PORT));
             (keys(seed, host).public().to_peer_id(), address)
         })
         .collect();
     for host in 0..HOSTS {
         let name = format!("h{host}");
-        let place = Place { name: name.as_str().into(), ip: ip(host), routes: Routes::default(), trace: trace.clone() };
+        let place = Place::new(&name, [("lan".to_owned(), ip(host))].into(), &network, trace);
+        network.set_power(&name, Power::Program);
         let (peers, tally) = (peers.clone(), tally.clone());
-        world.host(&name, ip(host), move || swarm(seed, host, place.clone(), peers.clone(), tally.clone()));
+        world.host(&name, place.wire, move || swarm(seed, host, place.clone(), peers.clone(), tally.clone()));
     }
     world.run_for(Duration::from_secs(6))?;
     world.crash("h1");

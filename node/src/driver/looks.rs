@@ -1,0 +1,79 @@
+//! What an observer beside a node may see of it: the simulator holds it against the truth.
+//!
+//! Looks only, each under the lock of what it looks at; nothing of the node depends on them.
+
+use super::shared::lock;
+use super::{INPUTS_MAX, Inner, submit};
+use crate::net::Opened;
+use mesh::identity::PeerKey;
+use mesh::lease::Fence;
+use mesh::membership::State;
+use std::collections::BTreeSet;
+
+impl Inner {
+    /// Whose node this is.
+    pub fn key(&self) -> PeerKey {
+        self.me
+    }
+
+    /// The start number that it goes by.
+    pub fn start_number(&self) -> u64 {
+        self.start
+    }
+
+    /// The fence of the lease that this host holds at this moment, by its own clock.
+    pub fn lease_now(&self) -> Option<Fence> {
+        self.consensus.grant().map(|grant| grant.fence)
+    }
+
+    /// Who votes by the newest membership in this host's log, committed or not.
+    pub fn raft_voters(&self) -> BTreeSet<PeerKey> {
+        self.consensus.voters()
+    }
+
+    /// What this host believes of every other.
+    pub fn beliefs(&self) -> Vec<(PeerKey, State)> {
+        let members = lock(&self.members);
+        members.hosts().filter(|(peer, _)| **peer != self.me).map(|(peer, view)| (*peer, view.state)).collect()
+    }
+
+    /// Whose key this host holds to be alive twice.
+    pub fn clones(&self) -> Vec<PeerKey> {
+        lock(&self.members).hosts().filter(|(_, view)| view.cloned).map(|(peer, _)| *peer).collect()
+    }
+
+    /// The newest presence of each host that this one knows: start number and sequence.
+    pub fn presences(&self) -> Vec<(PeerKey, u64, u64)> {
+        let members = lock(&self.members);
+        let newest = members.hosts().filter_map(|(peer, view)| Some((*peer, view.presence.clone()?)));
+        newest.map(|(peer, presence)| (peer, presence.start, presence.sequence)).collect()
+    }
+
+    /// With whom streams were opened lately, either way.
+    pub fn opened(&self) -> Opened {
+        self.net.opened()
+    }
+
+    /// Connections that stand.
+    pub fn connections(&self) -> Vec<PeerKey> {
+        self.net.connections().into_iter().map(|connection| connection.peer).collect()
+    }
+
+    /// Tables that must not grow without bound: what, how large, and how large at most.
+    pub fn sizes(&self) -> Vec<(&'static str, u64, u64)> {
+        let waiting = submit::WAITING_MAX - self.entries.capacity();
+        let (members, open) = self.shared.with(|ledger| {
+            let counts = ledger.builds().counts();
+            (ledger.roster().len(), counts.queued + counts.running)
+        });
+        let probes = lock(&self.probe_in).len();
+        vec![
+            ("entries that wait", waiting as u64, submit::WAITING_MAX as u64),
+            ("hosts believed in", lock(&self.members).hosts().count() as u64, mesh::limits::MEMBERS_MAX as u64),
+            ("members", members as u64, mesh::limits::MEMBERS_MAX as u64),
+            ("open builds", open, mesh::limits::OPEN_BUILDS_MAX as u64),
+            ("strangers remembered", lock(&self.strangers).len() as u64, super::status::STRANGERS_MAX as u64),
+            ("probe streams", probes as u64, INPUTS_MAX as u64),
+        ]
+    }
+}

@@ -1,0 +1,222 @@
+//! What truly happened in a step, told to the jury: seen from outside of the hosts, never by their word alone.
+//!
+//! A host in whose program nothing was polled since the last look has done nothing, and is not looked at.
+
+use super::stage::NodesStage;
+use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth, Violation};
+use crate::stage::{Failure, Stage};
+use mesh::build::BlobId;
+use mesh::identity::PeerKey;
+use mesh::ledger::Ledger;
+use mesh::membership::State;
+use node::blobs::memory::MemoryBlobs;
+use node::driver::Inner;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// For so long a host has to be without any fault to be called fit: connections are dialled anew within 5 s of
+/// their loss, and one that went silent is closed after 15 s.
+const FIT_AFTER: Duration = Duration::from_secs(20);
+
+/// What was seen of a host the last time.
+#[derive(Default)]
+struct Seen {
+    polls: u64,
+    /// Key and start number of the node that ran.
+    ran: Option<(PeerKey, u64)>,
+    beliefs: BTreeMap<PeerKey, State>,
+    connections: BTreeSet<PeerKey>,
+    opened: u64,
+    fit: bool,
+    well_since: Option<Duration>,
+}
+
+/// All that was seen so far.
+#[derive(Default)]
+pub struct Eyes {
+    seen: BTreeMap<String, Seen>,
+    names: BTreeMap<String, Name>,
+    markers: usize,
+    truth: World,
+}
+
+/// What is true of the whole fleet.
+#[derive(Default)]
+struct World {
+    index: u64,
+    members: BTreeSet<PeerKey>,
+    blobs: Vec<(PeerKey, MemoryBlobs)>,
+}
+
+impl Truth for World {
+    fn holds(&self, host: &PeerKey, blob: BlobId) -> Option<bool> {
+        let mut stores = self.blobs.iter().filter(|(key, _)| key == host).peekable();
+        stores.peek()?;
+        Some(stores.any(|(_, store)| store.holds(blob)))
+    }
+
+    fn is_member(&self, key: &PeerKey) -> bool {
+        self.members.contains(key)
+    }
+}
+
+impl Eyes {
+    pub(super) fn name(&mut self, name: &str) -> Name {
+        self.names.entry(name.to_owned()).or_insert_with(|| name.into()).clone()
+    }
+}
+
+fn failed(violation: Violation) -> Failure {
+    Failure::Safety(violation)
+}
+
+impl NodesStage {
+    /// Tells the jury what happened since the last look.
+    pub(super) fn look(&mut self, jury: &mut Jury) -> Result<(), Failure> {
+        let at = self.elapsed();
+        for (request, builds) in self.answered() {
+            let fact = Fact::Accepted { request, builds };
+            self.tell(jury, at, &fact)?;
+        }
+        let names: Vec<String> = self.nodes.stations.keys().cloned().collect();
+        let mut active = vec![];
+        for name in &names {
+            if let Some(node) = self.look_at_process(name, jury, at)? {
+                active.push((name, node));
+            }
+        }
+        self.look_at_truth(&active);
+        self.look_at_builds(jury, at)?;
+        for (name, node) in &active {
+            self.look_at_views(name, node, jury, at)?;
+        }
+        self.look_at_fitness(&names, jury, at)?;
+        for (name, node) in active {
+            self.show(name, &node, jury, at)?;
+        }
+        jury.step(at).map_err(failed)
+    }
+
+    pub(super) fn tell(&self, jury: &mut Jury, at: Duration, fact: &Fact) -> Result<(), Failure> {
+        jury.fact(at, fact, &self.eyes.truth).map_err(failed)
+    }
+
+    /// Whether a process came or went. Gives the node if something happened in it.
+    fn look_at_process(&mut self, name: &str, jury: &mut Jury, at: Duration) -> Result<Option<Arc<Inner>>, Failure> {
+        let Some(station) = self.nodes.stations.get(name) else { return Ok(None) };
+        let (node, polls) = (station.node(), station.host.current().polls());
+        let host = self.eyes.name(name);
+        let seen = self.eyes.seen.entry(name.to_owned()).or_default();
+        let runs = node.as_ref().map(|node| (node.key(), node.start_number()));
+        let before = std::mem::replace(&mut seen.ran, runs);
+        let quiet = std::mem::replace(&mut seen.polls, polls) == polls;
+        if before != runs {
+            seen.beliefs.clear();
+            seen.connections.clear();
+            seen.opened = 0;
+            if before.is_some() {
+                self.tell(jury, at, &Fact::Stopped { host: host.clone() })?;
+            }
+            if let Some((key, start)) = runs {
+                self.tell(jury, at, &Fact::Started { host, key, start })?;
+            }
+        }
+        Ok(node.filter(|_| !quiet || before != runs))
+    }
+
+    /// The roster of the longest ledger, and whose blobs are where.
+    fn look_at_truth(&mut self, active: &[(&String, Arc<Inner>)]) {
+        let longest = active.iter().map(|(_, node)| (node.ledger(Ledger::index), node)).max_by_key(|(index, _)| *index);
+        let (stations, truth) = (&self.nodes.stations, &mut self.eyes.truth);
+        if truth.blobs.len() != stations.len() || longest.as_ref().is_some_and(|(index, _)| *index > truth.index) {
+            truth.blobs = stations.values().map(|s| (s.desk.key.get(), s.blobs.clone())).collect();
+        }
+        if let Some((index, node)) = longest
+            && index > truth.index
+        {
+            truth.index = index;
+            let members: BTreeSet<PeerKey> = node.ledger(|l| l.roster().members().map(|(key, _)| *key).collect());
+            let gone: BTreeSet<PeerKey> = truth.members.difference(&members).copied().collect();
+            truth.members = members;
+            if !gone.is_empty() {
+                let is_gone = |name: &String| stations.get(name).is_some_and(|s| gone.contains(&s.desk.key.get()));
+                self.members.retain(|name| !is_gone(name));
+            }
+        }
+    }
+
+    /// Something happened to the network that every host may feel for a moment.
+    pub(super) fn disturb_all(&mut self) {
+        for seen in self.eyes.seen.values_mut() {
+            seen.well_since = None;
+        }
+    }
+
+    fn look_at_builds(&mut self, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
+        let new = self.nodes.markers.since(self.eyes.markers);
+        self.eyes.markers += new.len();
+        for marker in new {
+            let Some(key) = self.key(&marker.host) else { continue };
+            let host = self.eyes.name(&marker.host);
+            let fact = Fact::Began { host, key, build: marker.build, attempt: marker.attempt, fence: None };
+            self.tell(jury, at, &fact)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_views(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
+        let host = self.eyes.name(name);
+        let Some(seen) = self.eyes.seen.get_mut(name) else { return Ok(()) };
+        let mut facts = vec![];
+        for (of, state) in node.beliefs() {
+            if seen.beliefs.insert(of, state) != Some(state) {
+                facts.push(Fact::Believes { host: host.clone(), of, state });
+            }
+        }
+        let connections: BTreeSet<PeerKey> = node.connections().into_iter().collect();
+        let opened = node.opened();
+        let streams = (opened.count - seen.opened.min(opened.count)) as usize;
+        let mut spoken: BTreeSet<PeerKey> = connections.difference(&seen.connections).copied().collect();
+        spoken.extend(opened.latest.iter().rev().take(streams));
+        (seen.connections, seen.opened) = (connections, opened.count);
+        facts.extend(spoken.into_iter().map(|with| Fact::Spoke { host: host.clone(), with }));
+        facts.iter().try_for_each(|fact| self.tell(jury, at, fact))
+    }
+
+    fn look_at_fitness(&mut self, names: &[String], jury: &mut Jury, at: Duration) -> Result<(), Failure> {
+        for name in names {
+            let well = self.is_well(name);
+            let host = self.eyes.name(name);
+            let Some(seen) = self.eyes.seen.get_mut(name) else { continue };
+            let since = match well {
+                true => *seen.well_since.get_or_insert(at),
+                false => {
+                    seen.well_since = None;
+                    at
+                }
+            };
+            let fit = well && at - since >= FIT_AFTER;
+            if std::mem::replace(&mut seen.fit, fit) != fit {
+                self.tell(jury, at, &Fact::Fit { host, fit })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
+        let host = self.eyes.name(name);
+        let Some(station) = self.nodes.stations.get(name) else { return Ok(()) };
+        let lease = station.host.current().enter(|| node.lease_now());
+        let presences = node.presences();
+        let sizes: Vec<Size> =
+            node.sizes().into_iter().map(|(what, value, bound)| Size { what, value, bound }).collect();
+        let (key, start) = (node.key(), node.start_number());
+        let truth = &self.eyes.truth;
+        let judged = node.ledger(|ledger| {
+            let seen = HostSeen { name: &host, key, start, ledger, lease, presences: &presences, sizes: &sizes };
+            jury.look(at, &seen, truth)
+        });
+        judged.map_err(failed)
+    }
+}

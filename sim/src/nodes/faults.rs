@@ -1,0 +1,549 @@
+//! What actions mean to whole nodes, which faults stand, and how all of them end.
+//!
+//! A disk that lies, and a backup that is put back, are for hosts that do not vote: a voter that forgets what it
+//! synced may vote twice in one term, and Raft promises nothing then (Ongaro, 2014, 3.8). A voter whose
+//! store is gone altogether is another matter: it must not start, and does not.
+
+use super::program::{Entrance, Folder, PORT};
+use super::stage::NodesStage;
+use super::{Addresses, Station};
+use crate::action::Action;
+use crate::invariants::{Fact, Jury};
+use crate::stage::Stage;
+use crate::transport::to_multiaddr;
+use mesh::ledger::State;
+use node::blobs::memory::MemoryBlobs;
+use node::driver::Known;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// What a copy's machine is called, after the name of the first.
+const COPY: &str = "-copy";
+/// Of a hundred packets so many may be lost before a host counts as unfit.
+const LOSS_FIT: u32 = 1;
+/// A wall clock that is off by more is wrong.
+const WALL_FIT_MS: u64 = 1_000;
+/// How often owners look after their hosts, once all is healed.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+/// Between two starts of a host that others hold to be alive twice: what ends that is a higher start number.
+const RESTART_EVERY: Duration = Duration::from_secs(10);
+
+/// The whole state of a host.
+struct Backup {
+    folder: Folder,
+    disk: Vec<u8>,
+    blobs: MemoryBlobs,
+}
+
+/// Faults that stand, beside those that network and hosts know themselves.
+#[derive(Default)]
+pub struct Standing {
+    /// Hosts without power.
+    off: BTreeSet<String>,
+    /// Hosts whose program was killed.
+    crashed: BTreeSet<String>,
+    /// Hosts whose store may be such that a node must not start on it.
+    spoilt: BTreeSet<String>,
+    /// Hosts whose node does not start, rightly: somebody has to come.
+    broken: BTreeSet<String>,
+    backups: BTreeMap<String, Backup>,
+    /// Machines that run a copy of another host's folder.
+    copies: BTreeSet<String>,
+    /// Copies that were switched off for good.
+    retired: BTreeSet<String>,
+    healed: bool,
+    restarted: BTreeMap<String, Duration>,
+}
+
+impl Standing {
+    /// Whether a node may refuse to start on this host.
+    pub fn may_refuse(&self, name: &str) -> bool {
+        self.spoilt.contains(name)
+    }
+
+    /// A node has refused to start on this host, or has stopped by itself.
+    pub fn ended(&mut self, name: &str, refused: bool) {
+        if refused {
+            self.broken.insert(name.to_owned());
+        }
+    }
+
+    /// Whether a node rightly refuses to start on this host.
+    pub fn is_broken(&self, name: &str) -> bool {
+        self.broken.contains(name)
+    }
+}
+
+fn skip<T>(why: impl Into<String>) -> Result<T, String> {
+    Err(why.into())
+}
+
+impl Station {
+    /// Whether a node runs here.
+    pub(super) fn runs(&self) -> bool {
+        self.desk.node.borrow().strong_count() > 0
+    }
+}
+
+impl NodesStage {
+    /// A host whose process runs.
+    fn up(&self, name: &str) -> Result<String, String> {
+        let name = self.named(name)?;
+        match self.runs(&name) {
+            true => Ok(name),
+            false => skip(format!("{name} does not run")),
+        }
+    }
+
+    /// A host that is down, by a crash or without power.
+    fn down(&self, name: &str) -> Result<String, String> {
+        let name = self.named(name)?;
+        match self.faults.crashed.contains(&name) || self.faults.off.contains(&name) {
+            true => Ok(name),
+            false => skip(format!("{name} is not down")),
+        }
+    }
+
+    /// Starts what is down, by its reason.
+    fn start(&mut self, name: &str) {
+        if self.faults.off.remove(name) {
+            self.nodes.power_on(name);
+        } else if self.faults.crashed.remove(name) {
+            self.nodes.restart(name);
+        }
+    }
+
+    fn crash(&mut self, name: &str) {
+        self.nodes.crash(name);
+        self.clients.gone(name);
+        self.faults.crashed.insert(name.to_owned());
+    }
+
+    fn cut_power(&mut self, name: &str) {
+        if let Some(station) = self.station(name)
+            && self.votes(name)
+        {
+            // It may have become a voter since it began to lie: then it has flushed in time.
+            let lies = station.host.disk().lies();
+            station.host.disk().lie(false);
+            station.host.disk().lie(lies);
+        }
+        self.faults.crashed.remove(name);
+        self.nodes.power_cut(name);
+        self.clients.gone(name);
+        self.faults.off.insert(name.to_owned());
+    }
+
+    /// Whether any ledger there is has a host among its voters, or consensus somewhere has.
+    pub(super) fn votes(&self, name: &str) -> bool {
+        let Some(key) = self.key(name) else { return false };
+        self.nodes
+            .stations
+            .values()
+            .filter_map(Station::node)
+            .any(|node| node.ledger(|l| l.voters().voters().contains(&key)) || node.raft_voters().contains(&key))
+    }
+
+    pub(super) fn perform(&mut self, action: &Action, jury: &mut Jury) -> Result<(), String> {
+        match action {
+            Action::Submit { host, request, tasks } => {
+                let host = self.up(host)?;
+                self.submit(&host, *request, tasks);
+            }
+            Action::Cancel { host, task } => {
+                let host = self.up(host)?;
+                let Some(build) = self.build_of(task) else { return skip(format!("{task} was not accepted")) };
+                drop(self.nodes.ask(&host, move |node| async move {
+                    node::api::Control::cancel(&*node, vec![build]).await.map_err(|error| error.message)
+                }));
+            }
+            Action::Retry { host, task } => {
+                let host = self.up(host)?;
+                let newest = self.nodes.ledger(&host, |l| {
+                    let gone = |b: &&mesh::ledger::Build| matches!(b.state, State::Failed | State::Cancelled);
+                    l.builds().iter().rfind(|b| b.spec.name == *task).filter(gone).map(|b| b.id)
+                });
+                let Some(build) = newest.flatten() else { return skip(format!("{task} has not failed")) };
+                drop(self.nodes.ask(&host, move |node| async move {
+                    node::api::Control::retry(&*node, build).await.map_err(|error| error.message)
+                }));
+            }
+            Action::Join { host, by } => {
+                let by = self.up(by)?;
+                if self.station(host).is_some() {
+                    return skip(format!("{host} has been a member"));
+                }
+                self.settle(host, Entrance::Joins)?;
+                self.admit(host, &by);
+            }
+            Action::Evict { host, by } => {
+                let (host, by) = (self.named(host)?, self.up(by)?);
+                if host == by || !self.members.contains(&host) {
+                    return skip(format!("{host} cannot be evicted by {by}"));
+                }
+                self.evict(&host, &by);
+            }
+            Action::Leave { host } => {
+                let host = self.up(host)?;
+                drop(self.nodes.ask(&host, |node| async move {
+                    node::api::Control::leave(&*node).await.map_err(|error| error.message)
+                }));
+            }
+            Action::Stranger { host } => {
+                if self.station(host).is_some() {
+                    return skip(format!("{host} is no stranger"));
+                }
+                let known = self.members.iter().filter_map(|name| self.known(name)).collect();
+                self.settle(host, Entrance::Intrudes(known))?;
+            }
+            Action::Forge { host, what } => {
+                let host = self.up(host)?;
+                self.forge(&host, *what)?;
+            }
+            Action::Crash { host } => {
+                let host = self.up(host)?;
+                self.crash(&host);
+            }
+            Action::Start { host } => {
+                let host = self.named(host)?;
+                if !self.faults.crashed.contains(&host) {
+                    return skip(format!("{host} did not crash"));
+                }
+                self.start(&host);
+            }
+            Action::PowerCut { host } => {
+                let host = self.named(host)?;
+                if self.faults.off.contains(&host) || self.faults.broken.contains(&host) {
+                    return skip(format!("{host} has no power, or does not start"));
+                }
+                self.cut_power(&host);
+            }
+            Action::PowerOn { host } => {
+                let host = self.named(host)?;
+                if !self.faults.off.contains(&host) {
+                    return skip(format!("{host} has power"));
+                }
+                self.start(&host);
+            }
+            Action::Suspend { host } => {
+                let host = self.up(host)?;
+                self.stand_still(&host, true)?;
+            }
+            Action::Resume { host } => {
+                let host = self.up(host)?;
+                self.stand_still(&host, false)?;
+            }
+            Action::SlowSync { host, ms } => {
+                let host = self.named(host)?;
+                self.fault(&host, &format!("syncs take {ms} ms"));
+                self.clocks(&host)?.set_sync(Duration::from_millis(*ms));
+            }
+            Action::LyingSync { host, on } => self.lie(host, *on)?,
+            Action::EmptyDisk { host } => {
+                let host = self.down(host)?;
+                self.fault(&host, "its store is gone");
+                self.wiped(&host, jury)?;
+                if let Some(station) = self.station(&host) {
+                    station.host.disk().replace(vec![]);
+                }
+                self.faults.spoilt.insert(host.clone());
+                self.start(&host);
+            }
+            Action::Backup { host } => {
+                let host = self.named(host)?;
+                let Some(station) = self.station(&host) else { return skip("gone") };
+                let backup = Backup {
+                    folder: station.desk.folder.borrow().clone(),
+                    disk: station.host.disk().copy(),
+                    blobs: station.blobs.copy(),
+                };
+                self.faults.backups.insert(host, backup);
+            }
+            Action::Restore { host } => self.restore(host, jury)?,
+            Action::Clone { host } => self.copy(host)?,
+            Action::Unclone { host } => {
+                let copy = format!("{}{COPY}", self.named(host)?);
+                if !self.faults.copies.remove(&copy) {
+                    return skip(format!("{host} has no copy"));
+                }
+                self.nodes.power_cut(&copy);
+                self.faults.retired.insert(copy);
+            }
+            Action::ClockRate { host, ppm } => {
+                let (host, now) = (self.named(host)?, self.elapsed());
+                self.fault(&host, &format!("its clocks run {ppm} ppm fast"));
+                self.clocks(&host)?.set_rate(*ppm, now);
+            }
+            Action::ClockJump { host, ms } => {
+                let host = self.named(host)?;
+                self.fault(&host, &format!("its wall clock jumps by {ms} ms"));
+                self.clocks(&host)?.jump(*ms);
+            }
+            Action::Cut { from, to } | Action::Mend { from, to } => {
+                let cut = matches!(action, Action::Cut { .. });
+                let (from, to) = (self.named(from)?, self.named(to)?);
+                if from == to || self.nodes.network.is_cut(&from, &to) == cut {
+                    return skip(format!("{from} to {to} is so already"));
+                }
+                self.nodes.network.set_cut(&from, &to, cut);
+            }
+            Action::Loss { percent } => self.nodes.network.set_loss(*percent),
+            Action::ForgetMasquerade { router } => {
+                if !self.nodes.network.forget(router) {
+                    return skip(format!("{router} is no router"));
+                }
+                self.disturb_all();
+            }
+            Action::Network { network, up } => {
+                if !self.nodes.network.set_up(network, *up) {
+                    return skip(format!("{network} is so already, or there is none"));
+                }
+                self.disturb_all();
+            }
+            Action::TakeAddress { host, of } => self.take_address(host, of)?,
+            Action::SwapAddresses { a, b } => {
+                let (a, b) = (self.named(a)?, self.named(b)?);
+                if a == b {
+                    return skip("one host has one address");
+                }
+                self.nodes.network.take_addresses(&a, &b, true);
+                self.disturb_all();
+            }
+            Action::Order { .. } | Action::ReplayLate { .. } => {
+                return skip(format!("{} is for cores only", action.kind()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn fault(&self, host: &str, what: &str) {
+        self.nodes.trace.record(host, crate::trace::Event::Fault(what));
+    }
+
+    fn clocks(&self, name: &str) -> Result<&crate::current::Current, String> {
+        self.station(name).map(|s| s.host.current()).ok_or_else(|| format!("{name} is nowhere"))
+    }
+
+    fn stand_still(&mut self, name: &str, still: bool) -> Result<(), String> {
+        if self.clocks(name)?.stands() == still {
+            return skip(format!("{name} is so already"));
+        }
+        self.fault(name, if still { "stands still" } else { "goes on" });
+        self.clocks(name)?.stand_still(still);
+        Ok(())
+    }
+
+    fn lie(&mut self, name: &str, on: bool) -> Result<(), String> {
+        let name = self.named(name)?;
+        if on && self.votes(&name) {
+            return skip(format!("{name} votes: a voter's disk must not lie"));
+        }
+        let Some(station) = self.station(&name) else { return skip("gone") };
+        if station.host.disk().lies() == on {
+            return skip(format!("the disk of {name} is so already"));
+        }
+        station.host.disk().lie(on);
+        self.fault(&name, if on { "its disk lies" } else { "its disk lies no more" });
+        if on {
+            self.faults.spoilt.insert(name);
+        }
+        Ok(())
+    }
+
+    fn wiped(&mut self, name: &str, jury: &mut Jury) -> Result<(), String> {
+        let (at, host) = (self.elapsed(), self.eyes.name(name));
+        if let Err(failure) = self.tell(jury, at, &Fact::Wiped { host }) {
+            self.failure = Some(failure);
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, name: &str, jury: &mut Jury) -> Result<(), String> {
+        let name = self.down(name)?;
+        if self.votes(&name) {
+            return skip(format!("{name} votes: a voter must not go back"));
+        }
+        let Some(backup) = self.faults.backups.remove(&name) else { return skip(format!("{name} has no backup")) };
+        self.wiped(&name, jury)?;
+        self.fault(&name, &format!("goes back to start {}", backup.folder.start));
+        if let Some(station) = self.station(&name) {
+            station.desk.folder.replace(backup.folder);
+            station.host.disk().replace(backup.disk);
+            station.blobs.replace(&backup.blobs);
+        }
+        self.start(&name);
+        Ok(())
+    }
+
+    /// A second machine with a copy of a host's disks, at addresses of its own.
+    fn copy(&mut self, name: &str) -> Result<(), String> {
+        let name = self.named(name)?;
+        let copy = format!("{name}{COPY}");
+        if self.station(&copy).is_some() || self.faults.copies.contains(&name) {
+            return skip(format!("{name} was copied before"));
+        }
+        let Some(station) = self.station(&name) else { return skip("gone") };
+        let folder = station.desk.folder.borrow().clone();
+        if folder.member.is_none() {
+            return skip(format!("{name} is in no mesh yet"));
+        }
+        let (disk, blobs) = (station.host.disk().copy(), station.blobs.copy());
+        let addresses: Addresses = self.nodes.network.spare_addresses(&name);
+        self.nodes.place(&copy, 4, addresses, folder, Entrance::Joins);
+        if let Some(station) = self.nodes.stations.get(&copy) {
+            station.host.disk().replace(disk);
+            station.blobs.replace(&blobs);
+        }
+        self.nodes.install(&copy);
+        self.faults.copies.insert(copy);
+        Ok(())
+    }
+
+    fn take_address(&mut self, name: &str, of: &str) -> Result<(), String> {
+        let of = self.down(of)?;
+        if name == of {
+            return skip("one host has one address");
+        }
+        if self.station(name).is_none() {
+            // A new host: somebody invites it.
+            let by = self.leader().filter(|by| self.runs(by)).ok_or("nobody could invite it")?;
+            self.settle(name, Entrance::Joins)?;
+            self.admit(name, &by);
+            self.nodes.network.take_addresses(name, &of, false);
+        } else {
+            let name = self.down(name)?;
+            self.nodes.network.take_addresses(&name, &of, false);
+            self.start(&name);
+        }
+        self.disturb_all();
+        Ok(())
+    }
+
+    /// Whether a host waits for a token that nobody is about to send.
+    fn waits(&self, name: &str) -> bool {
+        self.station(name).is_some_and(|s| s.desk.token.borrow().is_none())
+    }
+
+    fn admit(&mut self, name: &str, by: &str) {
+        self.members.insert(name.to_owned());
+        let token = self.invite(by, name);
+        self.joining.insert(name.to_owned(), token);
+    }
+
+    fn evict(&mut self, name: &str, by: &str) {
+        let host = name.to_owned();
+        drop(self.nodes.ask(by, |node| async move {
+            let reason = "the plan says so".to_owned();
+            node::api::Control::evict(&*node, host, false, reason).await.map_err(|error| error.message)
+        }));
+    }
+
+    /// A member as somebody from outside could know it.
+    fn known(&self, name: &str) -> Option<Known> {
+        let at = |ip: Ipv4Addr| to_multiaddr(SocketAddr::new(IpAddr::V4(ip), PORT)).to_string();
+        let addresses = self.nodes.network.addresses(name).into_iter().map(at).collect();
+        Some(Known { peer: self.key(name)?, name: name.to_owned(), addresses })
+    }
+
+    /// Whether no fault touches a host at this moment.
+    pub(super) fn is_well(&self, name: &str) -> bool {
+        let Some(station) = self.station(name) else { return false };
+        let (clocks, now) = (station.host.current(), self.elapsed());
+        let network = &self.nodes.network;
+        station.runs()
+            && self.members.contains(name)
+            && !network.is_touched(name)
+            && network.loss_percent() <= LOSS_FIT
+            && network.down().is_empty()
+            && !clocks.stands()
+            && !clocks.has_a_rate()
+            && clocks.wall_error_ms(now).unsigned_abs() <= WALL_FIT_MS
+            && clocks.sync().is_zero()
+            && !station.host.disk().lies()
+            && !self.faults.copies.contains(&format!("{name}{COPY}"))
+            && !self.faults.copies.contains(name)
+    }
+
+    /// Ends every fault that can end.
+    pub(super) fn end_faults(&mut self, _jury: &mut Jury) {
+        self.faults.healed = true;
+        let now = self.elapsed();
+        self.nodes.network.set_loss(0);
+        for network in self.nodes.network.down() {
+            self.nodes.network.set_up(&network, true);
+        }
+        for (from, to) in self.nodes.network.cuts() {
+            self.nodes.network.set_cut(&from, &to, false);
+        }
+        for copy in std::mem::take(&mut self.faults.copies) {
+            self.nodes.power_cut(&copy);
+            self.faults.retired.insert(copy);
+        }
+        for station in self.nodes.stations.values() {
+            let clocks = station.host.current();
+            clocks.stand_still(false);
+            clocks.set_sync(Duration::ZERO);
+            clocks.set_rate(0, now);
+            clocks.set_wall_right(now);
+            station.host.disk().lie(false);
+        }
+        let down: Vec<String> = self.faults.crashed.union(&self.faults.off).cloned().collect();
+        for name in down {
+            self.start(&name);
+        }
+    }
+
+    /// What owners do in a healed mesh: they ask again for what was not answered, put out what does not start any
+    /// more, and start anew what is held to be alive twice although it is not.
+    pub(super) fn tend(&mut self) {
+        if !self.faults.healed {
+            return;
+        }
+        let now = self.elapsed();
+        if now.as_millis() % TEND_EVERY.as_millis() != 0 {
+            return;
+        }
+        self.ask_again();
+        let due = |stage: &NodesStage, name: &String| {
+            stage.faults.restarted.get(name).is_none_or(|at| *at + RESTART_EVERY <= now)
+        };
+        let leader = self.leader().filter(|by| self.runs(by));
+        let broken = self.members.intersection(&self.faults.broken).cloned();
+        let outside = |name: &&String| self.station(name).is_some_and(|s| s.desk.folder.borrow().member.is_none());
+        let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name)).cloned();
+        let (broken, uninvited): (Vec<String>, Vec<String>) = (broken.collect(), uninvited.collect());
+        for name in broken.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
+            if let Some(by) = &leader {
+                self.faults.restarted.insert(name.clone(), now);
+                self.evict(&name, by);
+            }
+        }
+        for name in uninvited.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
+            if let Some(by) = &leader {
+                self.faults.restarted.insert(name.clone(), now);
+                self.admit(&name, by);
+            }
+        }
+        let held: BTreeSet<_> = self
+            .nodes
+            .stations
+            .iter()
+            .filter(|(name, _)| self.members.contains(*name))
+            .filter_map(|(_, station)| station.node())
+            .flat_map(|node| node.clones())
+            .collect();
+        let held: Vec<String> = self
+            .members
+            .iter()
+            .filter(|name| self.key(name).is_some_and(|key| held.contains(&key)) && self.runs(name))
+            .filter(|name| due(self, name))
+            .cloned()
+            .collect();
+        for name in held {
+            self.faults.restarted.insert(name.clone(), now);
+            self.crash(&name);
+            self.start(&name);
+        }
+    }
+}
