@@ -26,6 +26,7 @@ fn plan(seed: u64, topology: &str, hosts: &[&str], actions: Vec<Timed>) -> Plan 
         hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
         safety_ms: 30_000,
         liveness_ms: 90_000,
+        expect: vec![],
         actions,
     }
 }

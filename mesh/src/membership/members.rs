@@ -6,6 +6,11 @@
 //! a few only (after Rapid: Suresh et al., USENIX ATC 2018). Who is down or has left is passed over: the next
 //! on the ring takes its place, and a subject never runs out of watchers while most of the mesh is dead.
 //!
+//! Where the caller says in which network each member is, and there are several, two of the rings are of the
+//! members of one network each, and on the two others whoever is in another network is preferred: half of the
+//! watchers are near, half look from elsewhere. A host is down then when some of both say so, and *unreachable*
+//! when all that accuse it are in one network (see [`super::Membership::unreachable`]).
+//!
 //! The table is a function of members and epoch, the same on every host, and never changes once made: it is
 //! shared (`Arc`) by all that look at it. It knows nothing of states; see [`super::Membership`] for those.
 
@@ -21,15 +26,22 @@ pub const SMALL: usize = WATCHERS + 1;
 /// Places on a ring that are looked at for a watcher, in one direction. With four of five hosts down, 97 of 100
 /// still find one; and nobody watches more than twice this for each ring, whatever happens.
 const REACH: usize = 16;
+/// Places that are looked at for a watcher in another network, before the nearest will do: nobody of a small
+/// network watches more than twice this for each of these rings.
+const ACROSS: usize = 4;
 
 /// Members and rings. About 64 bytes a member; made in some milliseconds for 10,000.
 pub struct Members {
     keys: Vec<PeerKey>,
     epoch: u64,
+    /// Of each member; empty when all are in one.
+    networks: Vec<u64>,
     rings: Vec<Ring>,
 }
 
 struct Ring {
+    /// First place and number of places of the part that somebody stands on, where there are parts.
+    parts: Vec<(u32, u32)>,
     /// Who stands at a place.
     order: Vec<u32>,
     /// Where somebody stands.
@@ -39,12 +51,28 @@ struct Ring {
 impl Members {
     /// The table of these members. The epoch moves everybody to other places.
     pub fn new(keys: impl IntoIterator<Item = PeerKey>, epoch: u64) -> Arc<Members> {
-        let mut keys: Vec<PeerKey> = keys.into_iter().collect();
-        keys.sort();
-        keys.dedup();
+        Members::placed(keys.into_iter().map(|key| (key, 0)), epoch)
+    }
+
+    /// The table of members of which it is known in which network each is: a label, the same for all that reach
+    /// each other without a router (say, a hash of the prefix of an interface's address).
+    pub fn placed(members: impl IntoIterator<Item = (PeerKey, u64)>, epoch: u64) -> Arc<Members> {
+        let mut members: Vec<(PeerKey, u64)> = members.into_iter().collect();
+        members.sort();
+        members.dedup_by_key(|(key, _)| *key);
+        let (keys, mut networks): (Vec<PeerKey>, Vec<u64>) = members.into_iter().unzip();
+        if networks.iter().all(|n| Some(n) == networks.first()) {
+            networks.clear();
+        }
         let rings = if keys.len() <= SMALL { 0 } else { RINGS };
-        let rings = (0..rings).map(|ring| Ring::new(ring, epoch, &keys)).collect();
-        Arc::new(Members { keys, epoch, rings })
+        let near = |ring: usize| if ring < RINGS / 2 { &networks[..] } else { &[] };
+        let rings = (0..rings).map(|ring| Ring::new(ring, epoch, &keys, near(ring))).collect();
+        Arc::new(Members { keys, epoch, networks, rings })
+    }
+
+    /// The network of a member, by its number. The same for all when nothing is known.
+    pub(super) fn network(&self, index: usize) -> u64 {
+        self.networks.get(index).copied().unwrap_or_default()
     }
 
     /// How many.
@@ -97,11 +125,22 @@ impl Members {
         let mut chosen = Vec::with_capacity(WATCHERS);
         for ring in &self.rings {
             for forward in [true, false] {
-                let mut walk = ring.walk(subject, forward);
-                if let Some(next) = walk.find(|i| counts(*i) && !chosen.contains(i)) {
+                let free = |i: &usize| counts(*i) && !chosen.contains(i);
+                let far = |i: &usize| free(i) && self.network(*i) != self.network(subject);
+                let across = !self.networks.is_empty() && ring.parts.is_empty();
+                let far = ring.walk(subject, forward).take(if across { ACROSS } else { 0 }).find(far);
+                if let Some(next) = far.or_else(|| ring.walk(subject, forward).find(free)) {
                     chosen.push(next);
                 }
             }
+        }
+        // Of whose network there are few, others watch it instead.
+        let whole = self.rings.iter().filter(|ring| ring.parts.is_empty());
+        for (ring, forward) in whole.flat_map(|ring| [(ring, true), (ring, false)]) {
+            let missing = WATCHERS.saturating_sub(chosen.len());
+            let more: Vec<usize> =
+                ring.walk(subject, forward).filter(|i| counts(*i) && !chosen.contains(i)).take(missing).collect();
+            chosen.extend(more);
         }
         chosen
     }
@@ -123,7 +162,8 @@ impl Members {
 }
 
 impl Ring {
-    fn new(ring: usize, epoch: u64, keys: &[PeerKey]) -> Ring {
+    /// One part for each network, when they are given.
+    fn new(ring: usize, epoch: u64, keys: &[PeerKey], networks: &[u64]) -> Ring {
         let mut base = blake3::Hasher::new_derive_key("mesh/ring/v1");
         base.update(&[ring as u8]).update(&epoch.to_be_bytes());
         let mut order: Vec<([u8; 16], u32)> = (0u32..)
@@ -134,20 +174,32 @@ impl Ring {
                 (hash, index)
             })
             .collect();
-        order.sort_unstable();
+        let network = |index: u32| networks.get(index as usize).copied().unwrap_or_default();
+        order.sort_unstable_by_key(|(hash, index)| (network(*index), *hash, *index));
         let order: Vec<u32> = order.into_iter().map(|(_, index)| index).collect();
         let mut place = vec![0; order.len()];
         for (at, index) in (0u32..).zip(&order) {
             place[*index as usize] = at;
         }
-        Ring { order, place }
+        let mut parts = vec![(0, 0); networks.len()];
+        let mut first = 0;
+        for part in order.chunk_by(|a, b| network(*a) == network(*b)).filter(|_| !networks.is_empty()) {
+            for index in part {
+                parts[*index as usize] = (first, part.len() as u32);
+            }
+            first += part.len() as u32;
+        }
+        Ring { parts, order, place }
     }
 
     /// The others from a member on, nearest first, as far as [`REACH`].
     fn walk(&self, from: usize, forward: bool) -> impl Iterator<Item = usize> {
-        let (len, at) = (self.order.len(), self.place[from] as usize);
-        (1..=REACH.min(len - 1))
-            .map(move |step| self.order[if forward { (at + step) % len } else { (at + len - step) % len }] as usize)
+        let (first, len) = self.parts.get(from).map_or((0, self.order.len()), |(f, l)| (*f as usize, *l as usize));
+        let at = self.place[from] as usize - first;
+        (1..=REACH.min(len - 1)).map(move |step| {
+            let at = if forward { (at + step) % len } else { (at + len - step) % len };
+            self.order[first + at] as usize
+        })
     }
 }
 
@@ -210,6 +262,33 @@ mod tests {
         let elsewhere = Members::new(all[1..].iter().copied(), 1);
         let changed = before.keys().iter().filter(|k| before.watchers(k) != elsewhere.watchers(k)).count();
         assert!(changed > 990, "another epoch, other watchers: {changed}");
+    }
+
+    #[test]
+    fn half_of_the_watchers_are_in_other_networks() {
+        for (small, n) in [(50, 100), (30, 100), (5, 100), (1, 100), (3, 10)] {
+            let network = |i: u32| u64::from(i < small);
+            let placed: Vec<(PeerKey, u64)> = (0..n).zip(keys(n)).map(|(i, key)| (key, network(i))).collect();
+            let networks: BTreeMap<PeerKey, u64> = placed.iter().copied().collect();
+            let members = Members::placed(placed, 0);
+            let mut watch: BTreeMap<PeerKey, Vec<PeerKey>> = BTreeMap::new();
+            let mut both = 0;
+            for key in members.keys() {
+                let watchers = members.watchers(key);
+                assert_eq!(watchers.len(), WATCHERS, "{small} of {n}");
+                let near = watchers.iter().filter(|w| networks[*w] == networks[key]).count();
+                both += usize::from((1..WATCHERS).contains(&near));
+                watchers.iter().for_each(|w| watch.entry(*w).or_default().push(*key));
+            }
+            if small >= 30 {
+                assert!(both as u32 >= n - 2, "{both} of {n} are watched from both networks");
+            }
+            for key in members.keys() {
+                let subjects = watch.remove(key).unwrap_or_default();
+                assert_eq!(members.subjects(key), subjects);
+                assert!(subjects.len() <= 4 * WATCHERS, "{} subjects, {small} of {n}", subjects.len());
+            }
+        }
     }
 
     #[test]

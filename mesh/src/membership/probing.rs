@@ -326,30 +326,52 @@ impl Membership {
         if subject.view.state != State::Suspect || subject.standing.is_empty() {
             return None;
         }
-        let watchers = self.watchers_of(peer);
+        let (watchers, networks) = self.watchers_of(peer);
         if watchers <= 1 && self.config.accusers > 1 {
             let mine = subject.standing.get(&self.me)?;
             let since = subject.silent_since?;
             let patient = since + self.config.silence * self.config.sole_factor;
             return Some((patient.max(mine.at + self.config.grace), true));
         }
+        let naive = mutants::on(Mutant::OneAccuserIsEnough);
         let need = match watchers <= self.config.few {
-            _ if mutants::on(Mutant::OneAccuserIsEnough) => 1,
+            _ if naive => 1,
             true => self.config.accusers_few,
             false => self.config.accusers,
         };
-        let mut arrivals: Vec<Time> = subject.standing.values().map(|h| h.at).collect();
+        let members = self.subjects.members();
+        let network = |accuser: &PeerKey| members.index(accuser).map_or(0, |index| members.network(index));
+        let mut arrivals: Vec<(Time, u64)> = subject.standing.values().map(|h| (h.at, network(&h.accuser))).collect();
         arrivals.sort();
-        arrivals.get(need.saturating_sub(1)).map(|at| (*at + self.config.grace, false))
+        // As many as are needed, and from two networks where watchers of two could tell.
+        let (first, rest) = arrivals.split_first()?;
+        let other = rest.iter().find(|(_, network)| *network != first.1).map(|(at, _)| *at);
+        let enough = arrivals.get(need.saturating_sub(1))?.0;
+        let at = if networks > 1 && !naive { enough.max(other?) } else { enough };
+        Some((at + self.config.grace, false))
     }
 
-    /// How many can watch a host now. This host can, enrolled or not, where everybody does.
-    fn watchers_of(&self, peer: &PeerKey) -> usize {
+    /// Whether enough hosts accuse one, but all of them in one network, while others elsewhere could: it may live,
+    /// cut off from that network. It is suspect then: it gets no new builds, and loses none.
+    pub fn unreachable(&self, peer: &PeerKey) -> bool {
+        let Some(subject) = self.subjects.get(peer).filter(|s| s.view.state == State::Suspect) else { return false };
+        let (watchers, networks) = self.watchers_of(peer);
+        let few = watchers <= self.config.few;
+        let need = if few { self.config.accusers_few } else { self.config.accusers };
+        networks > 1 && subject.standing.len() >= need && self.convict_at(peer, subject).is_none()
+    }
+
+    /// How many can watch a host now, and in how many networks they are. This host can, enrolled or not,
+    /// where everybody does.
+    fn watchers_of(&self, peer: &PeerKey) -> (usize, usize) {
         let members = self.subjects.members();
-        let Some(index) = members.index(peer) else { return 0 };
-        let counting = members.watchers_among(index, |i| self.subjects.counts_at(i)).len();
+        let Some(index) = members.index(peer) else { return (0, 0) };
+        let watchers = members.watchers_among(index, |i| self.subjects.counts_at(i));
         let uncounted = members.is_small() && members.index(&self.me).is_none();
-        counting + usize::from(uncounted)
+        let mut networks: Vec<u64> = watchers.iter().map(|i| members.network(*i)).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        (watchers.len() + usize::from(uncounted), networks.len())
     }
 
     pub(super) fn convict_when_due(&mut self, peer: PeerKey, now: Time) {

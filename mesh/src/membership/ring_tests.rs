@@ -133,6 +133,40 @@ fn a_mesh_in_two_halves_heals() {
     assert_eq!(doubts(&world), 0);
 }
 
+/// Two networks between which nothing passes for a while, while one host of the second dies.
+fn networks_apart(network: impl Fn(usize) -> u64) -> World {
+    let mut world = World::placed(40, 12, Config::default(), network);
+    world.run(3_000);
+    for a in 0..20 {
+        for b in 20..40 {
+            world.cuts.extend([(a, b), (b, a)]);
+        }
+    }
+    world.run(10_000);
+    world
+}
+
+#[test]
+fn another_network_that_is_cut_off_is_unreachable_and_not_down() {
+    let mut world = networks_apart(|host| u64::from(host < 20));
+    assert_eq!(world.downs(), []);
+    assert_eq!(doubts(&world), 2 * 20 * 20);
+    let unreachable = |w: &World, at: usize| {
+        (0..40).filter(|of| w.cores[at].as_ref().is_some_and(|c| c.unreachable(&keys(*of).key()))).count()
+    };
+    let most = (0..40).map(|at| unreachable(&world, at)).min();
+    assert!(most >= Some(15), "{most:?} of 20");
+    world.cuts.clear();
+    world.run(45_000);
+    assert_eq!((doubts(&world), unreachable(&world, 0)), (0, 0));
+    // Who is dead is down for both.
+    world.kill(30, false);
+    world.run(6_000);
+    assert_eq!(world.downs().len(), 39);
+    assert!(world.downs().iter().all(|d| d.2 == 30));
+    assert!(!networks_apart(|_| 0).downs().is_empty(), "whoever knows of no networks buries the other half");
+}
+
 #[test]
 fn who_is_no_longer_watched_keeps_its_state() {
     let mut world = world(30, 7, Config::default());

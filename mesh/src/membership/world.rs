@@ -47,6 +47,11 @@ pub struct World {
 
 impl World {
     pub fn new(hosts: usize, seed: u64, config: Config) -> World {
+        World::placed(hosts, seed, config, |_| 0)
+    }
+
+    /// Hosts in several networks.
+    pub fn placed(hosts: usize, seed: u64, config: Config, network: impl Fn(usize) -> u64) -> World {
         let mut world = World {
             now: Time::from_millis(1_000),
             cores: Vec::new(),
@@ -63,7 +68,7 @@ impl World {
             timers: BTreeSet::new(),
             count: 0,
             random: seed ^ 0x5eed,
-            members: Members::new((0..hosts).map(|h| keys(h).key()), 0),
+            members: Members::placed((0..hosts).map(|h| (keys(h).key(), network(h))), 0),
             keys: (0..hosts).map(|h| keys(h).key()).collect(),
             hosts: (0..hosts).map(|h| (keys(h).key(), h)).collect(),
             mute: false,
