@@ -14,6 +14,7 @@ pub mod current;
 pub mod det;
 pub mod disk;
 pub mod draw;
+pub mod figures;
 pub mod host;
 pub mod invariants;
 pub mod log;

@@ -24,7 +24,7 @@ impl Stages {
     pub const SHIPPED: Stages = Stages {
         cores: |plan, trace| Ok(Box::new(crate::cores::Cores::traced(plan, trace)?)),
         nodes: |_, _| Err("plans cannot be played on whole nodes yet".to_owned()),
-        invariants: Vec::new,
+        invariants: crate::invariants::all,
     };
 
     /// Opens the stage of a plan's tier.
