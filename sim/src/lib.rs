@@ -15,6 +15,7 @@ pub mod det;
 pub mod disk;
 pub mod draw;
 pub mod expect;
+pub mod figures;
 pub mod host;
 pub mod invariants;
 pub mod log;

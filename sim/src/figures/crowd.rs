@@ -1,0 +1,374 @@
+//! A large mesh of membership cores alone: probes, accusations and gossip, no ledger, no builds.
+//!
+//! It starts converged: every core knows every presence. The table of members, the presences and every verified
+//! statement are shared between all cores of the process (one copy, one verification, where a mesh of machines has one each),
+//! or 10,000 hosts would be a hundred million presences; what each host believes is its own. Gossip floods over
+//! a graph in which each host has some eight neighbours. Messages travel in order on a stream for each pair, and
+//! wait for their retransmissions under loss. Counting is all that is done here; see [`super::Figures`].
+
+use crate::cores::kit::{Dice, Queue};
+use crate::det::derive;
+use mesh::identity::{Keys, PeerKey};
+use mesh::membership::{
+    Accusation, Checked, Config, Input, Members, Membership, Output, Own, PresenceFacts, Record, State, Statement,
+};
+use mesh::time::Time;
+use mesh::wire::decode;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Neighbours that a host seeks for gossip; with those that sought it, about twice as many.
+const SEEKS: usize = 4;
+/// Bytes that go with each packet: Ethernet, IP and TCP with time stamps (66), Noise and Yamux (30).
+pub const PACKET_BYTES: u64 = 96;
+/// Bytes that fit into one.
+pub const PAYLOAD_MAX: u64 = 1_350;
+/// A retransmission comes after this, then after twice as long.
+const RTO: u64 = 200_000;
+/// One way, in microseconds: from a site's wire to a far site.
+const LATENCY: (u64, u64) = (250, 20_000);
+
+/// How a host ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Death {
+    /// Its process dies, and the kernel closes its connections.
+    Crash,
+    /// Its power goes, and nobody is told.
+    PowerOff,
+}
+
+struct Said {
+    checked: Arc<Checked>,
+    bytes: u64,
+    /// Who has it, a bit each.
+    heard: std::cell::RefCell<Vec<u64>>,
+}
+
+enum Message {
+    Probe(Vec<u8>),
+    Reply(Vec<u8>),
+    Digest(Vec<u8>),
+    Gossip(Rc<Said>),
+    Connected,
+    Disconnected,
+}
+
+enum Event {
+    Wake(u32),
+    Arrive(u32, u32, Message),
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Bytes of messages sent, with what was sent again.
+    pub payload: u64,
+    /// The same with what each packet costs.
+    pub wire: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Accusations published of hosts that lived.
+    pub false_accusations: u64,
+    /// How often a host held one that lived to be down.
+    pub false_downs: u64,
+    /// For each death, when each host that lived learned of it, in microseconds after it.
+    pub detected: BTreeMap<Death, Vec<u64>>,
+}
+
+/// The mesh.
+pub struct Crowd {
+    now: u64,
+    queue: Queue<Event>,
+    dice: Dice,
+    keys: Vec<PeerKey>,
+    numbers: BTreeMap<PeerKey, u32>,
+    cores: Vec<Option<Membership>>,
+    armed: Vec<u64>,
+    near: Vec<Vec<u32>>,
+    streams: BTreeMap<(u32, u32), u64>,
+    said: BTreeMap<u64, Rc<Said>>,
+    died: BTreeMap<u32, (Death, u64)>,
+    loss: u32,
+    /// What was counted so far.
+    pub counts: Counts,
+}
+
+impl Crowd {
+    /// A mesh of so many hosts, all of whom know each other.
+    pub fn new(hosts: usize, loss: u32, seed: u64) -> Crowd {
+        let mut dice = Dice::new(seed);
+        let made = (0..hosts as u64).map(|n| Keys::from_seed(derive(seed, "crowd", n)));
+        let mut made: Vec<Keys> = made.collect();
+        made.sort_by_key(Keys::key);
+        let keys: Vec<PeerKey> = made.iter().map(Keys::key).collect();
+        let members = Members::new(keys.iter().copied(), 0);
+        let (mut cores, mut records) = (vec![], vec![]);
+        for (n, own_keys) in made.into_iter().enumerate() {
+            let own = Own {
+                keys: own_keys,
+                mesh: [7; 32],
+                start: 1,
+                store: [3; 16],
+                machine_id: derive(seed, "machine", n as u64),
+                boot_id: [1; 16],
+                nonce: dice.draw(),
+            };
+            let mut core = Membership::new(own, dice.draw(), Config::default(), Time::default());
+            core.set_members(&members, Time::default());
+            let addresses = vec![format!("/ip4/10.{}.{}.{}/tcp/7400", n >> 16, n >> 8 & 255, n & 255)];
+            let facts = PresenceFacts { name: format!("h{n}"), addresses, cores: 8, ..PresenceFacts::default() };
+            core.set_facts(facts, Time::default());
+            while let Some(output) = core.poll() {
+                if let Output::Publish(bytes) = output
+                    && let Ok(Statement::Presence(signed)) = decode::<Statement>(&bytes, 8 << 10)
+                    && let Ok(record) = Record::open(&signed)
+                {
+                    records.push(record);
+                }
+            }
+            cores.push(Some(core));
+        }
+        for core in cores.iter_mut().flatten() {
+            core.learn(&records, Time::default());
+            while core.poll().is_some() {}
+        }
+        let numbers = keys.iter().enumerate().map(|(n, key)| (*key, n as u32)).collect();
+        let mut crowd = Crowd {
+            now: 0,
+            queue: Queue::default(),
+            dice,
+            keys,
+            numbers,
+            armed: vec![u64::MAX; hosts],
+            cores,
+            near: vec![vec![]; hosts],
+            streams: BTreeMap::new(),
+            said: BTreeMap::new(),
+            died: BTreeMap::new(),
+            loss,
+            counts: Counts::default(),
+        };
+        crowd.meet();
+        crowd
+    }
+
+    /// Connections for gossip, and between watchers and those they watch.
+    fn meet(&mut self) {
+        let hosts = self.keys.len() as u32;
+        for host in 0..hosts {
+            let seeks = SEEKS.min(hosts as usize - 1);
+            for _ in 0..seeks {
+                let other = self.dice.below(u64::from(hosts)) as u32;
+                if other != host && !self.near[host as usize].contains(&other) {
+                    self.near[host as usize].push(other);
+                    self.near[other as usize].push(host);
+                }
+            }
+        }
+        if hosts as usize <= 2 * SEEKS + 1 {
+            self.near = (0..hosts).map(|host| (0..hosts).filter(|other| *other != host).collect()).collect();
+        }
+        for host in 0..hosts {
+            let Some(core) = &self.cores[host as usize] else { continue };
+            let watched: Vec<u32> = core.watches().filter_map(|key| self.numbers.get(key).copied()).collect();
+            for other in watched {
+                self.connect(host, other);
+            }
+            self.arm(host);
+        }
+    }
+
+    fn connect(&mut self, one: u32, two: u32) {
+        let at = self.now + self.dice.below(LATENCY.1);
+        self.queue.push(at, Event::Arrive(two, one, Message::Connected));
+        self.queue.push(at, Event::Arrive(one, two, Message::Connected));
+    }
+
+    fn time(&self) -> Time {
+        Time::from_micros(self.now)
+    }
+
+    /// Lets the mesh live until then, in microseconds.
+    pub fn run_until(&mut self, end: u64) {
+        while let Some((at, event)) = self.queue.pop_by(end) {
+            self.now = at;
+            match event {
+                Event::Wake(host) if self.armed[host as usize] == at => {
+                    self.armed[host as usize] = u64::MAX;
+                    let now = self.time();
+                    if let Some(core) = &mut self.cores[host as usize] {
+                        core.handle_timeout(now);
+                    }
+                    self.drain(host);
+                }
+                Event::Wake(_) => {} // it had something to do before
+                Event::Arrive(from, to, message) => self.arrive(from, to, message),
+            }
+        }
+        self.now = end;
+    }
+
+    fn arrive(&mut self, from: u32, to: u32, message: Message) {
+        let (now, by) = (self.time(), self.keys[from as usize]);
+        let Some(core) = &mut self.cores[to as usize] else { return };
+        let input = match message {
+            Message::Probe(bytes) => Input::Probe { from: by, bytes },
+            Message::Reply(bytes) => Input::Reply { from: by, bytes },
+            Message::Digest(bytes) => Input::Digest { from: by, bytes },
+            Message::Connected => Input::Connected(by),
+            Message::Disconnected => Input::Disconnected(by),
+            Message::Gossip(said) => {
+                let (word, bit) = (to as usize / 64, 1u64 << (to % 64));
+                if said.heard.borrow()[word] & bit != 0 {
+                    return;
+                }
+                said.heard.borrow_mut()[word] |= bit;
+                core.handle(Input::Checked(said.checked.clone()), now);
+                self.spread(to, Some(from), &said);
+                return self.drain(to);
+            }
+        };
+        core.handle(input, now);
+        self.drain(to);
+    }
+
+    fn drain(&mut self, host: u32) {
+        while let Some(output) = self.cores[host as usize].as_mut().and_then(Membership::poll) {
+            match output {
+                Output::Probe { to, bytes } => self.send_to(host, to, bytes.len(), Message::Probe(bytes)),
+                Output::Reply { to, bytes } => self.send_to(host, to, bytes.len(), Message::Reply(bytes)),
+                Output::Digest { to, bytes } => self.send_to(host, to, bytes.len(), Message::Digest(bytes)),
+                Output::Publish(bytes) => self.publish(host, &bytes),
+                Output::Reach(peer) => {
+                    // A dead host answers no dial: refused or timed out, its watcher learns nothing else.
+                    if let Some(other) = self.numbers.get(&peer).copied().filter(|o| self.cores[*o as usize].is_some())
+                    {
+                        self.connect(host, other);
+                    }
+                }
+                Output::Changed { peer, to: State::Down, .. } => {
+                    self.down(peer);
+                    let now = self.time(); // a connection to a host that is down is closed
+                    if let Some(core) = &mut self.cores[host as usize] {
+                        core.handle(Input::Disconnected(peer), now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.arm(host);
+    }
+
+    fn down(&mut self, peer: PeerKey) {
+        let Some(number) = self.numbers.get(&peer) else { return };
+        match self.died.get(number) {
+            Some((death, at)) => self.counts.detected.entry(*death).or_default().push(self.now - at),
+            None => self.counts.false_downs += 1,
+        }
+    }
+
+    fn publish(&mut self, host: u32, bytes: &[u8]) {
+        let id = crate::cores::message::hash(bytes);
+        let words = self.keys.len().div_ceil(64);
+        let Ok(checked) = Checked::open(bytes) else { return };
+        if let Ok(Statement::Accusation(signed)) = decode::<Statement>(bytes, 8 << 10)
+            && let Ok(accusation) = decode::<Accusation>(&signed.body, 8 << 10)
+            && self.numbers.get(&accusation.subject).is_some_and(|number| !self.died.contains_key(number))
+        {
+            self.counts.false_accusations += 1;
+        }
+        let make = || Rc::new(Said { checked, bytes: bytes.len() as u64, heard: vec![0; words].into() });
+        let said = self.said.entry(id).or_insert_with(make).clone();
+        said.heard.borrow_mut()[host as usize / 64] |= 1 << (host % 64);
+        self.spread(host, None, &said);
+    }
+
+    fn spread(&mut self, host: u32, from: Option<u32>, said: &Rc<Said>) {
+        for n in 0..self.near[host as usize].len() {
+            let other = self.near[host as usize][n];
+            if Some(other) != from {
+                self.send(host, other, said.bytes, Message::Gossip(said.clone()));
+            }
+        }
+    }
+
+    fn send_to(&mut self, host: u32, to: PeerKey, len: usize, message: Message) {
+        if let Some(to) = self.numbers.get(&to).copied() {
+            self.send(host, to, len as u64, message);
+        }
+    }
+
+    fn send(&mut self, from: u32, to: u32, len: u64, message: Message) {
+        let mut delay = LATENCY.0 + self.dice.below(LATENCY.1 - LATENCY.0);
+        let (mut pause, mut times) = (RTO, 1);
+        while self.loss > 0 && self.dice.percent(self.loss) && times < 12 {
+            delay += pause;
+            pause *= 2;
+            times += 1;
+        }
+        self.counts.messages += 1;
+        self.counts.payload += len * times;
+        self.counts.wire += (len + len.div_ceil(PAYLOAD_MAX).max(1) * PACKET_BYTES) * times;
+        let last = self.streams.entry((from, to)).or_default();
+        *last = (*last + 1).max(self.now + delay);
+        if self.cores[to as usize].is_some() {
+            self.queue.push(*last, Event::Arrive(from, to, message));
+        }
+    }
+
+    fn arm(&mut self, host: u32) {
+        let Some((at, _)) = self.cores[host as usize].as_ref().and_then(Membership::poll_timeout) else { return };
+        let at = at.as_micros().max(self.now + 1);
+        if at < self.armed[host as usize] {
+            self.armed[host as usize] = at;
+            self.queue.push(at, Event::Wake(host));
+        }
+    }
+
+    /// Ends so many hosts that live.
+    pub fn kill(&mut self, count: usize, death: Death) {
+        for _ in 0..count {
+            let victim = loop {
+                let victim = self.dice.below(self.keys.len() as u64) as u32;
+                if self.cores[victim as usize].is_some() {
+                    break victim;
+                }
+            };
+            self.cores[victim as usize] = None;
+            self.died.insert(victim, (death, self.now));
+            if death == Death::Crash {
+                for other in 0..self.keys.len() as u32 {
+                    let key = self.keys[victim as usize];
+                    let near = |core: &Membership| core.host(&key).is_some_and(|view| view.connected);
+                    if self.cores[other as usize].as_ref().is_some_and(near) {
+                        let at = self.now + LATENCY.0 + self.dice.below(LATENCY.1);
+                        self.queue.push(at, Event::Arrive(victim, other, Message::Disconnected));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Of a hundred pairs of a host that lives and any other, in how many the first is right about the second; seen
+    /// with at most 200 pairs of eyes.
+    pub fn right_percent(&self) -> f64 {
+        let (mut right, mut all) = (0u64, 0u64);
+        let lives: Vec<usize> = (0..self.cores.len()).filter(|n| self.cores[*n].is_some()).collect();
+        for host in lives.iter().step_by(lives.len().div_ceil(200)) {
+            let Some(core) = &self.cores[*host] else { continue };
+            for (number, key) in self.keys.iter().enumerate().filter(|(n, _)| n != host) {
+                let state = core.host(key).map(|view| view.state);
+                let wanted = if self.cores[number].is_some() { State::Alive } else { State::Down };
+                right += u64::from(state == Some(wanted));
+                all += 1;
+            }
+        }
+        right as f64 * 100.0 / all.max(1) as f64
+    }
+
+    /// Hosts that live.
+    pub fn living(&self) -> usize {
+        self.cores.iter().flatten().count()
+    }
+}

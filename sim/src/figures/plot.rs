@@ -1,0 +1,194 @@
+//! The plot: four panels over the number of hosts, drawn as SVG by hand.
+
+use super::{Figures, Row};
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 1_080.0;
+const HEIGHT: f64 = 800.0;
+/// Size of a panel's field.
+const FIELD: (f64, f64) = (420.0, 250.0);
+const LEFT: f64 = 80.0;
+const TOP: f64 = 90.0;
+const STEP: (f64, f64) = (520.0, 350.0);
+/// Colours that people with any eyes can tell apart (Okabe and Ito, 2008).
+const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"];
+
+struct Panel {
+    title: &'static str,
+    unit: &'static str,
+    value: fn(&Row) -> f64,
+    /// A second line, dashed.
+    other: Option<fn(&Row) -> f64>,
+    note: &'static str,
+    /// The axis goes on to this at least.
+    least: f64,
+}
+
+const PANELS: [Panel; 4] = [
+    Panel {
+        title: "A process dies: until it is known",
+        unit: "seconds",
+        value: |row| row.crash.median_s,
+        other: Some(|row| row.crash.all_s),
+        note: "solid: half of the pairs, dashed: all",
+        least: 4.0,
+    },
+    Panel {
+        title: "Power goes: until it is known",
+        unit: "seconds",
+        value: |row| row.power_off.median_s,
+        other: Some(|row| row.power_off.all_s),
+        note: "solid: half of the pairs, dashed: all",
+        least: 4.0,
+    },
+    Panel {
+        title: "What a host sends",
+        unit: "bytes a second",
+        value: |row| row.payload,
+        other: Some(|row| row.wire),
+        note: "in peace; solid: payload, dashed: on the wire",
+        least: 1_000.0,
+    },
+    Panel {
+        title: "False accusations",
+        unit: "for each 100 hosts and minute",
+        value: |row| row.false_accusations as f64 * 100.0 / row.hosts as f64 / (row.simulated.as_secs_f64() / 60.0),
+        other: Some(|row| row.false_downs as f64 * 100.0 / row.hosts as f64 / (row.simulated.as_secs_f64() / 60.0)),
+        note: "solid: published, dashed: hosts held to be down that lived",
+        least: 1.0,
+    },
+];
+
+/// The plot of these figures.
+pub fn svg(figures: &Figures) -> String {
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
+         font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"{LEFT}\" y=\"34\" font-size=\"20\" font-weight=\"bold\">Membership against size and loss</text>\n"
+    );
+    let mut losses: Vec<u32> = figures.rows.iter().map(|row| row.loss).collect();
+    losses.sort_unstable();
+    losses.dedup();
+    for (n, loss) in losses.iter().enumerate() {
+        let (x, colour) = (WIDTH - 330.0 + 110.0 * n as f64, COLOURS[n % COLOURS.len()]);
+        let _ = writeln!(
+            out,
+            "<line x1=\"{x}\" y1=\"30\" x2=\"{}\" y2=\"30\" stroke=\"{colour}\" stroke-width=\"3\"/>\
+             <text x=\"{}\" y=\"34\">{loss} % loss</text>",
+            x + 24.0,
+            x + 30.0
+        );
+    }
+    for (n, panel) in PANELS.iter().enumerate() {
+        let corner = (LEFT + STEP.0 * (n % 2) as f64, TOP + STEP.1 * (n / 2) as f64);
+        draw(&mut out, panel, corner, figures, &losses);
+    }
+    out += "</svg>\n";
+    out
+}
+
+fn draw(out: &mut String, panel: &Panel, (left, top): (f64, f64), figures: &Figures, losses: &[u32]) {
+    let (width, height) = FIELD;
+    let values = figures.rows.iter().flat_map(|row| [Some((panel.value)(row)), panel.other.map(|other| other(row))]);
+    let most = values.flatten().filter(|v| v.is_finite()).fold(panel.least, f64::max);
+    let tick = nice(most / 4.0);
+    let ticks = (most / tick).ceil();
+    let y = |value: f64| top + height - height * value / (ticks * tick);
+    let sizes = || figures.rows.iter().map(|row| (row.hosts as f64).log10());
+    let (low, high) = (sizes().fold(f64::MAX, f64::min) - 0.15, sizes().fold(f64::MIN, f64::max) + 0.15);
+    let x = |hosts: usize| left + width * ((hosts as f64).log10() - low) / (high - low);
+    let _ = writeln!(
+        out,
+        "<text x=\"{left}\" y=\"{}\" font-size=\"15\" font-weight=\"bold\">{}</text>\
+         <text x=\"{left}\" y=\"{}\" fill=\"#666\" font-size=\"12\">{}; {}</text>",
+        top - 30.0,
+        panel.title,
+        top - 12.0,
+        panel.unit,
+        panel.note
+    );
+    for n in 0..=ticks as usize {
+        let value = n as f64 * tick;
+        let _ = writeln!(
+            out,
+            "<line x1=\"{left}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/>\
+             <text x=\"{2}\" y=\"{3:.1}\" text-anchor=\"end\">{4}</text>",
+            y(value),
+            left + width,
+            left - 8.0,
+            y(value) + 4.0,
+            number(value)
+        );
+    }
+    let mut named: Vec<usize> = figures.rows.iter().map(|row| row.hosts).collect();
+    named.dedup();
+    for hosts in named {
+        let _ = writeln!(
+            out,
+            "<line x1=\"{0:.1}\" y1=\"{1}\" x2=\"{0:.1}\" y2=\"{2}\" stroke=\"#222\"/>\
+             <text x=\"{0:.1}\" y=\"{3}\" text-anchor=\"middle\">{4}</text>",
+            x(hosts),
+            top + height,
+            top + height + 5.0,
+            top + height + 20.0,
+            number(hosts as f64)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "<path d=\"M{left} {top}V{0}H{1}\" fill=\"none\" stroke=\"#222\"/>\
+         <text x=\"{2}\" y=\"{3}\" text-anchor=\"middle\">hosts</text>",
+        top + height,
+        left + width,
+        left + width / 2.0,
+        top + height + 38.0
+    );
+    for (n, loss) in losses.iter().enumerate() {
+        let colour = COLOURS[n % COLOURS.len()];
+        for (value, dash) in [(Some(panel.value), "none"), (panel.other, "6 4")] {
+            let Some(value) = value else { continue };
+            let rows = figures.rows.iter().filter(|row| row.loss == *loss && value(row).is_finite());
+            let points: Vec<(f64, f64)> = rows.map(|row| (x(row.hosts), y(value(row)))).collect();
+            let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let _ = writeln!(
+                out,
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>",
+                line.join(" ")
+            );
+            for (x, y) in points {
+                let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
+            }
+        }
+    }
+}
+
+/// The next of 1, 2, 5, 10, 20 ... that is not less.
+fn nice(value: f64) -> f64 {
+    let base = 10f64.powf(value.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].iter().map(|n| n * base).find(|tick| *tick >= value * 0.999).unwrap_or(value)
+}
+
+fn number(value: f64) -> String {
+    if value > 0.0 && value < 10.0 && value.fract() > 0.0 {
+        return format!("{value:.1}");
+    }
+    let (digits, mut out) = (format!("{value:.0}"), String::new());
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{nice, number};
+
+    #[test]
+    fn ticks_and_numbers_are_as_people_write_them() {
+        assert_eq!([0.9, 1.0, 1.3, 4.0, 60.0, 700.0].map(nice), [1.0, 1.0, 2.0, 5.0, 100.0, 1_000.0]);
+        assert_eq!([0.0, 0.5, 10.0, 1_000.0, 25_000.0].map(number), ["0", "0.5", "10", "1,000", "25,000"]);
+    }
+}
