@@ -132,6 +132,16 @@ impl Nodes {
         host.install(&mut self.world, software);
     }
 
+    /// Gives the wires of a host the latency that its fleet says, where that is more than `least`.
+    fn stretch(&mut self, name: &str, least: Duration) {
+        for other in self.stations.keys().filter(|other| *other != name) {
+            let one_way = self.network.round_trip_ms(name, other).map(|ms| Duration::from_millis(ms / 2));
+            if let Some(one_way) = one_way.filter(|one_way| *one_way > least) {
+                self.world.set_latency(name, other, one_way);
+            }
+        }
+    }
+
     fn station(&self, name: &str) -> &Station {
         match self.stations.get(name) {
             Some(station) => station,
