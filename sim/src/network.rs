@@ -59,6 +59,7 @@ struct Table {
     /// Connections on their way, by the number that their first bytes say.
     introduced: BTreeMap<u64, Introduction>,
     next_introduction: u64,
+    resets: u64,
 }
 
 /// What the accepting end has to know of a connection.
@@ -216,6 +217,7 @@ impl Table {
 
     fn reset(&mut self, which: impl Fn(&Leg) -> bool) {
         for leg in self.legs.iter().filter_map(Weak::upgrade).filter(|leg| which(leg)) {
+            self.resets += 1;
             leg.reset.store(true, Ordering::Relaxed);
             leg.wake();
         }
@@ -236,6 +238,7 @@ impl Network {
             listening: vec![],
             introduced: BTreeMap::new(),
             next_introduction: 0,
+            resets: 0,
         };
         Network { table: Arc::new(Mutex::new(table)), loss_percent: Arc::default(), trace }
     }
@@ -403,6 +406,11 @@ impl Network {
     /// See [`Network::set_loss`].
     pub fn loss_percent(&self) -> u32 {
         self.loss_percent.load(Ordering::Relaxed)
+    }
+
+    /// Ends of connections that were reset by what moved or was forgotten.
+    pub fn resets(&self) -> u64 {
+        self.lock().resets
     }
 
     /// A router forgets its connections: both ends find theirs reset. False when it is no router.

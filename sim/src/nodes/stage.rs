@@ -121,6 +121,16 @@ impl NodesStage {
         &self.nodes
     }
 
+    /// Whether a request was acknowledged.
+    pub fn accepted(&self, request: u64) -> bool {
+        self.clients.accepted(request)
+    }
+
+    /// Whether a node rightly refuses to start on a host.
+    pub fn is_broken(&self, name: &str) -> bool {
+        self.faults.is_broken(name)
+    }
+
     pub(super) fn station(&self, name: &str) -> Option<&Station> {
         self.nodes.stations.get(name)
     }
@@ -212,7 +222,8 @@ impl NodesStage {
 
     /// What keeps the members from being one mesh, a line each.
     fn unsettled(&self) -> Vec<String> {
-        let mut lines = vec![];
+        let broken = self.members.iter().filter(|name| self.faults.is_broken(name));
+        let mut lines: Vec<String> = broken.map(|name| format!("{name} does not start and is a member")).collect();
         let running: Vec<&String> = self.members.iter().filter(|name| !self.faults.is_broken(name)).collect();
         let mut heads: BTreeMap<(u64, [u8; 32]), Vec<&str>> = BTreeMap::new();
         for name in &running {
@@ -324,10 +335,12 @@ impl Stage for NodesStage {
     }
 
     fn act(&mut self, action: &Action, jury: &mut Jury) -> Result<(), String> {
+        self.eyes.acted = true;
         self.perform(action, jury)
     }
 
     fn heal(&mut self, jury: &mut Jury) {
+        self.eyes.acted = true;
         self.end_faults(jury);
     }
 
