@@ -8,6 +8,7 @@
 
 use crate::identity::PeerKey;
 use crate::membership::ADDRESS_BYTES_MAX;
+use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -79,7 +80,7 @@ impl Lead {
     }
 
     fn lives(&self, now: Time) -> bool {
-        self.source == Source::Configured || now < self.fresh() + LEAD_LIFE
+        self.source == Source::Configured || now < self.fresh() + LEAD_LIFE || mutants::on(Mutant::LeadsNeverExpire)
     }
 
     fn next_try(&self) -> Option<Time> {
@@ -280,7 +281,11 @@ impl Addresses {
         }
         let observed = source == Source::Observed;
         let alike = |lead: &Lead| (lead.source == Source::Observed) == observed;
-        let max = if observed { OBSERVED_MAX } else { LEADS_MAX };
+        let max = match observed {
+            _ if mutants::on(Mutant::LeadsNeverExpire) => usize::MAX,
+            true => OBSERVED_MAX,
+            false => LEADS_MAX,
+        };
         if leads.values().filter(|lead| alike(lead)).count() >= max {
             // The least promising goes: configured and proved ones stay, then the freshest.
             let worst = leads

@@ -4,6 +4,7 @@
 //! it step, to the wall clock, and only when the wall clocks of a majority of the voters agree within a
 //! minute: one host with a wrong clock can neither end everybody's invitations nor keep them alive.
 
+use crate::mutants::{self, Mutant};
 use crate::time::Time;
 
 /// Wall clocks that differ by more than this do not agree, in milliseconds.
@@ -21,7 +22,11 @@ impl LedgerClock {
     /// the other voters' wall clocks are ahead of it, `majority` of how many (this host included).
     pub fn start(last_ms: u64, wall_ms: u64, offsets_ms: &[i64], majority: usize, now: Time) -> Self {
         let agree = 1 + offsets_ms.iter().filter(|o| o.unsigned_abs() <= AGREE_MS).count();
-        let base_ms = if agree >= majority { wall_ms.max(last_ms) } else { last_ms };
+        let base_ms = match agree >= majority {
+            _ if mutants::on(Mutant::LedgerTimeIsWallClock) => wall_ms,
+            true => wall_ms.max(last_ms),
+            false => last_ms,
+        };
         LedgerClock { base_ms, since: now }
     }
 

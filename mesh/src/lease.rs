@@ -22,6 +22,7 @@
 //!
 //! Nothing here measures time or knows Raft; crate `node` fills [`LeaseInput`].
 
+use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::fmt;
@@ -84,7 +85,8 @@ pub fn grant(input: &LeaseInput, now: Time) -> Option<Grant> {
     if !input.is_leader || !input.is_voter {
         return None;
     }
-    let from = if input.sole_voter { now } else { input.last_quorum_acked? };
+    let naive = mutants::on(Mutant::LeadershipIsLease);
+    let from = if input.sole_voter || naive { now } else { input.last_quorum_acked? };
     // An acknowledgement from the future is a clock that went back: it never lengthens a lease.
     let until = from.min(now) + input.lease.saturating_sub(input.margin);
     (now < until).then_some(Grant { fence: Fence { epoch: input.epoch, term: input.term }, until })

@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod limits;
 pub mod membership;
 pub mod mutants;
+pub mod order;
 pub mod placement;
 pub mod roster;
 pub mod time;

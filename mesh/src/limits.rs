@@ -73,6 +73,10 @@ pub const TEXT_BYTES_MAX: usize = 1_024;
 /// Request ids that the ledger remembers, so that a retry is not a second build.
 pub const REQUESTS_MAX: usize = 20_000;
 
+/// Orders that a target remembers having carried out: more than reach one host in the life of a leader. An older
+/// one is refused by its number.
+pub const ORDERS_REMEMBERED: usize = 64;
+
 /// Bytes of the files that `mesh run` sends along.
 pub const WORKSPACE_BYTES_MAX: u64 = 1 << 30;
 

@@ -9,6 +9,7 @@
 use crate::build::{BuildSpec, Sandbox};
 use crate::identity::PeerKey;
 use crate::ledger::{Assignment, Build, Ledger, Lost};
+use crate::mutants::{self, Mutant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Attempts that one plan assigns at most: an entry stays far below its bound.
@@ -68,13 +69,24 @@ pub fn plan(ledger: &Ledger, view: &View) -> Plan {
     Plan { lose, assign, voters: voters(ledger, view) }
 }
 
+/// An attempt that has run for longer is taken for stuck by the naive variant of incident 12.
+const NAIVE_PATIENCE_MS: u64 = 5_000;
+
 fn lost(ledger: &Ledger, view: &View) -> Vec<Lost> {
     let mut lost = vec![];
+    if mutants::on(Mutant::LostHostKeepsItsBuilds) {
+        return lost;
+    }
     for build in ledger.builds().running() {
         for attempt in build.running() {
             let reason = match view.get(&attempt.host) {
                 Some(host) if host.start > attempt.start => "its host restarted",
                 Some(host) if host.down => "its host is down",
+                _ if mutants::on(Mutant::BusyHostLosesItsBuilds)
+                    && ledger.time_ms() > attempt.assigned_ms + NAIVE_PATIENCE_MS =>
+                {
+                    "its host is busy"
+                }
                 _ => continue,
             };
             lost.push(Lost { build: build.id, attempt: attempt.number, reason: reason.into() });

@@ -15,6 +15,7 @@
 //! Nothing here talks to a network or decides anything; [`crate::cli`] finds the folder, the driver uses it.
 
 use mesh::identity::Keys;
+use mesh::mutants::{self, Mutant};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -349,7 +350,9 @@ impl StateFolder {
             Err(error) => return Err(error),
         };
         let next = last.checked_add(1).ok_or_else(|| damaged("is at its end"))?;
-        self.write("start", format!("{next}\n").as_bytes())?;
+        if !mutants::on(Mutant::StartNumberNotSynced) {
+            self.write("start", format!("{next}\n").as_bytes())?;
+        }
         Ok(next)
     }
 

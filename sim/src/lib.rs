@@ -9,6 +9,7 @@
 #![deny(unsafe_code)] // but for `det`, which says why
 
 pub mod action;
+pub mod cores;
 pub mod current;
 pub mod det;
 pub mod disk;

@@ -9,6 +9,7 @@ use super::entry::*;
 use crate::build::*;
 use crate::identity::PeerKey;
 use crate::limits::*;
+use crate::mutants::{self, Mutant};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -232,7 +233,7 @@ impl Builds {
     }
 
     pub(super) fn submit(&mut self, by: PeerKey, request: RequestId, specs: Vec<BuildSpec>, now_ms: u64) -> Reply {
-        if let Some(builds) = self.requests.get(&request) {
+        if let Some(builds) = self.answered(&request) {
             return Reply::made(builds.clone());
         }
         if specs.is_empty() || specs.len() > SUBMISSION_BUILDS_MAX {
@@ -276,7 +277,7 @@ impl Builds {
     }
 
     pub(super) fn retry(&mut self, by: PeerKey, request: RequestId, id: BuildId, now_ms: u64) -> Reply {
-        if let Some(builds) = self.requests.get(&request) {
+        if let Some(builds) = self.answered(&request) {
             return Reply::made(builds.clone());
         }
         let Some(old) = self.all.get(&id) else {
@@ -360,7 +361,7 @@ impl Builds {
             .iter_mut()
             .find(|a| a.number == number && a.host == host)
             .ok_or_else(|| (Code::Unknown, format!("{id} has no attempt {number} on that host")))?;
-        if !attempt.is_running() {
+        if !attempt.is_running() && !mutants::on(Mutant::AttemptNumberIgnored) {
             return Err((
                 Code::Conflict,
                 format!("attempt {number} of {id} is not running any more: its report has no effect"),
@@ -380,6 +381,11 @@ impl Builds {
         }
         self.finish(id, State::Cancelled, crate::roster::cut(reason), now_ms);
         Ok(())
+    }
+
+    /// What a request made when it came first.
+    fn answered(&self, request: &RequestId) -> Option<&Vec<BuildId>> {
+        self.requests.get(request).filter(|_| !mutants::on(Mutant::RequestIdIgnored))
     }
 
     fn remember(&mut self, request: RequestId, made: Vec<BuildId>) {
@@ -436,7 +442,8 @@ impl Builds {
 
     fn finish(&mut self, id: BuildId, state: State, reason: String, now_ms: u64) {
         let Some(build) = self.all.get_mut(&id) else { return };
-        debug_assert!(build.state.may_become(state), "{id}: {:?} -> {state:?}", build.state);
+        let legal = build.state.may_become(state) || mutants::on(Mutant::AttemptNumberIgnored);
+        debug_assert!(legal, "{id}: {:?} -> {state:?}", build.state);
         build.state = state;
         build.reason = reason;
         build.finished_ms = now_ms;

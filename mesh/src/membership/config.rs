@@ -51,8 +51,15 @@ pub struct Config {
     pub repeat: Duration,
     /// An accusation that its accuser no longer repeats counts no more after this.
     pub accusation_life: Duration,
-    /// Own presence is published again so often; changes and probes carry it at once.
+    /// Own presence is published again so often; changes and probes carry it at once. More rarely in a mesh of
+    /// more than 64, in proportion.
     pub presence: Duration,
+    /// A host that this one begins to watch, and knows of, has so long to be connected.
+    pub acquaint: Duration,
+    /// What was said of a host that is not watched is kept for so long after the last word of it.
+    pub linger: Duration,
+    /// Between two comparisons with a random member.
+    pub repair: Duration,
 }
 
 impl Default for Config {
@@ -79,6 +86,9 @@ impl Default for Config {
             repeat: ms(10_000),
             accusation_life: ms(35_000),
             presence: ms(300_000),
+            acquaint: ms(3_000),
+            linger: ms(600_000),
+            repair: ms(30_000),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What others say: probes, replies, statements. Everything is checked here before it counts.
 
+use super::table::Slot;
 use super::*;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use crate::mutants::{self, Mutant};
 
 /// Own refutations and repetitions are at least this far apart, however many accuse.
 const SPEAK_EVERY: Duration = Duration::from_millis(200);
@@ -10,10 +10,12 @@ const SPEAK_EVERY: Duration = Duration::from_millis(200);
 const ECHO_EVERY: Duration = Duration::from_secs(1);
 
 /// A life, a time of its clock, a place: what every word of a host says.
-struct Word {
+struct Word<'a> {
     incarnation: Incarnation,
     stamp_us: u64,
     origin: u64,
+    /// The statement, when it came by gossip.
+    proof: Option<&'a Arc<Checked>>,
     /// When the probe was sent that it answers; `None` when it came by gossip.
     asked: Option<Time>,
 }
@@ -38,7 +40,7 @@ impl Membership {
             free_cores: self.free_cores,
             wall_ms: self.wall_ms(now).unwrap_or(0),
             proof: probe.want_proof.then(|| self.signed_alive(now)),
-            presence: if probe.want_presence { self.own_presence.clone() } else { None },
+            presence: self.own_view.presence.as_ref().filter(|_| probe.want_presence).map(|p| p.signed().clone()),
         };
         self.outputs.push_back(Output::Reply { to: from, bytes: encode(&reply) });
         self.greet(from, now);
@@ -48,6 +50,7 @@ impl Membership {
     /// Who asks tells which life it is. We may hear the other one only: of two connections with one key,
     /// a host asks on the older.
     fn asked_by(&mut self, from: PeerKey, probe: &Probe, now: Time) {
+        // Of whom only a small record is kept is a copy known by the watchers, and what they tell.
         let Some(subject) = self.subjects.get(&from) else { return };
         let known = subject.known();
         let evidence = match subject.origin {
@@ -70,7 +73,7 @@ impl Membership {
         let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
         let asked = subject.settle(reply.nonce).ok_or(Refused::OutOfPlace("a reply to no probe"))?;
         let Reply { incarnation, stamp_us, origin, .. } = reply;
-        self.word(from, Word { incarnation, stamp_us, origin, asked: Some(asked) }, now)?;
+        self.word(from, Word { incarnation, stamp_us, origin, proof: None, asked: Some(asked) }, now)?;
 
         let pace = self.config.probe - self.config.probe / 10 + self.jitter(self.config.probe / 5);
         let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
@@ -91,7 +94,7 @@ impl Membership {
             subject.doublings -= 1;
             subject.doubled = now;
         }
-        let have = subject.view.presence.as_ref().map_or((0, 0), Presence::order);
+        let have = subject.view.presence.as_ref().map_or((0, 0), |p| p.order());
         let newer = (incarnation.start, reply.sequence) > have && reply.sequence > 0;
         if newer && reply.presence.is_none() {
             // Once at once; when the answer to that gets lost, with the next probe.
@@ -105,7 +108,8 @@ impl Membership {
             subject.next = now;
         }
         if let Some(signed) = reply.presence {
-            self.presence(&signed, Some(from), now)?;
+            self.enrolled(signed.by)?;
+            self.presence(&Record::open(&signed)?, Some(from), now)?;
         }
         if let Some(signed) = reply.proof {
             self.vouch(from, signed, now)?;
@@ -114,29 +118,40 @@ impl Membership {
     }
 
     pub(super) fn stated(&mut self, bytes: &[u8], now: Time) -> Result<(), Refused> {
-        match decode::<Statement>(bytes, STATEMENT_BYTES_MAX)? {
-            Statement::Presence(signed) => self.presence(&signed, None, now),
-            Statement::Alive(signed) => {
-                let alive: Alive = self.open(&signed)?;
-                self.in_mesh(&alive.mesh)?;
-                let Alive { incarnation, stamp_us, origin, .. } = alive;
-                if signed.by == self.me {
-                    return self.own_word(incarnation.start, origin);
-                }
-                self.word(signed.by, Word { incarnation, stamp_us, origin, asked: None }, now)
+        let statement: Statement = decode(bytes, STATEMENT_BYTES_MAX)?;
+        self.enrolled(statement.by())?; // before anything is verified for it
+        self.said(&Checked::verify(statement)?, now)
+    }
+
+    /// A statement of a member, verified.
+    pub(super) fn said(&mut self, checked: &Arc<Checked>, now: Time) -> Result<(), Refused> {
+        self.in_mesh(checked.mesh())?;
+        let by = checked.by();
+        match &checked.0 {
+            Said::Presence(record) => self.presence(record, None, now),
+            Said::Alive(_, alive) if by == self.me => self.own_word(alive.incarnation.start, alive.origin),
+            Said::Alive(..) if mutants::on(Mutant::NoFreshWord) => Err(Refused::Stale),
+            Said::Alive(_, alive) => {
+                let Alive { incarnation, stamp_us, origin, .. } = *alive;
+                self.word(by, Word { incarnation, stamp_us, origin, proof: Some(checked), asked: None }, now)
             }
-            Statement::Accusation(signed) => self.accusation(&signed, now),
-            Statement::Farewell(signed) => self.farewell(signed, now),
+            Said::Accusation(_, accusation) => self.accusation(checked, accusation, now),
+            Said::Farewell(_, farewell) => self.farewell(checked, farewell, now),
         }
     }
 
     /// A word of a host, direct or relayed: the one place where anybody comes back to life.
-    fn word(&mut self, peer: PeerKey, word: Word, now: Time) -> Result<(), Refused> {
+    fn word(&mut self, peer: PeerKey, word: Word<'_>, now: Time) -> Result<(), Refused> {
         let me = self.me;
-        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
+        if let Some(slot) = self.subjects.slot_mut(&peer)
+            && let Some(result) = undoubted_word(slot, &word, now)
+        {
+            return result;
+        }
+        let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
         let before = subject.view.incarnation;
         let known = subject.known();
-        let Word { incarnation, stamp_us, origin, asked } = word;
+        let Word { incarnation, stamp_us, origin, proof, asked } = word;
         if incarnation.start < known.start {
             let learned = subject.learned;
             if asked.is_some_and(|asked| asked >= learned) {
@@ -147,6 +162,9 @@ impl Membership {
         }
         if incarnation.start == known.start && before.is_some() {
             if subject.view.state == State::Left && incarnation <= known {
+                // It was said before the farewell: no sign of life, but an answer to whoever accuses.
+                subject.refute(me, incarnation, stamp_us, None, now);
+                subject.stamp_us = subject.stamp_us.max(stamp_us);
                 return Err(Refused::Stale);
             }
             if asked.is_none() && incarnation <= known && stamp_us <= subject.stamp_us {
@@ -167,6 +185,11 @@ impl Membership {
             subject.doubled = now;
         }
         subject.view.incarnation = Some(incarnation.max(known));
+        if let Some(proof) = proof
+            && (subject.word.is_none() || (incarnation, stamp_us) > (known, subject.stamp_us))
+        {
+            subject.word = Some(proof.clone());
+        }
         subject.stamp_us = subject.stamp_us.max(stamp_us);
         subject.view.last_heard = Some(now);
         subject.relayed = asked.is_none();
@@ -188,6 +211,7 @@ impl Membership {
         if rises {
             let why = || if restarted { "started anew".to_owned() } else { "refuted an accusation".to_owned() };
             self.step(peer, Event::Rise, why, now);
+            self.doubt_again(peer, now);
         } else if clean {
             let why = || match asked {
                 Some(_) => "answers".to_owned(),
@@ -198,9 +222,18 @@ impl Membership {
         Ok(())
     }
 
+    /// A new life of which somebody has already said that it does not answer.
+    fn doubt_again(&mut self, peer: PeerKey, now: Time) {
+        let accuser = self.subjects.get(&peer).and_then(|s| s.standing.keys().next().copied());
+        if let Some(accuser) = accuser {
+            self.step(peer, Event::Doubt, || format!("does not answer {}", accuser.short()), now);
+        }
+    }
+
     /// Passes a signed answer on when somebody doubts the subject.
     fn vouch(&mut self, from: PeerKey, signed: Signed, now: Time) -> Result<(), Refused> {
-        let alive: Alive = self.open(&signed)?;
+        self.enrolled(signed.by)?;
+        let alive: Alive = signed.open()?;
         self.in_mesh(&alive.mesh)?;
         if signed.by != from {
             return Err(Refused::OutOfPlace("a proof by somebody else"));
@@ -208,28 +241,44 @@ impl Membership {
         let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
         if std::mem::take(&mut subject.vouch) {
             tracing::debug!(peer = ?from, at = ?now, "vouching");
+            subject.word = Some(Arc::new(Checked(Said::Alive(signed.clone(), alive))));
             self.publish(&Statement::Alive(signed));
         }
         Ok(())
     }
 
-    fn presence(&mut self, signed: &Signed, from: Option<PeerKey>, now: Time) -> Result<(), Refused> {
-        let presence: Presence = self.open(signed)?;
-        self.in_mesh(&presence.mesh)?;
-        let peer = signed.by;
+    pub(super) fn presence(&mut self, record: &Arc<Record>, from: Option<PeerKey>, now: Time) -> Result<(), Refused> {
+        self.in_mesh(&record.mesh)?;
+        let peer = record.by();
         if from.is_some_and(|from| from != peer) {
             return Err(Refused::OutOfPlace("a presence of somebody else"));
         }
-        if !presence.fits() {
-            return Err(Refused::OutOfPlace("a presence beyond its bounds"));
-        }
         if peer == self.me {
-            return self.own_word(presence.start, presence.origin());
+            return self.own_word(record.start, record.origin());
+        }
+        if let Some(slot) = self.subjects.slot_mut(&peer) {
+            let before = slot.state;
+            if first_presence(slot, record, now) {
+                let why = "its presence is known".to_owned();
+                if before != State::Alive {
+                    self.outputs.push_back(Output::Changed { peer, from: before, to: State::Alive, why });
+                }
+                self.outputs.push_back(Output::Presence(peer));
+                return Ok(());
+            }
+            if same_presence(slot, record) {
+                return Err(Refused::Stale);
+            }
         }
         let me = self.me;
-        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
+        let presence = record;
+        let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
         let (before, origin) = (subject.view.incarnation, presence.origin());
         if presence.start < subject.known().start {
+            // Of a life that is over; better than nothing until the present one tells.
+            if subject.view.presence.as_ref().is_none_or(|old| presence.order() > old.order()) {
+                subject.view.presence = Some(presence.clone());
+            }
             return Err(Refused::Stale);
         }
         let risen = before.filter(|before| presence.start > before.start);
@@ -239,19 +288,25 @@ impl Membership {
             subject.view.incarnation = Some(incarnation);
             self.outputs.push_back(Output::Restarted { peer, before: before.start, start: presence.start });
             self.step(peer, Event::Rise, || "started anew".to_owned(), now);
+            self.doubt_again(peer, now);
         }
         let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
         let same_start = subject.view.incarnation.is_some_and(|i| i.start == presence.start);
         // A presence alone is no life sign: of a host never heard it leaves the incarnation unknown.
         let first = if same_start { *subject.origin.get_or_insert(origin) } else { origin };
         let old = subject.view.presence.as_ref();
-        let twin = old.filter(|old| old.start == presence.start).map(Presence::origin).unwrap_or(first);
+        let twin = old.filter(|old| old.start == presence.start).map_or(first, |old| old.origin());
         let other = if first != origin { first } else { twin };
-        let newer = old.is_none_or(|old| presence.order() > old.order());
+        let old_counts = mutants::on(Mutant::OldStatementsCount);
+        let newer = old.is_none_or(|old| presence.order() > old.order()) || old_counts;
         if newer {
             subject.view.presence = Some(presence.clone());
             subject.want_presence = false;
+            let (unheard, start) = (!subject.watched && subject.view.incarnation.is_none(), presence.start);
             self.outputs.push_back(Output::Presence(peer));
+            if unheard {
+                self.known_by_presence(peer, Incarnation { start, refutation: 0 }, now);
+            }
         }
         if other != origin {
             self.cloned(peer, CloneEvidence::TwoOrigins { start: presence.start, first: other, second: origin });
@@ -259,11 +314,20 @@ impl Membership {
         if newer { Ok(()) } else { Err(Refused::Stale) }
     }
 
-    fn accusation(&mut self, signed: &Signed, now: Time) -> Result<(), Refused> {
-        let accusation: Accusation = self.open(signed)?;
-        self.in_mesh(&accusation.mesh)?;
+    /// Whom others watch is believed alive until they say otherwise.
+    fn known_by_presence(&mut self, peer: PeerKey, incarnation: Incarnation, now: Time) {
+        let me = self.me;
+        let Some(subject) = self.subjects.get_mut(&peer) else { return };
+        subject.reborn(me, incarnation, now);
+        subject.view.incarnation = Some(incarnation);
+        if subject.standing.is_empty() {
+            self.step(peer, Event::Word, || "its presence is known".to_owned(), now);
+        }
+    }
+
+    fn accusation(&mut self, checked: &Arc<Checked>, accusation: &Accusation, now: Time) -> Result<(), Refused> {
         self.enrolled(accusation.subject)?;
-        let (accuser, peer) = (signed.by, accusation.subject);
+        let (accuser, peer) = (checked.by(), accusation.subject);
         if accuser == peer {
             return Err(Refused::OutOfPlace("a host accuses itself"));
         }
@@ -271,33 +335,44 @@ impl Membership {
             return Err(Refused::Stale); // our own, come back
         }
         if peer == self.me {
-            self.refute(&accusation, now);
+            self.refute(accusation, now);
             return Ok(());
         }
         let me = self.me;
-        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
-        if subject.taken.get(&accuser).is_some_and(|taken| accusation.order() <= *taken) {
+        let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
+        let heard_before = subject.taken.get(&accuser).is_some_and(|taken| accusation.order() <= *taken);
+        if heard_before && !mutants::on(Mutant::OldStatementsCount) {
             return Err(Refused::Stale);
         }
         let known = subject.known();
-        if let (State::Left, Some(farewell)) = (subject.view.state, subject.farewell.clone()) {
+        if !subject.watched && accusation.incarnation.start < known.start {
+            // Whoever said it will hear of the new life, and then say it of that one.
+            subject.taken.insert(accuser, accusation.order());
+            subject.superseded(me, accuser, now);
+            return Ok(());
+        }
+        if let (State::Left, Some(farewell)) = (subject.view.state, subject.farewell.clone())
+            && accusation.incarnation <= known
+        {
             // The accuser has missed the farewell.
             subject.taken.insert(accuser, accusation.order());
-            if accusation.incarnation <= known {
-                self.publish(&Statement::Farewell(farewell));
+            subject.superseded(me, accuser, now);
+            if subject.watched {
+                self.outputs.push_back(Output::Publish(farewell.bytes()));
             }
             return Ok(());
         }
         let relearned = known.start == accusation.incarnation.start || subject.view.incarnation.is_none();
         // An accuser that knows an older life, or none, still says for how long it had no answer. Word of
         // the present life within that time is better; without it, the accusation is of this life.
-        let behind = accusation.incarnation < known;
+        let behind = accusation.incarnation < known || accusation.evidence.heard_ms.is_none();
         let silent = Duration::from_millis(accusation.evidence.silent_ms).max(self.config.silence_closed);
         let heard_since = subject.view.last_heard.is_some_and(|at| now.since(at) <= silent);
         if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {
             // Known better. Still its accuser has no word: ask, and pass the answer on.
             subject.taken.insert(accuser, accusation.order());
-        } else if subject.accused(accuser, accusation, now) {
+            subject.superseded(me, accuser, now);
+        } else if subject.accused(accuser, accusation.clone(), checked.clone(), now) {
             if let Some(mine) = subject.standing.get(&me)
                 && now.since(mine.renewed) >= ECHO_EVERY
                 && subject.repeat.is_some()
@@ -309,7 +384,7 @@ impl Membership {
         } else {
             return Ok(());
         }
-        let Some(subject) = self.subjects.get_mut(&peer) else { return Ok(()) };
+        let Some(subject) = self.subjects.get_mut(&peer).filter(|s| s.watched) else { return Ok(()) };
         subject.vouch = true;
         let asked = subject.sent.iter().any(|s| s.proof && now.since(s.at) < self.config.again);
         if subject.view.connected && !asked {
@@ -322,37 +397,50 @@ impl Membership {
 
     /// This host is accused, and speaks for itself, with a higher incarnation where that is due.
     fn refute(&mut self, accusation: &Accusation, now: Time) {
-        let hurried = self.spoken.is_some_and(|spoken| now.since(spoken) < SPEAK_EVERY);
-        if self.left || hurried {
+        if self.left {
             return;
         }
-        if accusation.incarnation == self.incarnation() {
-            self.refutation = self.refutation.saturating_add(1);
+        if accusation.incarnation >= self.incarnation() {
+            let named = Some(accusation.incarnation).filter(|claimed| {
+                claimed.start == self.own.start && claimed.refutation - self.refutation <= subject::AHEAD
+            });
+            self.refutation = named.map_or(self.refutation, |claimed| claimed.refutation).saturating_add(1);
             self.own_view.incarnation = Some(self.incarnation());
         }
-        self.spoken = Some(now);
-        let alive = self.signed_alive(now);
-        self.publish(&Statement::Alive(alive));
+        // Every accusation is answered within the grace, however many there are.
+        let next = self.spoken.map_or(now, |spoken| spoken + SPEAK_EVERY);
+        self.speak.get_or_insert(next);
+        self.speak_when_due(now);
     }
 
-    fn farewell(&mut self, signed: Signed, now: Time) -> Result<(), Refused> {
-        let farewell: Farewell = self.open(&signed)?;
-        self.in_mesh(&farewell.mesh)?;
-        if signed.by == self.me {
+    pub(super) fn speak_when_due(&mut self, now: Time) {
+        if self.speak.is_some_and(|at| now >= at) {
+            self.speak = None;
+            self.spoken = Some(now);
+            let alive = self.signed_alive(now);
+            self.publish(&Statement::Alive(alive));
+        }
+    }
+
+    fn farewell(&mut self, checked: &Arc<Checked>, farewell: &Farewell, now: Time) -> Result<(), Refused> {
+        let (me, peer) = (self.me, checked.by());
+        if peer == me {
             return Err(Refused::Stale);
         }
-        let me = self.me;
-        let peer = signed.by;
-        let subject = self.subjects.get_mut(&peer).ok_or(Refused::NotEnrolled(peer))?;
-        if farewell.incarnation < subject.known() || subject.view.state == State::Left {
+        let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
+        let again = subject.view.state == State::Left && farewell.incarnation == subject.known();
+        if farewell.incarnation < subject.known() || again {
             return Err(Refused::Stale);
+        }
+        if subject.view.incarnation.is_none_or(|known| farewell.incarnation.start > known.start) {
+            subject.reborn(me, farewell.incarnation, now);
         }
         subject.view.incarnation = Some(farewell.incarnation);
         subject.view.free_cores = None;
-        subject.refute(me, farewell.incarnation, u64::MAX, Some(now), now);
+        subject.left(me, farewell.incarnation, now);
         subject.silent_since = None;
         subject.sent.clear();
-        subject.farewell = Some(signed);
+        subject.farewell = Some(checked.clone());
         self.step(peer, Event::Farewell, || "said farewell".to_owned(), now);
         Ok(())
     }
@@ -372,6 +460,7 @@ impl Membership {
     fn cloned(&mut self, peer: PeerKey, evidence: CloneEvidence) {
         let view = match self.subjects.get_mut(&peer) {
             Some(subject) => &mut subject.view,
+            None if peer != self.me => return,
             None => &mut self.own_view,
         };
         if !std::mem::replace(&mut view.cloned, true) {
@@ -383,17 +472,60 @@ impl Membership {
         self.wall.map(|(wall, at)| wall + now.since(at).as_millis() as u64)
     }
 
-    fn open<T: crate::wire::Label + Serialize + DeserializeOwned>(&self, signed: &Signed) -> Result<T, Refused> {
-        self.enrolled(signed.by)?;
-        Ok(signed.open()?)
-    }
-
-    fn enrolled(&self, peer: PeerKey) -> Result<(), Refused> {
-        let known = peer == self.me || self.subjects.contains_key(&peer);
+    pub(super) fn enrolled(&self, peer: PeerKey) -> Result<(), Refused> {
+        let known = peer == self.me || self.subjects.contains(&peer);
         if known { Ok(()) } else { Err(Refused::NotEnrolled(peer)) }
     }
 
     fn in_mesh(&self, mesh: &[u8; 32]) -> Result<(), Refused> {
         if *mesh == self.own.mesh { Ok(()) } else { Err(Refused::OtherMesh) }
     }
+}
+
+/// A presence for a slot, when it is the first or a newer one of the same life in the same place. The host is
+/// alive then: whoever watches it would say otherwise. `false` leaves the slot as it was.
+pub(super) fn first_presence(slot: &mut Slot, record: &Arc<Record>, now: Time) -> bool {
+    let (life, start) = (slot.life, slot.start);
+    let newer = match &slot.presence {
+        Some(old) => record.start == old.start && record.sequence > old.sequence && record.origin() == old.origin(),
+        None => true,
+    } || mutants::on(Mutant::OldStatementsCount);
+    if !newer || (life && record.start != start) {
+        return false;
+    }
+    slot.presence = Some(record.clone());
+    slot.start = record.start;
+    slot.life = true;
+    if slot.state != State::Alive {
+        slot.state = State::Alive;
+        slot.since = now;
+    }
+    true
+}
+
+/// Whether a slot has this presence already, or a newer one of the same process.
+fn same_presence(slot: &Slot, record: &Record) -> bool {
+    let old = slot.presence.as_deref().filter(|_| !mutants::on(Mutant::OldStatementsCount));
+    old.is_some_and(|old| {
+        record.order() <= old.order() && (record.start < old.start || record.origin() == old.origin())
+    })
+}
+
+/// A word by gossip of a host that nobody here doubts, in the life that is known. `None` when there is more to it.
+fn undoubted_word(slot: &mut Slot, word: &Word<'_>, now: Time) -> Option<Result<(), Refused>> {
+    let known = slot.incarnation()?;
+    if word.incarnation.start < known.start {
+        return Some(Err(Refused::Stale));
+    }
+    let origin = slot.presence.as_deref().filter(|p| p.start == known.start).map(Record::origin);
+    if word.incarnation > known || origin.is_some_and(|origin| origin != word.origin) {
+        return None;
+    }
+    if word.stamp_us <= slot.stamp_us {
+        return Some(Err(Refused::Stale));
+    }
+    slot.stamp_us = word.stamp_us;
+    slot.heard_at = now;
+    slot.heard = true;
+    Some(Ok(()))
 }

@@ -1,6 +1,7 @@
 //! Who is there: watchers, signed accusations, and what every host says of itself. Sans-IO.
 //!
-//! Everybody watches everybody. A watcher asks each subject once a second; when the answers stop it
+//! Each host has watchers: everybody else in a small mesh, eight neighbours on rings in a larger one
+//! ([`Members`]). A watcher asks each subject once a second; when the answers stop it
 //! accuses, signed and with its evidence. The others then ask at once, and whoever gets an answer
 //! passes the signed answer on; the subject itself refutes with a higher incarnation. Down needs
 //! several accusers and nobody's fresh word, and ends with the first fresh answer. After Rapid
@@ -10,18 +11,31 @@
 //! to it, and nothing is claimed either. After [`Config::newcomer`] its silence counts like any
 //! other, so that it goes down by the same rules and by them only.
 //!
+//! A host that this one does not watch is alive when its presence is known and nobody accuses it. Of such a host
+//! only a small record is kept (`table.rs`), and time costs what is due: probes of eight subjects, however
+//! large the mesh. What gossip lost, and what a newcomer has never heard, comes by comparing digests with a
+//! random member (`repair.rs`). The list of members, presences and verified statements are behind `Arc`s
+//! that many cores of one process may share ([`Members`], [`Record`], [`Checked`]).
+//!
 //! Nothing here opens a connection, knows an address, reads a clock or heals anything. The driver
-//! carries probes over the standing connection and statements over gossip ([`Output`]); rings of
-//! watchers for large meshes come here, blame and healing read [`HostView`] elsewhere.
+//! carries probes over the standing connection and statements over gossip ([`Output`]); blame and healing
+//! read [`HostView`] elsewhere.
 
 mod config;
 mod hearing;
+mod members;
 mod probing;
+mod record;
+mod repair;
 mod state;
 mod statement;
 mod subject;
+mod table;
 
 pub use config::Config;
+pub use members::{Members, RINGS, SMALL, WATCHERS};
+pub use record::{Checked, Record};
+pub use repair::DIGEST_BYTES_MAX;
 pub use state::{Event, State};
 pub use statement::*;
 pub use subject::{Heard, HostView};
@@ -30,9 +44,13 @@ use crate::identity::{Keys, PeerKey};
 use crate::limits::STATEMENT_BYTES_MAX;
 use crate::time::Time;
 use crate::wire::{Signed, WireError, decode, encode};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use record::Said;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use subject::Subject;
+use table::Table;
 
 /// Who this process is; fixed while it runs.
 #[derive(Clone, Debug)]
@@ -76,6 +94,15 @@ pub enum Input {
     },
     /// An encoded [`Statement`], from anybody.
     Statement(Vec<u8>),
+    /// The same, verified already: see [`Checked`].
+    Checked(Arc<Checked>),
+    /// A peer compares what it knows with us, on its own connection.
+    Digest {
+        /// Who, as proved by the connection.
+        from: PeerKey,
+        /// What [`Output::Digest`] gave, at most [`DIGEST_BYTES_MAX`].
+        bytes: Vec<u8>,
+    },
 }
 
 /// What the core wants done, or made known.
@@ -99,6 +126,13 @@ pub enum Output {
     Reach(PeerKey),
     /// Give to gossip.
     Publish(Vec<u8>),
+    /// Send to the peer, when a connection to it stands or is cheap to have; else drop it.
+    Digest {
+        /// To whom.
+        to: PeerKey,
+        /// At most [`DIGEST_BYTES_MAX`].
+        bytes: Vec<u8>,
+    },
     /// A host went from one state to another.
     Changed {
         /// Which.
@@ -178,15 +212,19 @@ pub struct Membership {
     config: Config,
     random: u64,
     own_view: HostView,
-    own_presence: Option<Signed>,
     refutation: u32,
     accusations: u64,
     spoken: Option<Time>,
+    /// When this host answers those that accuse it.
+    speak: Option<Time>,
     publish_presence: Time,
     left: bool,
     free_cores: u32,
     wall: Option<(u64, Time)>,
-    subjects: BTreeMap<PeerKey, Subject>,
+    subjects: Table,
+    /// When whom to watch is reckoned anew: somebody has gone down, or come back.
+    rewatch: Option<Time>,
+    repair: repair::Repair,
     outputs: VecDeque<Output>,
     refused: u64,
 }
@@ -197,7 +235,7 @@ impl Membership {
         let me = own.keys.key();
         let mut own_view = Subject::new(now, now, now).view;
         own_view.state = State::Alive;
-        own_view.why = "this host".to_owned();
+        own_view.why = Cow::Borrowed("this host");
         own_view.incarnation = Some(Incarnation { start: own.start, refutation: 0 });
         own_view.connected = true;
         own_view.last_heard = Some(now);
@@ -207,15 +245,17 @@ impl Membership {
             own,
             random: seed,
             own_view,
-            own_presence: None,
             refutation: 0,
             accusations: 0,
             spoken: None,
+            speak: None,
             publish_presence,
             left: false,
             free_cores: 0,
             wall: None,
-            subjects: BTreeMap::new(),
+            subjects: Table::new(me),
+            rewatch: None,
+            repair: repair::Repair::new(now),
             outputs: VecDeque::new(),
             refused: 0,
             config,
@@ -223,20 +263,30 @@ impl Membership {
     }
 
     /// The enrolled peers, this host among them or not. Who is no longer one is forgotten, with all
-    /// that it said of others.
-    pub fn set_members(&mut self, members: &BTreeSet<PeerKey>, now: Time) {
-        self.subjects.retain(|peer, _| members.contains(peer));
-        for subject in self.subjects.values_mut() {
-            subject.standing.retain(|accuser, _| members.contains(accuser) || *accuser == self.me);
-            subject.taken.retain(|accuser, _| members.contains(accuser) || *accuser == self.me);
-        }
-        for peer in members {
-            if *peer != self.me && !self.subjects.contains_key(peer) {
-                // Spread over a whole period, so that watchers and subjects do not march in step.
-                let first = now + self.jitter(self.config.probe);
-                self.subjects.insert(*peer, Subject::new(now, first, now + self.config.newcomer));
+    /// that it said of others. The list may be shared with other cores.
+    pub fn set_members(&mut self, members: &Arc<Members>, now: Time) {
+        self.subjects.replace(members, now);
+        self.watch(now);
+        self.settle(now);
+    }
+
+    /// Presences of many others at once, as somebody hands them on to a newcomer; quickest in the order of
+    /// their keys. No output comes of hosts that were unknown so far: whoever hands them in knows them. Those of
+    /// hosts that are not enrolled, and of other meshes, are passed over.
+    pub fn learn<'a>(&mut self, records: impl IntoIterator<Item = &'a Arc<Record>>, now: Time) {
+        let (mesh, mut next) = (self.own.mesh, 0);
+        for record in records.into_iter().filter(|r| r.mesh == mesh) {
+            let peer = record.by();
+            let members = self.subjects.members();
+            let index = if members.keys().get(next) == Some(&peer) { Some(next) } else { members.index(&peer) };
+            let Some(index) = index else { continue };
+            next = index + 1;
+            let learned = self.subjects.slot_at(index).is_some_and(|slot| hearing::first_presence(slot, record, now));
+            if !learned {
+                let _ = self.presence(record, None, now); // old news, at worst
             }
         }
+        self.settle(now);
     }
 
     /// Own slow facts. Signs and publishes a new presence, but only when something changed.
@@ -262,9 +312,8 @@ impl Membership {
             facts,
         };
         let signed = Signed::seal(&self.own.keys, &presence);
-        self.own_presence = Some(signed.clone());
-        self.own_view.presence = Some(presence);
-        self.publish_presence = now + self.config.presence;
+        self.own_view.presence = Some(Arc::new(Record::sealed(signed.clone(), presence)));
+        self.publish_presence = now + self.presence_period();
         self.publish(&Statement::Presence(signed));
         self.outputs.push_back(Output::Presence(self.me));
     }
@@ -273,8 +322,13 @@ impl Membership {
     /// it, may have missed the last one, and gossip does not carry the same bytes twice.
     pub fn announce(&mut self, now: Time) {
         if let Some(old) = self.own_view.presence.take() {
-            self.present(old.facts, old.sequence + 1, now);
+            self.present(old.facts.clone(), old.sequence + 1, now);
         }
+    }
+
+    /// What all hosts together repeat does not grow with the mesh: each repeats its own more rarely.
+    fn presence_period(&self) -> Duration {
+        self.config.presence * (self.subjects.members().len() / 32).max(1) as u32
     }
 
     /// What the leader wants to know often: free cores, and the wall clock at this moment.
@@ -299,7 +353,10 @@ impl Membership {
             Input::Probe { from, bytes } => self.probed(from, &bytes, now),
             Input::Reply { from, bytes } => self.replied(from, &bytes, now),
             Input::Statement(bytes) => self.stated(&bytes, now),
+            Input::Checked(checked) => self.enrolled(checked.by()).and_then(|()| self.said(&checked, now)),
+            Input::Digest { from, bytes } => self.compared(from, &bytes, now),
         };
+        self.settle(now);
         if let Err(error) = result
             && error != Refused::Stale
         {
@@ -318,8 +375,8 @@ impl Membership {
         self.publish(&Statement::Farewell(Signed::seal(&self.own.keys, &farewell)));
         let from = std::mem::replace(&mut self.own_view.state, State::Left);
         self.own_view.since = now;
-        self.own_view.why = "said farewell".to_owned();
-        let why = self.own_view.why.clone();
+        self.own_view.why = Cow::Borrowed("said farewell");
+        let why = "said farewell".to_owned();
         self.outputs.push_back(Output::Changed { peer: self.me, from, to: State::Left, why });
     }
 
@@ -328,17 +385,28 @@ impl Membership {
         self.outputs.pop_front()
     }
 
-    /// What is believed of a host, this one included.
-    pub fn host(&self, peer: &PeerKey) -> Option<&HostView> {
-        if *peer == self.me { Some(&self.own_view) } else { self.subjects.get(peer).map(|s| &s.view) }
+    /// What is believed of a host, this one included. Made on the spot for hosts of which only a small record
+    /// is kept.
+    pub fn host(&self, peer: &PeerKey) -> Option<Cow<'_, HostView>> {
+        if *peer == self.me { Some(Cow::Borrowed(&self.own_view)) } else { self.subjects.view(peer) }
     }
 
     /// All hosts, this one first.
-    pub fn hosts(&self) -> impl Iterator<Item = (&PeerKey, &HostView)> {
-        std::iter::once((&self.me, &self.own_view)).chain(self.subjects.iter().map(|(p, s)| (p, &s.view)))
+    pub fn hosts(&self) -> impl Iterator<Item = (&PeerKey, Cow<'_, HostView>)> {
+        std::iter::once((&self.me, Cow::Borrowed(&self.own_view))).chain(self.subjects.views())
     }
 
-    /// Since when a host does not answer this one, whatever it answers others.
+    /// Whom this host watches now.
+    pub fn watches(&self) -> impl Iterator<Item = &PeerKey> {
+        self.subjects.watched().map(|(peer, _)| peer)
+    }
+
+    /// The members, as told last.
+    pub fn members(&self) -> &Arc<Members> {
+        self.subjects.members()
+    }
+
+    /// Since when a host that this one watches does not answer it, whatever it answers others.
     pub fn silent_since(&self, peer: &PeerKey) -> Option<Time> {
         self.subjects.get(peer)?.silent_since
     }
@@ -357,7 +425,7 @@ impl Membership {
     pub fn keeps_still(&self, now: Time) -> bool {
         let silence = self.config.silence;
         let silent = |s: &&Subject| s.silent_since.is_some_and(|since| now.since(since) >= silence);
-        let heard = || self.subjects.values().filter(|s| s.counts() && s.view.last_heard.is_some());
+        let heard = || self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.view.last_heard.is_some());
         self.most(heard().filter(silent).count(), heard().count())
     }
 
@@ -393,11 +461,30 @@ impl Membership {
         let from = std::mem::replace(&mut subject.view.state, to);
         let why = why();
         subject.view.since = now;
-        subject.view.why = why.clone();
+        subject.view.why = Cow::Owned(why.clone());
         if to != State::Down {
             subject.view.sole_witness = false;
         }
+        self.subjects.set_state(&peer, to);
         self.outputs.push_back(Output::Changed { peer, from, to, why });
+        let gone = |state| matches!(state, State::Down | State::Left);
+        if gone(from) != gone(to) {
+            self.watchers_changed(now);
+        }
+    }
+
+    /// Somebody counts no more, or again: others may have to watch in its place, and fewer or more accusers may
+    /// be needed for a verdict.
+    fn watchers_changed(&mut self, now: Time) {
+        if !self.subjects.members().is_small() {
+            // Many go together: once for all of them.
+            self.rewatch.get_or_insert(now + probing::REWATCH);
+        }
+        let accused = |(peer, s): (&PeerKey, &Subject)| (!s.standing.is_empty()).then_some(*peer);
+        let accused: Vec<PeerKey> = self.subjects.iter().filter_map(accused).collect();
+        for peer in accused {
+            self.subjects.get_mut(&peer);
+        }
     }
 
     /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): nonces and jitter, nothing that has to be secret.
@@ -414,6 +501,10 @@ impl Membership {
     }
 }
 
+#[cfg(test)]
+mod order_tests;
+#[cfg(test)]
+mod ring_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

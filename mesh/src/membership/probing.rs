@@ -1,9 +1,12 @@
 //! What time does: probes, misses, this host's own accusations, verdicts.
 
 use super::*;
+use crate::mutants::{self, Mutant};
 
 /// Attempts that must have failed before an accusation: a single lost packet is no silence.
 const ATTEMPTS_MIN: u32 = 3;
+/// Whom to watch is reckoned anew so long after the first of some hosts went down: they go together often.
+pub(super) const REWATCH: Duration = Duration::from_millis(200);
 
 impl Membership {
     /// Time has passed. Called late (by more than [`Config::stall`]) it knows that this host slept,
@@ -14,13 +17,13 @@ impl Membership {
             return;
         }
         if now >= self.publish_presence {
-            self.publish_presence = now + self.config.presence;
-            if let Some(signed) = self.own_presence.clone() {
-                self.publish(&Statement::Presence(signed));
+            self.publish_presence = now + self.presence_period();
+            if let Some(record) = self.own_view.presence.clone() {
+                self.publish(&Statement::Presence(record.signed().clone()));
             }
         }
-        let peers: Vec<PeerKey> = self.subjects.keys().copied().collect();
-        for peer in peers {
+        self.speak_when_due(now);
+        for peer in self.subjects.due_by(now) {
             self.attempt_when_due(peer, now);
             self.accuse_when_due(peer, now);
             self.repeat_when_due(peer, now);
@@ -28,33 +31,119 @@ impl Membership {
                 subject.expire(self.me, &self.config, now);
             }
             self.convict_when_due(peer, now);
+            self.acquit(peer, now);
+            if self.subjects.get(&peer).is_some_and(|s| s.calm() && now >= s.touched + self.config.linger) {
+                self.subjects.fold(&peer);
+            }
         }
+        if self.rewatch.is_some_and(|at| now >= at) {
+            self.watch(now);
+        }
+        self.compare_when_due(now);
+        self.settle(now);
     }
 
-    /// When to call [`Membership::handle_timeout`] next, and why.
+    /// When to call [`Membership::handle_timeout`] next, and why. Costs the same however many hosts there are.
     pub fn poll_timeout(&self) -> Option<(Time, &'static str)> {
         if self.left {
             return None;
         }
-        let mut next = (self.publish_presence, "presence");
+        let own = [
+            Some((self.publish_presence, "presence")),
+            self.rewatch.map(|at| (at, "whom to watch")),
+            self.speak.map(|at| (at, "answer accusers")),
+            self.compare_at().map(|at| (at, "compare with another")),
+            self.subjects.first_due(),
+        ];
+        own.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Reckons anew when those are due that something happened to.
+    pub(super) fn settle(&mut self, now: Time) {
+        while let Some(peer) = self.subjects.next_dirty() {
+            let due = self.subjects.get(&peer).and_then(|subject| self.due_of(&peer, subject, now));
+            self.subjects.set_due(&peer, due);
+        }
+    }
+
+    fn due_of(&self, peer: &PeerKey, subject: &Subject, now: Time) -> Option<(Time, &'static str)> {
+        let mut next: Option<(Time, &'static str)> = None;
         let mut sooner = |at: Option<Time>, why| {
             if let Some(at) = at
-                && at < next.0
+                && next.is_none_or(|(first, _)| at < first)
             {
-                next = (at, why);
+                next = Some((at, why));
             }
         };
-        for (peer, subject) in &self.subjects {
-            if subject.view.state != State::Left {
-                sooner(Some(subject.next), "probe");
-                sooner(subject.repeat, "repeat accusation");
-            }
-            sooner(self.convict_at(peer, subject).map(|(at, _)| at), "verdict");
-            for heard in subject.standing.values().filter(|h| h.accuser != self.me) {
-                sooner(Some(heard.renewed + self.config.accusation_life), "accusation expires");
+        if subject.watched && subject.view.state != State::Left {
+            sooner(Some(subject.next), "probe");
+            sooner(subject.repeat, "repeat accusation");
+            if let (Some(since), None) = (subject.silent_since, subject.repeat) {
+                // One that is over and had no effect is looked at again with each probe.
+                let window = subject.window(&self.config);
+                for at in [since + window / 2, since + window, subject.credit] {
+                    sooner(Some(at).filter(|at| *at > now && *at >= subject.credit), "accusation");
+                }
             }
         }
-        Some(next)
+        sooner(self.convict_at(peer, subject).map(|(at, _)| at), "verdict");
+        for heard in subject.standing.values().filter(|h| !(subject.watched && h.accuser == self.me)) {
+            sooner(Some(heard.renewed + self.config.accusation_life), "accusation expires");
+        }
+        if acquitted(subject) {
+            sooner(Some(now), "nobody accuses it any longer");
+        }
+        if subject.calm() {
+            sooner(Some(subject.touched + self.config.linger), "nothing more of it");
+        }
+        next
+    }
+
+    /// Reckons whom this host watches: all in a small mesh, else its subjects on the rings.
+    pub(super) fn watch(&mut self, now: Time) {
+        self.rewatch = None;
+        let members = self.subjects.members().clone();
+        let subjects: Vec<PeerKey> = match members.index(&self.me) {
+            Some(own) => members.subjects_among(own, |i| self.subjects.counts_at(i)),
+            None if members.is_small() => (0..members.len()).collect(),
+            None => vec![], // nobody expects it of us yet
+        }
+        .into_iter()
+        .map(|i| members.keys()[i])
+        .collect();
+        let others = |(peer, _): (&PeerKey, &Subject)| (subjects.binary_search(peer).is_err()).then_some(*peer);
+        let over: Vec<PeerKey> = self.subjects.watched().filter_map(others).collect();
+        for peer in over {
+            if let Some(subject) = self.subjects.get_mut(&peer) {
+                subject.unwatch(now);
+            }
+            self.acquit(peer, now);
+        }
+        for peer in subjects {
+            if self.subjects.get(&peer).is_some_and(|s| s.watched) {
+                continue;
+            }
+            // Spread over a whole period, so that watchers and subjects do not march in step.
+            let first = now + self.jitter(self.config.probe);
+            let Some(subject) = self.subjects.open(&peer, now) else { continue };
+            subject.watched = true;
+            subject.next = first;
+            subject.answered = None;
+            let unknown = subject.view.incarnation.is_none() && subject.view.presence.is_none();
+            subject.credit = match subject.view.connected {
+                true if !unknown => now,
+                _ => now + if unknown { self.config.newcomer } else { self.config.acquaint },
+            };
+            // Whoever finds a host that is believed dead tells the others.
+            subject.vouch = subject.view.state == State::Down || !subject.standing.is_empty();
+        }
+    }
+
+    /// Nobody accuses a host any longer that others watch, and no verdict was reached.
+    fn acquit(&mut self, peer: PeerKey, now: Time) {
+        if self.subjects.get(&peer).is_some_and(acquitted) {
+            self.step(peer, Event::Word, || "nobody accuses it any longer".to_owned(), now);
+        }
     }
 
     pub(super) fn notice_stall(&mut self, now: Time) {
@@ -62,7 +151,7 @@ impl Membership {
         if asked.is_some_and(|asked| now.since(asked) > self.config.stall) {
             tracing::debug!("own loop was stalled: windows start over");
             self.publish_presence = self.publish_presence.max(now);
-            let peers: Vec<PeerKey> = self.subjects.keys().copied().collect();
+            let peers: Vec<PeerKey> = self.subjects.iter().map(|(peer, _)| *peer).collect();
             for peer in peers {
                 let next = now + self.jitter(self.config.again);
                 if let Some(subject) = self.subjects.get_mut(&peer) {
@@ -73,7 +162,9 @@ impl Membership {
     }
 
     pub(super) fn connected(&mut self, peer: PeerKey, now: Time) {
-        if let Some(subject) = self.subjects.get_mut(&peer)
+        if let Some(slot) = self.subjects.slot_mut(&peer) {
+            slot.connected = true;
+        } else if let Some(subject) = self.subjects.get_mut(&peer)
             && !subject.view.connected
         {
             subject.view.connected = true;
@@ -83,7 +174,9 @@ impl Membership {
     }
 
     pub(super) fn disconnected(&mut self, peer: PeerKey, now: Time) {
-        if let Some(subject) = self.subjects.get_mut(&peer)
+        if let Some(slot) = self.subjects.slot_mut(&peer) {
+            slot.connected = false;
+        } else if let Some(subject) = self.subjects.get_mut(&peer)
             && subject.view.connected
         {
             subject.view.connected = false;
@@ -119,7 +212,7 @@ impl Membership {
 
     fn attempt_when_due(&mut self, peer: PeerKey, now: Time) {
         let Some(subject) = self.subjects.get_mut(&peer) else { return };
-        if now < subject.next || subject.view.state == State::Left {
+        if now < subject.next || !subject.watched || subject.view.state == State::Left {
             return;
         }
         if subject.silent_since.is_none()
@@ -143,7 +236,7 @@ impl Membership {
     }
 
     fn accuse_when_due(&mut self, peer: PeerKey, now: Time) {
-        let Some(subject) = self.subjects.get(&peer) else { return };
+        let Some(subject) = self.subjects.get(&peer).filter(|s| s.watched) else { return };
         let Some(since) = subject.silent_since else { return };
         if subject.repeat.is_some() || subject.view.state == State::Left || now < subject.credit {
             return;
@@ -158,7 +251,7 @@ impl Membership {
         }
         // Only answers to what was asked since then show that it is not us.
         let others =
-            || self.subjects.iter().filter(|(p, s)| **p == peer || (s.counts() && s.view.last_heard.is_some()));
+            || self.subjects.watched().filter(|(p, s)| **p == peer || (s.counts() && s.view.last_heard.is_some()));
         let all = others().count();
         let silent = others().filter(|(p, s)| **p == peer || s.answered.is_none_or(|at| at < since)).count();
         if self.most(silent, all) {
@@ -171,10 +264,14 @@ impl Membership {
 
     /// Before anybody is accused: is it us? Whoever has not answered since is asked now.
     fn ask_the_others(&mut self, accused: PeerKey, since: Time, now: Time) {
-        for (peer, subject) in &mut self.subjects {
-            let quiet = subject.first_missed().is_none() && subject.answered.is_some_and(|at| at < since);
-            if *peer != accused && subject.view.connected && subject.counts() && quiet {
-                subject.next = subject.next.min(now);
+        let quiet = |s: &Subject| s.first_missed().is_none() && s.answered.is_some_and(|at| at < since);
+        let asked = |peer: &PeerKey, s: &Subject| {
+            *peer != accused && s.view.connected && s.counts() && quiet(s) && s.next > now
+        };
+        let others: Vec<PeerKey> = self.subjects.watched().filter(|(p, s)| asked(p, s)).map(|(p, _)| *p).collect();
+        for peer in others {
+            if let Some(subject) = self.subjects.get_mut(&peer) {
+                subject.next = now;
             }
         }
     }
@@ -194,7 +291,9 @@ impl Membership {
             start: self.own.start,
             sequence: self.accusations,
             subject: peer,
-            incarnation: subject.known(),
+            incarnation: subject
+                .known()
+                .max(Incarnation { start: subject.view.presence.as_ref().map_or(0, |p| p.start), refutation: 0 }),
             stamp_us: subject.reckoned_stamp_us(from),
             evidence: Evidence {
                 silent_ms: now.since(since).as_millis() as u64,
@@ -205,7 +304,8 @@ impl Membership {
             },
         };
         let signed = Signed::seal(&self.own.keys, &accusation);
-        let first = subject.accused(self.me, accusation, now);
+        let proof = Arc::new(Checked(Said::Accusation(signed.clone(), accusation.clone())));
+        let first = subject.accused(self.me, accusation, proof, now);
         subject.vouch = true;
         self.publish(&Statement::Accusation(signed));
         if first {
@@ -215,7 +315,7 @@ impl Membership {
     }
 
     fn repeat_when_due(&mut self, peer: PeerKey, now: Time) {
-        let due = |s: &Subject| s.repeat.is_some_and(|at| now >= at) && s.view.state != State::Left;
+        let due = |s: &Subject| s.watched && s.repeat.is_some_and(|at| now >= at) && s.view.state != State::Left;
         if self.subjects.get(&peer).is_some_and(due) {
             self.accuse(peer, now);
         }
@@ -226,18 +326,30 @@ impl Membership {
         if subject.view.state != State::Suspect || subject.standing.is_empty() {
             return None;
         }
-        let watchers = 1 + self.subjects.iter().filter(|(p, s)| *p != peer && s.counts()).count();
-        if watchers == 1 && self.config.accusers > 1 {
+        let watchers = self.watchers_of(peer);
+        if watchers <= 1 && self.config.accusers > 1 {
             let mine = subject.standing.get(&self.me)?;
             let since = subject.silent_since?;
             let patient = since + self.config.silence * self.config.sole_factor;
             return Some((patient.max(mine.at + self.config.grace), true));
         }
-        let few = watchers <= self.config.few;
-        let need = if few { self.config.accusers_few } else { self.config.accusers };
+        let need = match watchers <= self.config.few {
+            _ if mutants::on(Mutant::OneAccuserIsEnough) => 1,
+            true => self.config.accusers_few,
+            false => self.config.accusers,
+        };
         let mut arrivals: Vec<Time> = subject.standing.values().map(|h| h.at).collect();
         arrivals.sort();
         arrivals.get(need.saturating_sub(1)).map(|at| (*at + self.config.grace, false))
+    }
+
+    /// How many can watch a host now. This host can, enrolled or not, where everybody does.
+    fn watchers_of(&self, peer: &PeerKey) -> usize {
+        let members = self.subjects.members();
+        let Some(index) = members.index(peer) else { return 0 };
+        let counting = members.watchers_among(index, |i| self.subjects.counts_at(i)).len();
+        let uncounted = members.is_small() && members.index(&self.me).is_none();
+        counting + usize::from(uncounted)
     }
 
     pub(super) fn convict_when_due(&mut self, peer: PeerKey, now: Time) {
@@ -261,4 +373,10 @@ impl Membership {
         };
         self.step(peer, Event::Convict, why, now);
     }
+}
+
+/// Others watch it, it was heard of, and no accusation stands.
+fn acquitted(subject: &Subject) -> bool {
+    let heard_of = subject.view.incarnation.is_some();
+    !subject.watched && heard_of && subject.standing.is_empty() && subject.view.state == State::Suspect
 }

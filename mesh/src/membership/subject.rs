@@ -3,12 +3,14 @@
 //! Bookkeeping only. What follows from it is decided in [`super::Membership`].
 
 use super::config::Config;
+use super::record::{Checked, Record};
 use super::state::State;
-use super::statement::{Accusation, Incarnation, Presence};
+use super::statement::{Accusation, Incarnation};
 use crate::identity::PeerKey;
 use crate::time::Time;
-use crate::wire::Signed;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Probes under way to one subject: at one every 100 ms, more than a second's worth.
@@ -18,6 +20,18 @@ const PAST_MAX: usize = 16;
 /// Standing accusations of one subject: three convict, the rest is for show.
 const STANDING_MAX: usize = 64;
 
+/// Refutations that an accuser may have heard of and we not, and that the accused takes for possible.
+pub(super) const AHEAD: u32 = 16;
+
+/// The clock of a subject may be ahead of what we reckon by as much as the word was late that we reckon from.
+const LATE: Duration = Duration::from_secs(10);
+
+/// The life that an accusation counts against: the one it names, when that is possible, else the one known.
+fn bounded(claimed: Incarnation, known: Incarnation) -> Incarnation {
+    let ahead = claimed.refutation.saturating_sub(known.refutation);
+    if claimed.start == known.start && (1..=AHEAD).contains(&ahead) { claimed } else { known }
+}
+
 /// What this host believes of another, or of itself.
 #[derive(Clone, Debug)]
 pub struct HostView {
@@ -26,11 +40,11 @@ pub struct HostView {
     /// Since when.
     pub since: Time,
     /// Why, in words.
-    pub why: String,
+    pub why: Cow<'static, str>,
     /// The life heard last; `None` when it was never heard.
     pub incarnation: Option<Incarnation>,
     /// Its newest presence.
-    pub presence: Option<Presence>,
+    pub presence: Option<Arc<Record>>,
     /// When it was last heard, directly or by a relayed answer.
     pub last_heard: Option<Time>,
     /// Whether a connection stands.
@@ -62,13 +76,17 @@ pub struct Heard {
     pub(super) against: Incarnation,
     /// The time of the subject's clock from which on a word refutes, bounded in the same way.
     pub(super) stamp_us: u64,
+    /// The start that this clock belongs to.
+    pub(super) clock: u64,
     /// When it last arrived.
     pub(super) renewed: Time,
+    /// The statement itself, for whoever missed it.
+    pub(super) proof: Arc<Checked>,
 }
 
 impl Heard {
     fn refuted_by(&self, incarnation: Incarnation, stamp_us: u64) -> bool {
-        incarnation > self.against || (incarnation.start == self.against.start && stamp_us > self.stamp_us)
+        incarnation > self.against || (incarnation.start == self.clock && stamp_us > self.stamp_us)
     }
 }
 
@@ -80,6 +98,14 @@ pub(super) struct Sent {
 
 pub(super) struct Subject {
     pub view: HostView,
+    /// This host is one of its watchers.
+    pub watched: bool,
+    /// When it is due, as the table has it.
+    pub due: Option<Time>,
+    /// When somebody last spoke of it, or it was last watched.
+    pub touched: Time,
+    /// Its newest signed word, for whoever missed it.
+    pub word: Option<Arc<Checked>>,
     /// Highest time of its own clock heard in its present start.
     pub stamp_us: u64,
     /// When its present start number was learned.
@@ -107,7 +133,7 @@ pub(super) struct Subject {
     /// Newest accusation taken from each accuser, so that a replay is known.
     pub taken: BTreeMap<PeerKey, (u64, u64)>,
     pub past: VecDeque<Heard>,
-    pub farewell: Option<Signed>,
+    pub farewell: Option<Arc<Checked>>,
     /// When this host's own accusation is to be repeated.
     pub repeat: Option<Time>,
 }
@@ -118,7 +144,7 @@ impl Subject {
             view: HostView {
                 state: State::Suspect,
                 since: now,
-                why: "not heard yet".to_owned(),
+                why: Cow::Borrowed("not heard yet"),
                 incarnation: None,
                 presence: None,
                 last_heard: None,
@@ -129,6 +155,10 @@ impl Subject {
                 sole_witness: false,
                 cloned: false,
             },
+            watched: false,
+            due: None,
+            touched: now,
+            word: None,
             stamp_us: 0,
             learned: now,
             origin: None,
@@ -159,6 +189,44 @@ impl Subject {
     /// Takes part: is neither down nor gone.
     pub fn counts(&self) -> bool {
         !matches!(self.view.state, State::Down | State::Left)
+    }
+
+    /// Nothing about it needs more room than a slot has.
+    pub fn calm(&self) -> bool {
+        let heard = self.view.state == State::Alive || self.view.incarnation.is_none();
+        !self.watched && heard && self.counts() && self.standing.is_empty() && !self.view.cloned
+    }
+
+    /// This host watches it no longer: nothing it does counts on our own answers now.
+    pub fn unwatch(&mut self, now: Time) {
+        self.watched = false;
+        self.touched = now;
+        self.sent.clear();
+        self.silent_since = None;
+        self.attempts = 0;
+        self.repeat = None;
+        self.want_presence = false;
+        self.vouch = false;
+        self.view.rtt = None;
+        self.view.free_cores = None;
+        self.view.wall_offset_ms = None;
+    }
+
+    /// Another life than the one that the accusations speak of has begun, or the first is heard: claims about
+    /// it that came early count from now on.
+    fn rebind(&mut self, incarnation: Incarnation) {
+        for heard in self.standing.values_mut() {
+            heard.against = bounded(heard.accusation.incarnation, incarnation);
+            heard.stamp_us = heard.accusation.stamp_us;
+            heard.clock = heard.accusation.incarnation.start;
+        }
+    }
+
+    #[cfg(test)]
+    pub fn own_bytes(&self) -> usize {
+        let heard = size_of::<Heard>() + 512;
+        let lists = self.standing.len() * heard + self.past.len() * heard + self.taken.len() * 64;
+        lists + self.sent.capacity() * size_of::<Sent>() + self.view.why.len()
     }
 
     /// A probe is missed after this (RFC 6298, with a floor for late schedulers).
@@ -217,28 +285,39 @@ impl Subject {
     }
 
     /// Takes in an accusation. `true` when this accuser did not accuse before.
-    pub fn accused(&mut self, accuser: PeerKey, accusation: Accusation, now: Time) -> bool {
+    pub fn accused(&mut self, accuser: PeerKey, accusation: Accusation, proof: Arc<Checked>, now: Time) -> bool {
         self.taken.insert(accuser, accusation.order());
         let known = self.known();
-        let (against, stamp_us) = match accusation.incarnation < known {
+        let behind = accusation.incarnation < known || accusation.evidence.heard_ms.is_none();
+        let clock = if behind { known.start } else { accusation.incarnation.start };
+        let (against, stamp_us) = match behind {
             // The accuser's clock reckoning is of another life: ours, for as long as it was silent there.
             true => {
                 let silent = Duration::from_millis(accusation.evidence.silent_ms);
                 (known, self.reckoned_stamp_us(now - silent))
             }
-            false => (known, accusation.stamp_us.min(self.reckoned_stamp_us(now))),
+            // Of a clock that was never heard here there is the accuser's word only; a subject that is
+            // accused for a time to come answers with a higher incarnation.
+            false if self.view.last_heard.is_none() || clock != known.start => {
+                (bounded(accusation.incarnation, known), accusation.stamp_us)
+            }
+            false => {
+                (bounded(accusation.incarnation, known), accusation.stamp_us.min(self.reckoned_stamp_us(now + LATE)))
+            }
         };
         if let Some(standing) = self.standing.get_mut(&accuser) {
             standing.renewed = now;
+            standing.proof = proof;
             standing.accusation = accusation;
             standing.against = against;
             standing.stamp_us = stamp_us;
+            standing.clock = clock;
             return false;
         }
         if self.standing.len() >= STANDING_MAX {
             return false;
         }
-        let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, renewed: now };
+        let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, clock, renewed: now, proof };
         self.standing.insert(accuser, heard);
         true
     }
@@ -258,9 +337,20 @@ impl Subject {
         })
     }
 
+    /// Ends what an accuser said before it said something else.
+    pub fn superseded(&mut self, me: PeerKey, accuser: PeerKey, now: Time) {
+        self.end(me, now, |heard| heard.accuser == accuser);
+    }
+
+    /// A farewell: whoever accused that life is answered.
+    pub fn left(&mut self, me: PeerKey, incarnation: Incarnation, now: Time) {
+        self.end(me, now, |heard| heard.accusation.incarnation <= incarnation);
+    }
+
     /// Ends accusations that their accusers no longer repeat.
     pub fn expire(&mut self, me: PeerKey, config: &Config, now: Time) {
-        self.end(me, now, |heard| heard.accuser != me && now >= heard.renewed + config.accusation_life);
+        let repeats = self.watched; // what this host says it goes on saying
+        self.end(me, now, |heard| !(repeats && heard.accuser == me) && now >= heard.renewed + config.accusation_life);
     }
 
     fn end(&mut self, me: PeerKey, now: Time, over: impl Fn(&Heard) -> bool) -> bool {
@@ -283,12 +373,14 @@ impl Subject {
 
     /// A new life: nothing of the old one's clock or accusations holds.
     pub fn reborn(&mut self, me: PeerKey, incarnation: Incarnation, now: Time) {
-        self.end(me, now, |heard| heard.against < incarnation);
+        self.end(me, now, |heard| heard.accusation.incarnation < incarnation);
+        self.rebind(incarnation);
         self.view.cloned = false;
         self.stamp_us = 0;
         self.learned = now;
         self.origin = None;
         self.farewell = None;
+        self.word = None;
     }
 
     /// A stall of our own loop: what was not heard meanwhile proves nothing.

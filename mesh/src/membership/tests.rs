@@ -3,6 +3,7 @@
 use super::world::*;
 use super::*;
 use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn world(hosts: usize, seed: u64) -> World {
     let mut world = World::new(hosts, seed, Config::default());
@@ -262,7 +263,7 @@ fn of_two_hosts_the_survivor_judges_alone_and_slowly() {
     world.run(5_000);
     assert_eq!(world.state(0, 1), State::Suspect);
     world.run(10_000);
-    let view = world.core(0).host(&keys(1).key()).unwrap().clone();
+    let view = world.core(0).host(&keys(1).key()).unwrap().into_owned();
     assert_eq!(view.state, State::Down);
     assert!(view.sole_witness);
     assert!(view.since.since(killed) >= Duration::from_millis(6_400), "{:?}", view.since.since(killed));
@@ -403,7 +404,7 @@ fn a_copy_that_only_asks_is_noticed() {
         from: keys(2).key(),
         bytes: encode(&Probe { nonce: 1, want_presence: false, want_proof: false, start, origin }),
     };
-    let origin = world.core(2).host(&keys(2).key()).unwrap().presence.as_ref().map(Presence::origin);
+    let origin = world.core(2).host(&keys(2).key()).unwrap().presence.as_ref().map(|p| p.origin());
     world.run(2_000);
     world.give(0, asks(1, origin.unwrap_or_default()));
     world.give(0, asks(0, 5));
@@ -428,7 +429,7 @@ fn facts_make_a_new_presence_only_when_they_change() {
     assert_eq!(world.published.len(), 1);
     world.run(100);
     let presence = world.core(1).host(&keys(0).key()).unwrap().presence.clone().unwrap();
-    assert_eq!((presence.sequence, presence.facts.cores, presence.facts.tags), (2, 8, vec!["ok".to_owned()]));
+    assert_eq!((presence.sequence, presence.facts.cores, &presence.facts.tags), (2, 8, &vec!["ok".to_owned()]));
 }
 
 #[test]
@@ -468,8 +469,7 @@ fn history(seed: u64, acts: &[(u8, u8, u16)]) -> String {
         world.run(u64::from(wait) % 4_000);
         for (at, core) in world.cores.iter().enumerate() {
             for (peer, view) in core.iter().flat_map(|c| c.hosts()) {
-                let new =
-                    (view.incarnation.unwrap_or_default(), view.presence.as_ref().map_or((0, 0), Presence::order));
+                let new = (view.incarnation.unwrap_or_default(), view.presence.as_ref().map_or((0, 0), |p| p.order()));
                 let old = highest.insert((at, *peer), new).unwrap_or_default();
                 assert!(old.0 <= new.0 && old.1 <= new.1, "{peer:?} went back at h{at}: {old:?} -> {new:?}");
             }

@@ -72,6 +72,27 @@ fn golden_vectors() {
     assert_eq!(encode(&reply), [0x89, 0x07, 0x82, 0x03, 0x01, 0x05, 0x06, 0x04, 0x02, 0x01, 0xf6, 0xf6]);
 }
 
+/// The messages of a comparison.
+#[test]
+fn golden_comparisons() {
+    use super::repair::{Bundle, Digest, Exchange, Row, Rows, Want};
+    let peer = keys(1).key();
+    let digest = Exchange::Digest(Digest { sums: vec![0, 7, u64::MAX] });
+    assert_eq!(
+        encode(&digest),
+        [0x82, 0x01, 0x4d, 0x81, 0x83, 0x00, 0x07, 0x1b, 255, 255, 255, 255, 255, 255, 255, 255]
+    );
+    let bundle = Exchange::Bundle(Bundle { statements: vec![vec![1, 2].into(), vec![].into()] });
+    assert_eq!(encode(&bundle), [0x82, 0x04, 0x46, 0x81, 0x82, 0x42, 1, 2, 0x40]);
+    let rows = Exchange::Rows(Rows { rows: vec![Row { peer, start: 3, sequence: 4, state: 2 }] });
+    let want = Exchange::Want(Want { peers: vec![peer] });
+    let got: Vec<String> = [&rows, &want].map(|e| format!("{} {}", encode(e).len(), short(&encode(e)))).into();
+    assert_eq!(got, ["44 9b94810e486afde0", "40 b8e2f37d27e98b9a"]);
+    for exchange in [digest, bundle, rows, want] {
+        assert_eq!(decode::<Exchange>(&encode(&exchange), DIGEST_BYTES_MAX), Ok(exchange));
+    }
+}
+
 const GOLDEN: [&str; 4] = [
     "presence 271 94d61fb9a4d1e5d2",
     "alive 159 3ebf8ebbbc775619",

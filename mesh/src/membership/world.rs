@@ -1,6 +1,7 @@
 //! A few cores and a tiny network between them, in virtual time.
 
 use super::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const MESH: [u8; 32] = [9; 32];
 
@@ -26,12 +27,22 @@ pub struct World {
     /// Everything that became known: when, at which host, what.
     pub log: Vec<(Time, usize, Output)>,
     pub published: Vec<Vec<u8>>,
-    /// Over every output of every core, bytes and all.
+    pub probes: u64,
+    /// Over every output of every core of a small world, bytes and all.
     pub trace: blake3::Hasher,
     queue: BTreeMap<(Time, u64), (usize, Input)>,
+    timers: BTreeSet<(Time, usize)>,
     count: u64,
     random: u64,
-    members: BTreeSet<PeerKey>,
+    members: Arc<Members>,
+    hosts: BTreeMap<PeerKey, usize>,
+    keys: Vec<PeerKey>,
+    /// Nobody's answer or refutation is passed on: the naive variant without fresh word.
+    pub mute: bool,
+    /// Accept digests; without, only gossip and probes carry news.
+    pub digests: bool,
+    /// Gossip that is lost for good, in percent.
+    pub unheard_percent: u64,
 }
 
 impl World {
@@ -46,11 +57,18 @@ impl World {
             stalled: BTreeMap::new(),
             log: Vec::new(),
             published: Vec::new(),
+            probes: 0,
             trace: blake3::Hasher::new(),
             queue: BTreeMap::new(),
+            timers: BTreeSet::new(),
             count: 0,
             random: seed ^ 0x5eed,
-            members: (0..hosts).map(|h| keys(h).key()).collect(),
+            members: Members::new((0..hosts).map(|h| keys(h).key()), 0),
+            keys: (0..hosts).map(|h| keys(h).key()).collect(),
+            hosts: (0..hosts).map(|h| (keys(h).key(), h)).collect(),
+            mute: false,
+            digests: true,
+            unheard_percent: 0,
         };
         world.cores.resize_with(hosts, || None);
         for host in 0..hosts {
@@ -94,18 +112,14 @@ impl World {
     }
 
     pub fn state(&self, at: usize, of: usize) -> State {
-        self.cores[at].as_ref().expect("runs").host(&keys(of).key()).expect("enrolled").state
+        self.cores[at].as_ref().expect("runs").host(&self.keys[of]).expect("enrolled").state
     }
 
     pub fn run(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
+        self.timers = (0..self.cores.len()).filter_map(|h| Some((self.timer(h)?, h))).collect();
         loop {
-            let timer = (0..self.cores.len())
-                .filter_map(|h| {
-                    let (at, _) = self.cores[h].as_ref()?.poll_timeout()?;
-                    Some((at.max(self.stalled.get(&h).copied().unwrap_or_default()), h))
-                })
-                .min();
+            let timer = self.timers.first().copied();
             let message = self.queue.keys().next().copied();
             let at = timer.map(|t| t.0).into_iter().chain(message.map(|m| m.0)).min();
             let Some(at) = at.filter(|at| *at <= end) else { break };
@@ -116,34 +130,65 @@ impl World {
                     let wait = until.since(self.now);
                     self.later(wait, to, input);
                 } else if self.cores[to].is_some() {
+                    let old = self.timer(to);
                     self.give(to, input);
+                    self.reset(to, old);
                 }
-            } else if let Some((_, host)) = timer {
+            } else if let Some((old, host)) = timer {
                 let now = self.now;
                 self.core(host).handle_timeout(now);
                 self.drain(host);
+                self.reset(host, Some(old));
             }
         }
         self.now = end;
     }
 
+    fn timer(&self, host: usize) -> Option<Time> {
+        let (at, _) = self.cores[host].as_ref()?.poll_timeout()?;
+        Some(at.max(self.stalled.get(&host).copied().unwrap_or_default()))
+    }
+
+    fn reset(&mut self, host: usize, old: Option<Time>) {
+        self.timers.extend(self.timer(host).map(|at| (at, host)));
+        if let Some(old) = old.filter(|old| self.timer(host) != Some(*old)) {
+            self.timers.remove(&(old, host));
+        }
+    }
+
     pub fn drain(&mut self, host: usize) {
         while let Some(output) = self.cores[host].as_mut().and_then(Membership::poll) {
-            self.trace.update(format!("{:?} {host} {output:?}", self.now).as_bytes());
+            if self.cores.len() <= SMALL {
+                self.trace.update(format!("{:?} {host} {output:?}", self.now).as_bytes()); // slow
+            }
             match output {
                 Output::Probe { to, bytes } => {
-                    let input = Input::Probe { from: keys(host).key(), bytes };
+                    self.probes += 1;
+                    let input = Input::Probe { from: self.keys[host], bytes };
                     self.send(host, self.index(&to), input);
                 }
                 Output::Reply { to, bytes } => {
-                    let input = Input::Reply { from: keys(host).key(), bytes };
+                    let input = Input::Reply { from: self.keys[host], bytes };
                     self.send(host, self.index(&to), input);
                 }
                 Output::Publish(bytes) => {
+                    if self.mute && matches!(decode(&bytes, STATEMENT_BYTES_MAX), Ok(Statement::Alive(_))) {
+                        continue;
+                    }
+                    // In a small world everybody verifies for himself.
+                    let checked = (self.cores.len() > SMALL).then(|| Checked::open(&bytes).expect("is ours"));
+                    let input = checked.map_or_else(|| Input::Statement(bytes.clone()), Input::Checked);
                     for to in (0..self.cores.len()).filter(|to| *to != host) {
-                        self.gossip(host, to, &bytes);
+                        self.gossip(host, to, input.clone());
                     }
                     self.published.push(bytes);
+                }
+                Output::Digest { to, bytes } => {
+                    let input = Input::Digest { from: self.keys[host], bytes };
+                    let to = self.index(&to);
+                    if self.digests {
+                        self.send(host, to, input);
+                    }
                 }
                 Output::Reach(peer) => {
                     let to = self.index(&peer);
@@ -171,7 +216,7 @@ impl World {
     }
 
     fn index(&self, peer: &PeerKey) -> usize {
-        (0..self.cores.len()).find(|h| keys(*h).key() == *peer).expect("a host of this world")
+        self.hosts[peer]
     }
 
     fn cut(&self, from: usize, to: usize) -> bool {
@@ -189,7 +234,10 @@ impl World {
     }
 
     /// Gossip runs over streams that repeat what is lost, and around a broken link.
-    fn gossip(&mut self, from: usize, to: usize, bytes: &[u8]) {
+    fn gossip(&mut self, from: usize, to: usize, input: Input) {
+        if self.unheard_percent > 0 && self.random() % 100 < self.unheard_percent {
+            return;
+        }
         let mut delay = self.delay;
         if self.cut(from, to) {
             let around = |k: usize| self.cores[k].is_some() && !self.cut(from, k) && !self.cut(k, to);
@@ -201,12 +249,12 @@ impl World {
         while self.lost() {
             delay += Duration::from_millis(200);
         }
-        self.later(delay, to, Input::Statement(bytes.to_vec()));
+        self.later(delay, to, input);
     }
 
     fn connect(&mut self, a: usize, b: usize) {
-        self.later(self.delay, a, Input::Connected(keys(b).key()));
-        self.later(self.delay, b, Input::Connected(keys(a).key()));
+        self.later(self.delay, a, Input::Connected(self.keys[b]));
+        self.later(self.delay, b, Input::Connected(self.keys[a]));
     }
 
     fn later(&mut self, delay: Duration, to: usize, input: Input) {

@@ -119,6 +119,7 @@ async fn a_voter_that_went_back_is_not_counted() {
     let alone = leader.propose(proposal(1)).await;
     assert!(matches!(alone, Err(ProposeError::Timeout | ProposeError::Lost { .. })), "{alone:?}");
     assert_eq!(leader.grant(), None, "and its word renews no lease");
+    assert!(hosts[1].consensus.refused().is_empty(), "only a leader refuses");
     assert_eq!(leader.status().stopped, None);
 }
 

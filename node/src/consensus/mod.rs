@@ -33,6 +33,7 @@ use futures::StreamExt;
 use mesh::identity::PeerKey;
 use mesh::lease::{Grant, LeaseInput};
 use mesh::limits::BATCH_BYTES_MAX;
+use mesh::mutants::{self, Mutant};
 use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
@@ -208,6 +209,7 @@ impl Consensus {
             metrics.changed().await.map_err(|e| StartError::Raft(e.to_string()))?;
         }
         let alone = voters.iter().all(|v| *v == me);
+        let boot_quarantine = boot_quarantine && !mutants::on(Mutant::NoBootQuarantine);
         let quiet_until = if alone || !boot_quarantine { started } else { started + timing.quarantine() };
         let desk = Desk {
             me,
@@ -410,7 +412,11 @@ impl Consensus {
     /// On the leader: whose logs are shorter than what they acknowledged, and why each is sent nothing more.
     /// True for one that voted when that was seen: what else it promised and forgot, nobody knows.
     pub fn refused(&self) -> BTreeMap<PeerKey, (String, bool)> {
-        self.peers.refused(&self.voters())
+        let status = self.status();
+        match status.role {
+            Role::Leader => self.peers.refused(&status.effective.voters),
+            _ => BTreeMap::new(), // from an earlier leadership, if at all: old news
+        }
     }
 
     /// Names hosts whose key is alive twice, in place of those named before: nothing that either copy says

@@ -10,6 +10,7 @@ use super::disk::{Change, Disk, Found};
 use super::rt::Scope;
 use super::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::seams::Blocking;
+use mesh::mutants::{self, Mutant};
 use mesh::wire;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -319,6 +320,10 @@ impl RaftLogStorage<TypeConfig> for Store {
             }
             memory.last.map_or(0, |id| id.index)
         };
+        if mutants::on(Mutant::AckBeforeSync) {
+            callback.io_completed(Ok(()));
+            return self.put(Change::Append(encoded), Done::Nobody).await;
+        }
         self.put(Change::Append(encoded), Done::Appended(last, callback)).await
     }
 

@@ -33,8 +33,8 @@ impl Inner {
 
     /// What this host believes of every other.
     pub fn beliefs(&self) -> Vec<(PeerKey, State)> {
-        let others = |(peer, view): (&PeerKey, &mesh::membership::HostView)| (*peer, view.state);
-        lock(&self.members).hosts().filter(|(peer, _)| **peer != self.me).map(others).collect()
+        let members = lock(&self.members);
+        members.hosts().filter(|(peer, _)| **peer != self.me).map(|(peer, view)| (*peer, view.state)).collect()
     }
 
     /// Whose key this host holds to be alive twice.
@@ -45,8 +45,8 @@ impl Inner {
     /// The newest presence of each host that this one knows: start number and sequence.
     pub fn presences(&self) -> Vec<(PeerKey, u64, u64)> {
         let members = lock(&self.members);
-        let newest = members.hosts().filter_map(|(peer, view)| Some((peer, view.presence.as_ref()?)));
-        newest.map(|(peer, presence)| (*peer, presence.start, presence.sequence)).collect()
+        let newest = members.hosts().filter_map(|(peer, view)| Some((*peer, view.presence.clone()?)));
+        newest.map(|(peer, presence)| (peer, presence.start, presence.sequence)).collect()
     }
 
     /// With whom streams were opened lately, either way.

@@ -341,6 +341,9 @@ impl Inner {
         let this = self.clone();
         self.serve(Protocol::Blobs, move |peer, stream| this.clone().serve_blobs(peer, stream))?;
         let this = self.clone();
+        let digests = inputs.clone();
+        self.serve(Protocol::Digest, move |peer, stream| this.clone().serve_digest(peer, stream, digests.clone()))?;
+        let this = self.clone();
         self.serve(Protocol::Probe, move |peer, stream| this.clone().serve_probes(peer, stream, inputs.clone()))?;
         Ok(())
     }

@@ -79,6 +79,7 @@ impl Inner {
             let addresses = lock(&self.addresses);
             for (peer, name) in &names {
                 let view = members.host(peer);
+                let view = view.as_deref();
                 let presence = view.and_then(|v| v.presence.as_ref());
                 let facts = presence.map(|p| p.facts.clone()).unwrap_or_default();
                 let state = match view.map(|v| v.state) {

@@ -4,13 +4,13 @@ use super::shared::lock;
 use super::status::{self, Stranger};
 use super::{INPUTS_MAX, Inner, Known, TICK, wall_ms};
 use crate::net::{DialFailure, Level, Multiaddr, NetEvent, Protocol, Reason, Refusal, Stream, frame};
-use futures::AsyncReadExt;
 use futures::future::{Either, select};
+use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::multiaddr::Protocol as Part;
 use mesh::addresses::{Failure, Source};
 use mesh::identity::PeerKey;
 use mesh::ledger::Changes;
-use mesh::membership::{Input, Output, PROBE_BYTES_MAX, State};
+use mesh::membership::{DIGEST_BYTES_MAX, Input, Members, Output, PROBE_BYTES_MAX, State};
 use mesh::placement::{HostNow, View};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,6 +22,8 @@ use tokio::sync::mpsc;
 
 /// Probe messages that wait for one stream; older ones would be answered too late to matter.
 const PROBES_WAITING: usize = 8;
+/// A message of a comparison is worth nothing after this.
+const DIGEST_WITHIN: Duration = Duration::from_secs(10);
 /// A connection on which nothing was heard for so long is dead, whatever the kernel thinks.
 const DEAD_AFTER: Duration = Duration::from_secs(15);
 
@@ -73,6 +75,7 @@ impl Inner {
                 }
                 Output::Reach(peer) => self.dial(peer),
                 Output::Publish(bytes) => self.net.publish(bytes),
+                Output::Digest { to, bytes } => self.send_digest(to, bytes),
                 Output::Changed { peer, from, to, why } => {
                     news = true;
                     let host = self.name_of(&peer);
@@ -226,12 +229,13 @@ impl Inner {
 
     fn on_roster(&self) {
         let now = self.now();
-        let (members, revoked) = self.shared.with(|l| {
+        let (members, epoch, revoked) = self.shared.with(|l| {
             let members: BTreeSet<PeerKey> = l.roster().members().map(|(k, _)| *k).collect();
-            let revoked: Vec<PeerKey> = l.roster().all_revoked().map(|(k, _)| *k).collect();
-            (members, revoked)
+            let naive = mesh::mutants::on(mesh::mutants::Mutant::RevocationIgnored);
+            let revoked: Vec<PeerKey> = l.roster().all_revoked().filter(|_| !naive).map(|(k, _)| *k).collect();
+            (members, l.recovery_epoch(), revoked)
         });
-        lock(&self.members).set_members(&members, now);
+        lock(&self.members).set_members(&Members::new(members.iter().copied(), epoch), now);
         // Whom we were told of when we joined may be missing only because our ledger is behind.
         let told = self.policy.told().filter(|peer| !revoked.contains(peer));
         lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
@@ -323,7 +327,7 @@ impl Inner {
                     steady_ms: now.since(h.since).as_millis() as u64,
                 }
             };
-            members.hosts().map(|(peer, h)| (*peer, host(peer, h))).collect()
+            members.hosts().map(|(peer, h)| (*peer, host(peer, &h))).collect()
         };
         let mut old = lock(&self.view);
         let changed = old.len() != view.len()
@@ -381,6 +385,32 @@ impl Inner {
         }
     }
 
+    /// One message of a comparison: a stream of its own, so that it holds back no probe.
+    fn send_digest(self: &Arc<Self>, to: PeerKey, bytes: Vec<u8>) {
+        if !self.net.is_connected(to) {
+            return; // another time, or another member
+        }
+        let this = self.clone();
+        self.task(async move {
+            let send = async {
+                let mut stream = this.net.open(to, Protocol::Digest).await.map_err(std::io::Error::other)?;
+                frame::write_frame(&mut stream, &bytes).await?;
+                stream.close().await
+            };
+            if let Ok(Err(error)) = tokio::time::timeout(DIGEST_WITHIN, send).await {
+                tracing::debug!(host = this.name_of(&to), %error, "a comparison was not sent");
+            }
+        });
+    }
+
+    /// The other end of [`Inner::send_digest`].
+    pub(super) async fn serve_digest(self: Arc<Self>, from: PeerKey, mut stream: Stream, inputs: mpsc::Sender<Input>) {
+        let read = tokio::time::timeout(DIGEST_WITHIN, frame::read_frame(&mut stream, DIGEST_BYTES_MAX)).await;
+        if let Ok(Ok(bytes)) = read {
+            let _ = inputs.send(Input::Digest { from, bytes }).await; // no loop, no need
+        }
+    }
+
     pub(super) fn learn_known(&self, known: &[Known]) {
         let now = self.now();
         let mut addresses = lock(&self.addresses);
@@ -406,7 +436,7 @@ impl Inner {
     fn learn_presence(&self, peer: PeerKey) {
         let listed = {
             let members = lock(&self.members);
-            members.host(&peer).and_then(|h| h.presence.as_ref()).map(|p| p.facts.addresses.clone())
+            members.host(&peer).and_then(|h| h.presence.as_ref().map(|p| p.facts.addresses.clone()))
         };
         if peer != self.me {
             lock(&self.addresses).learn_presence(peer, &listed.unwrap_or_default(), self.now());

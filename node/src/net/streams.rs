@@ -57,12 +57,21 @@ pub enum Protocol {
     Submit,
     /// Co-signatures.
     Cosign,
+    /// Comparisons of what two members know of the others.
+    Digest,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 6] =
-        [Protocol::Raft, Protocol::Probe, Protocol::Blobs, Protocol::Logs, Protocol::Submit, Protocol::Cosign];
+    pub const ALL: [Protocol; 7] = [
+        Protocol::Raft,
+        Protocol::Probe,
+        Protocol::Blobs,
+        Protocol::Logs,
+        Protocol::Submit,
+        Protocol::Cosign,
+        Protocol::Digest,
+    ];
 
     /// Its name on the wire, with its version.
     pub const fn name(self) -> &'static str {
@@ -73,6 +82,7 @@ impl Protocol {
             Protocol::Logs => "/mesh/logs/1",
             Protocol::Submit => "/mesh/submit/1",
             Protocol::Cosign => "/mesh/cosign/1",
+            Protocol::Digest => "/mesh/digest/1",
         }
     }
 

@@ -5,6 +5,26 @@
 //! neither tier, and reads nothing that a host merely claims where the truth is at hand. Each counts
 //! how often it had something to judge: one that never has proves nothing, and a sweep fails for it.
 
+mod attempts_count_once;
+mod attempts_stay;
+mod authorship;
+mod committed_stays;
+mod ends_once;
+mod fences_rise;
+mod healthy_is_not_down;
+mod ledger_time_rises;
+mod no_build_lost;
+mod no_strangers;
+mod nothing_unbounded;
+mod numbers_rise;
+mod one_lease;
+mod orders_hit_their_target;
+mod requests_count_once;
+mod voter_sets_chain;
+
+#[cfg(test)]
+mod fixture;
+
 use mesh::build::{Attempt, BlobId, BuildId};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
@@ -92,7 +112,54 @@ pub enum Fact {
         /// The order's fence.
         fence: Fence,
     },
-    /// A disk was destroyed, emptied or put back: what was on it is not to be asked for.
+    /// The owner of a host asked for builds by these names (before anything was sent).
+    Asked {
+        /// The key of the host.
+        key: PeerKey,
+        /// Number of the request.
+        request: u64,
+        /// Names of the builds.
+        names: Vec<String>,
+    },
+    /// A host that leads put an assignment forward (whether it is committed or not).
+    Proposed {
+        /// Who.
+        key: PeerKey,
+        /// Under which fence.
+        fence: Fence,
+        /// Which build.
+        build: BuildId,
+        /// Which try.
+        attempt: Attempt,
+        /// For whom.
+        to: PeerKey,
+    },
+    /// An attempt ended on its host, whatever came of it.
+    Ended {
+        /// Key of the process that ran it.
+        key: PeerKey,
+        /// Which build.
+        build: BuildId,
+        /// Which try.
+        attempt: Attempt,
+    },
+    /// From now on a host is (not) well in itself: it runs, its clocks are right, its disk is quick, nobody shares
+    /// its key. Of links it says nothing; that is [`Fact::CutOff`].
+    Well {
+        /// Which.
+        host: Name,
+        /// Whether.
+        well: bool,
+    },
+    /// From now on the links between a host and these others, and no more, do not work (one way or both).
+    CutOff {
+        /// Which.
+        host: Name,
+        /// The others.
+        from: Vec<Name>,
+    },
+    /// A disk was destroyed, emptied or put back, or lost what it had reported as synced: what was on it is
+    /// not to be asked for.
     Wiped {
         /// Whose.
         host: Name,
@@ -134,6 +201,11 @@ pub trait Truth {
     fn holds(&self, host: &PeerKey, blob: BlobId) -> Option<bool>;
     /// Whether a key is enrolled according to the longest ledger there is.
     fn is_member(&self, key: &PeerKey) -> bool;
+    /// Every lease that is held at this true moment, each by its holder's own clock; a tier that cannot ask all of
+    /// its hosts at any time says nothing here, and the leases that it shows within a step are compared.
+    fn leases(&self) -> Vec<(Name, Fence)> {
+        vec![]
+    }
 }
 
 /// A rule that holds at every moment.
@@ -195,6 +267,28 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} broken at {:.3} s: {}", self.invariant, self.at.as_secs_f64(), self.text)
     }
+}
+
+/// Every invariant there is, fresh for a run.
+pub fn all() -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::new(attempts_count_once::AttemptsCountOnce::default()),
+        Box::new(attempts_stay::AttemptsStay::default()),
+        Box::new(authorship::Authorship::default()),
+        Box::new(committed_stays::CommittedStays::default()),
+        Box::new(ends_once::EndsOnce::default()),
+        Box::new(fences_rise::FencesRise::default()),
+        Box::new(healthy_is_not_down::HealthyIsNotDown::default()),
+        Box::new(ledger_time_rises::LedgerTimeRises::default()),
+        Box::new(no_build_lost::NoBuildLost::default()),
+        Box::new(no_strangers::NoStrangers::default()),
+        Box::new(nothing_unbounded::NothingUnbounded::default()),
+        Box::new(numbers_rise::NumbersRise::default()),
+        Box::new(one_lease::OneLease::default()),
+        Box::new(orders_hit_their_target::OrdersHitTheirTarget::default()),
+        Box::new(requests_count_once::RequestsCountOnce::default()),
+        Box::new(voter_sets_chain::VoterSetsChain::default()),
+    ]
 }
 
 /// All invariants of a run.

@@ -1,0 +1,457 @@
+//! What a scenario does to a fleet of this tier, and how all harm is ended.
+
+use super::execute::spec_of;
+use super::message::Message;
+use super::raft::Store;
+use super::stage::Cores;
+use super::submit::Asker;
+use crate::action::{Action, Forgery, LEADER, Task};
+use crate::invariants::Fact;
+use mesh::build::{Attempt, End, Outcome, Phase};
+use mesh::identity::Keys;
+use mesh::lease::Fence;
+use mesh::ledger::{Assign, Assignment, AttemptEnd, Cancel, Command, Entry, Report, RequestId, Revoke, Submit};
+use mesh::roster::{Cosignature, VoterChange};
+use std::time::Duration;
+
+/// How long an owner's request waits for the ledger.
+const WITHIN: Duration = Duration::from_secs(30);
+
+type Done = Result<(), String>;
+
+fn check(sensible: bool, why: &str) -> Done {
+    if sensible { Ok(()) } else { Err(why.to_owned()) }
+}
+
+impl Cores {
+    fn host(&self, name: &str) -> Result<usize, String> {
+        if name == LEADER {
+            let leads = |host: &usize| {
+                let at = &self.hosts[*host];
+                at.process.as_ref().and_then(|p| p.grant(&at.machine.clock, self.cx.now)).is_some()
+            };
+            return (0..self.hosts.len()).find(leads).ok_or_else(|| "nobody leads".to_owned());
+        }
+        self.cx.net.number(name).ok_or_else(|| format!("no host is called {name}"))
+    }
+
+    fn running(&self, name: &str) -> Result<usize, String> {
+        let host = self.host(name)?;
+        check(self.hosts[host].process.is_some() && self.hosts[host].suspended.is_none(), "does not run")?;
+        Ok(host)
+    }
+
+    fn down(&self, name: &str) -> Result<usize, String> {
+        let host = self.host(name)?;
+        check(self.hosts[host].process.is_none() && self.hosts[host].joining.is_none(), "runs")?;
+        Ok(host)
+    }
+
+    /// Does it, or says why it makes no sense now.
+    pub(super) fn perform(&mut self, action: &Action) -> Done {
+        match action {
+            Action::Submit { host, request, tasks } => self.submit_tasks(host, *request, tasks),
+            Action::Cancel { host, task } => self.cancel_task(host, task),
+            Action::Join { host, by } => {
+                let (host, by) = (self.down(host)?, self.running(by)?);
+                check(!self.hosts[host].stranger && self.hosts[host].copy_of.is_none(), "is a stranger or a copy")?;
+                self.invite(host, by)
+            }
+            Action::Evict { host, by } => self.revoke(host, by, "evicted"),
+            Action::Leave { host } => self.revoke(host, host, "left by itself"),
+            Action::Stranger { host } => self.let_stranger(host),
+            Action::Forge { host, what } => self.forge(host, *what),
+            Action::Order { host } => {
+                let (host, leader) = (self.host(host)?, self.host(LEADER)?);
+                let peer = self.hosts[host].machine.keys.key();
+                self.cx.numbers += 1;
+                let number = self.cx.numbers;
+                self.with(leader, |p, env| p.order(env, peer, number)).ok_or("nobody leads")?
+            }
+            Action::ReplayLate { host } => self.replay_late(host),
+            Action::Crash { host } => {
+                let host = self.host(host)?;
+                check(self.hosts[host].process.is_some(), "does not run")?;
+                self.stop(host);
+                Ok(())
+            }
+            Action::Start { host } => {
+                let host = self.down(host)?;
+                let able = self.hosts[host].machine.disk.folder.is_some() && !self.hosts[host].out;
+                check(able && self.cx.net.powered[host], "is not enrolled, or has no power")?;
+                self.start(host);
+                Ok(())
+            }
+            Action::PowerCut { host } => self.power_cut(host),
+            Action::PowerOn { host } => {
+                let host = self.host(host)?;
+                check(!self.cx.net.powered[host], "has power")?;
+                self.power_on(host);
+                Ok(())
+            }
+            Action::Suspend { host } => {
+                let host = self.running(host)?;
+                self.hosts[host].suspended = Some(vec![]);
+                Ok(())
+            }
+            Action::Resume { host } => {
+                let host = self.host(host)?;
+                self.resume(host)
+            }
+            Action::SlowSync { host, ms } => {
+                let host = self.host(host)?;
+                self.hosts[host].machine.disk.slow_ms = *ms;
+                Ok(())
+            }
+            Action::LyingSync { host, on } => {
+                let host = self.host(host)?;
+                self.hosts[host].machine.disk.lies = *on;
+                Ok(())
+            }
+            Action::EmptyDisk { host } => {
+                let host = self.down(host)?;
+                check(self.hosts[host].machine.disk.folder.is_some(), "was never enrolled")?;
+                let disk = &mut self.hosts[host].machine.disk;
+                disk.settle();
+                disk.store = Store::default();
+                self.wiped(host);
+                self.start(host);
+                Ok(())
+            }
+            Action::Backup { host } => {
+                let host = self.host(host)?;
+                let m = &mut self.hosts[host].machine;
+                check(m.disk.folder.is_some(), "is not enrolled")?;
+                let mut copy = m.disk.clone();
+                copy.settle();
+                m.backup = Some(copy);
+                Ok(())
+            }
+            Action::Restore { host } => {
+                let host = self.down(host)?;
+                let m = &mut self.hosts[host].machine;
+                m.disk = m.backup.clone().ok_or("has no backup")?;
+                self.wiped(host);
+                Ok(())
+            }
+            Action::Clone { host } => {
+                let host = self.host(host)?;
+                let at = &self.hosts[host];
+                check(at.machine.disk.folder.is_some() && at.copy_of.is_none() && !at.out, "is not enrolled")?;
+                let twin = self.hosts.iter().any(|h| h.copy_of == Some(host) && h.process.is_some());
+                check(!twin, "has a copy already")?;
+                let copy = self.add_copy(host).ok_or("its network is full")?;
+                self.start(copy);
+                Ok(())
+            }
+            Action::Unclone { host } => {
+                let host = self.host(host)?;
+                let copy = self.hosts.iter().position(|h| h.copy_of == Some(host) && h.process.is_some());
+                self.retire(copy.ok_or("has no copy")?);
+                Ok(())
+            }
+            Action::ClockRate { host, ppm } => {
+                let host = self.host(host)?;
+                self.hosts[host].machine.clock.set_rate(self.cx.now, *ppm);
+                self.rewake(host);
+                Ok(())
+            }
+            Action::ClockJump { host, ms } => {
+                let host = self.host(host)?;
+                self.hosts[host].machine.clock.wall_ms += ms;
+                Ok(())
+            }
+            Action::Cut { from, to } => {
+                let pair = (self.host(from)?, self.host(to)?);
+                check(pair.0 != pair.1 && self.cx.net.cuts.insert(pair), "is cut")
+            }
+            Action::Mend { from, to } => {
+                let pair = (self.host(from)?, self.host(to)?);
+                check(self.cx.net.cuts.remove(&pair), "is not cut")
+            }
+            Action::Loss { percent } => {
+                self.cx.net.loss = (*percent).min(50);
+                Ok(())
+            }
+            Action::ForgetMasquerade { router } => {
+                let router = self.host(router)?;
+                let through: Vec<usize> = {
+                    let routed = self
+                        .cx
+                        .net
+                        .connections
+                        .values()
+                        .filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
+                    routed.flat_map(|c| c.ends.iter().map(|end| end.host.0)).collect()
+                };
+                check(!through.is_empty(), "no connection goes through it")?;
+                for host in through {
+                    self.hosts[host].harmed = self.cx.now;
+                }
+                self.cx.net.forget(router);
+                Ok(())
+            }
+            Action::Network { network, up } => {
+                check(self.cx.net.fleet.networks.contains_key(network), "there is no such network")?;
+                let changed =
+                    if *up { self.cx.net.down.remove(network) } else { self.cx.net.down.insert(network.clone()) };
+                check(changed, "is so already")
+            }
+            Action::TakeAddress { host, of } => {
+                let (host, of) = (self.down(host)?, self.down(of)?);
+                check(host != of, "is the same host")?;
+                self.swap(host, of);
+                self.start(host);
+                Ok(())
+            }
+            Action::SwapAddresses { a, b } => {
+                let (a, b) = (self.host(a)?, self.host(b)?);
+                check(a != b, "is the same host")?;
+                self.swap(a, b);
+                Ok(())
+            }
+        }
+    }
+
+    fn submit_tasks(&mut self, host: &str, request: u64, tasks: &[Task]) -> Done {
+        let host = self.running(host)?;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&request.to_le_bytes());
+        id[8] = 1; // not of the ids that processes draw
+        let specs = tasks.iter().map(spec_of).collect();
+        let names = tasks.iter().map(|task| task.name.clone()).collect();
+        self.with(host, |p, env| {
+            env.cx.fact(Fact::Asked { key: p.me, request, names });
+            let entry = Entry::seal(&env.m.keys, p.mesh, RequestId(id), None, Command::Submit(Submit { specs }));
+            p.submit(env, entry, WITHIN, Asker::Client(request));
+            p.settle(env);
+        });
+        Ok(())
+    }
+
+    fn cancel_task(&mut self, host: &str, task: &str) -> Done {
+        let host = self.running(host)?;
+        let found = self.with(host, |p, env| {
+            let open = |b: &&mesh::ledger::Build| b.spec.name == task && !b.state.is_final();
+            let builds: Vec<_> = p.ledger.builds().iter().filter(open).map(|b| b.id).collect();
+            let found = !builds.is_empty();
+            if found {
+                let command = Command::Cancel(Cancel { builds, reason: "its owner changed his mind".into() });
+                p.ask(env, command, WITHIN, Asker::Nobody);
+                p.settle(env);
+            }
+            found
+        });
+        check(found == Some(true), "no such build is open")
+    }
+
+    fn revoke(&mut self, host: &str, by: &str, reason: &str) -> Done {
+        let (host, by) = (self.host(host)?, self.running(by)?);
+        let peer = self.hosts[host].machine.keys.key();
+        let asked = self.with(by, |p, env| {
+            let roster = p.ledger.roster();
+            if !roster.is_member(&peer) || roster.len() < 2 || (p.me != peer && !roster.member(&p.me)?.signer) {
+                return None;
+            }
+            p.ask(env, Command::Revoke(Revoke { peer, banned: false, reason: reason.into() }), WITHIN, Asker::Nobody);
+            p.settle(env);
+            Some(())
+        });
+        check(asked.flatten().is_some(), "is no member, or may not be taken out by that host")
+    }
+
+    fn let_stranger(&mut self, host: &str) -> Done {
+        let host = self.down(host)?;
+        let at = &mut self.hosts[host];
+        check(at.machine.disk.folder.is_none() && at.copy_of.is_none() && !at.stranger, "is or was enrolled")?;
+        at.stranger = true;
+        let generation = at.machine.generation;
+        self.cx.wake(host, generation, self.cx.now + 1);
+        Ok(())
+    }
+
+    fn power_cut(&mut self, host: &str) -> Done {
+        let host = self.host(host)?;
+        check(self.cx.net.powered[host], "has no power")?;
+        self.cx.net.powered[host] = false;
+        let unsynced = self.hosts[host].machine.disk.unsynced() as u64;
+        let kept = self.cx.dice.below(unsynced + 1) as usize;
+        let wiped = self.hosts[host].machine.disk.cut(kept);
+        self.stop(host);
+        if wiped {
+            self.wiped(host);
+        }
+        Ok(())
+    }
+
+    fn power_on(&mut self, host: usize) {
+        self.cx.net.powered[host] = true;
+        self.hosts[host].machine.boots += 1;
+        self.start(host);
+    }
+
+    fn resume(&mut self, host: usize) -> Done {
+        let held = self.hosts[host].suspended.take().ok_or("is not suspended")?;
+        self.hosts[host].harmed = self.cx.now;
+        for event in held {
+            self.cx.queue.push(self.cx.now, event);
+        }
+        Ok(())
+    }
+
+    /// What was on a disk is not to be asked for any more.
+    fn wiped(&mut self, host: usize) {
+        let host = self.hosts[host].machine.name.clone();
+        self.cx.fact(Fact::Wiped { host });
+    }
+
+    fn retire(&mut self, copy: usize) {
+        self.cx.net.powered[copy] = false;
+        let of = self.hosts[copy].copy_of;
+        self.stop(copy);
+        self.hosts[copy].out = true;
+        if let Some(of) = of {
+            self.hosts[of].harmed = self.cx.now;
+        }
+    }
+
+    /// Timers of a host are due at other times now.
+    fn rewake(&mut self, host: usize) {
+        let generation = self.hosts[host].machine.generation;
+        self.cx.wake(host, generation, self.cx.now + 1);
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        let hosts = &mut self.cx.net.fleet.hosts;
+        let networks: Vec<String> =
+            hosts[a].addresses.keys().filter(|network| hosts[b].addresses.contains_key(*network)).cloned().collect();
+        for network in networks {
+            let (one, two) = (hosts[a].addresses[&network], hosts[b].addresses[&network]);
+            hosts[a].addresses.insert(network.clone(), two);
+            hosts[b].addresses.insert(network, one);
+        }
+        self.cx.net.moved();
+        for host in [a, b] {
+            self.cx.net.unroot(host);
+            self.hosts[host].harmed = self.cx.now;
+            self.with(host, |p, env| {
+                p.listen(env);
+                p.settle(env);
+            });
+        }
+    }
+
+    /// An enrolled host gives the leader, or the log itself, what it may not make.
+    fn forge(&mut self, host: &str, what: Forgery) -> Done {
+        let host = self.running(host)?;
+        let others: Vec<Keys> = self.hosts.iter().map(|h| h.machine.keys.clone()).collect();
+        let victim = others.iter().find(|k| k.key() != self.hosts[host].machine.keys.key()).cloned();
+        let victim = victim.ok_or("there is nobody else")?;
+        let made = self.with(host, |p, env| {
+            let request = p.request_id(env);
+            let keys = env.m.keys.clone();
+            let seal = |fence, command| Entry::seal(&keys, p.mesh, request, fence, command);
+            let fence = p.ledger.leader().map(|l| l.1);
+            let running = || p.ledger.builds().running().flat_map(|b| b.running().map(|a| (b.id, a.clone())));
+            let entry = match what {
+                Forgery::Submission => {
+                    let task = Task { name: "forged".into(), takes_ms: 1, exit: 0, needs: vec![], breaks_on: vec![] };
+                    let mut entry = seal(None, Command::Submit(Submit { specs: vec![spec_of(&task)] }));
+                    entry.by = victim.key();
+                    entry
+                }
+                Forgery::Report => {
+                    let (build, attempt) = running().find(|(_, a)| a.host != p.me)?;
+                    let outcome = Outcome {
+                        end: End::Done,
+                        phase: Phase::Command,
+                        code: 0,
+                        text: String::new(),
+                        manifest: None,
+                        log: None,
+                        took_ms: 1,
+                    };
+                    let end = AttemptEnd { build, attempt: attempt.number, outcome, receipts: vec![] };
+                    seal(None, Command::Report(Report { ends: vec![end] }))
+                }
+                Forgery::Assignment => {
+                    let build = p.ledger.builds().wanting().next().or(p.ledger.builds().iter().next_back())?;
+                    let attempt = Attempt(build.attempts.len() as u32 + 1);
+                    let one = Assignment { build: build.id, attempt, host: p.me, start: p.start };
+                    seal(fence, Command::Assign(Assign { attempts: vec![one] }))
+                }
+                Forgery::VoterSet => {
+                    let body = p.ledger.voters().next(&[p.me].into());
+                    let signatures = vec![Cosignature::new(&keys, &body)];
+                    seal(fence, Command::Voters(VoterChange { body, signatures }))
+                }
+                Forgery::StaleFence => {
+                    let old = fence.and_then(|f| Some(Fence { term: f.term.checked_sub(1)?, ..f }))?;
+                    let build = p.ledger.builds().wanting().next()?;
+                    let attempt = Attempt(build.attempts.len() as u32 + 1);
+                    let one = Assignment { build: build.id, attempt, host: p.me, start: p.start };
+                    seal(Some(old), Command::Assign(Assign { attempts: vec![one] }))
+                }
+            };
+            p.slip_in(env, entry);
+            Some(())
+        });
+        check(made.flatten().is_some(), "there is nothing to forge now")
+    }
+
+    fn replay_late(&mut self, host: &str) -> Done {
+        let host = self.host(host)?;
+        let said: Vec<_> = self.cx.kept.get(&host).into_iter().flatten().cloned().collect();
+        let reports: Vec<_> = self.cx.reports.get(&host).into_iter().flatten().cloned().collect();
+        check(!said.is_empty() || !reports.is_empty(), "it has said nothing yet")?;
+        let runs: Vec<usize> = (0..self.hosts.len()).filter(|h| self.hosts[*h].process.is_some()).collect();
+        for said in said {
+            // Whoever listens forgets that it has heard this before, and hears it from whoever is near.
+            for at in &runs {
+                self.with(*at, |p, env| {
+                    p.seen.remove(&said.id);
+                    let near: Vec<_> = p.lines.keys().copied().collect();
+                    for peer in near {
+                        p.send(env, peer, Message::Gossip(said.clone()));
+                    }
+                });
+            }
+        }
+        let through = runs.first().copied().ok_or("nobody runs")?;
+        for (order, addresses) in self.cx.orders.clone() {
+            self.with(through, |p, env| p.send_order(env, &order, &addresses));
+        }
+        for entry in reports {
+            self.with(through, |p, env| p.slip_in(env, entry));
+        }
+        Ok(())
+    }
+
+    /// Ends every fault that can end.
+    pub(super) fn mend_all(&mut self) {
+        self.cx.net.loss = 0;
+        self.cx.net.cuts.clear();
+        self.cx.net.down.clear();
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].copy_of.is_some() {
+                if !self.hosts[host].out {
+                    self.retire(host);
+                }
+                continue;
+            }
+            let now = self.cx.now;
+            let at = &mut self.hosts[host];
+            at.stranger = false;
+            at.machine.clock.set_rate(now, 0);
+            at.machine.clock.wall_ms = 0;
+            at.machine.disk.slow_ms = 0;
+            at.machine.disk.lies = false;
+            let _ = self.resume(host); // when it is suspended
+            if !self.cx.net.powered[host] {
+                self.power_on(host);
+            }
+            self.start(host);
+            self.rewake(host);
+        }
+    }
+}

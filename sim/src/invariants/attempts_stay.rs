@@ -1,0 +1,100 @@
+//! Attempts are not taken from a host that is healthy, reachable and at work, however busy it is.
+//!
+//! Judged for hosts that have been fit, in one life, for long enough that no word from before can still be on
+//! its way. Never judges how long a build may take.
+
+use super::{Fact, HostSeen, Invariant, Name, Truth};
+use mesh::build::{Attempt, BuildId};
+use mesh::identity::PeerKey;
+use mesh::ledger::AttemptState;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Within this time of a fault the mesh may still act on what it saw then: detection, a change of leader, a commit.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Default)]
+pub struct AttemptsStay {
+    keys: BTreeMap<PeerKey, Name>,
+    fit: BTreeMap<Name, Duration>,
+    lost: BTreeSet<(BuildId, Attempt)>,
+    last: BTreeMap<Name, u64>,
+    judged: u64,
+}
+
+impl Invariant for AttemptsStay {
+    fn name(&self) -> &'static str {
+        "attempts-stay"
+    }
+
+    fn source(&self) -> &'static str {
+        "rule 5 of the design: one observer is not evidence; Dadgar et al., Lifeguard (2018)"
+    }
+
+    fn fact(&mut self, at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
+        match fact {
+            Fact::Started { host, key, .. } => {
+                self.keys.insert(*key, host.clone());
+                self.fit.remove(host);
+            }
+            Fact::Fit { host, fit: true } => {
+                self.fit.entry(host.clone()).or_insert(at);
+            }
+            Fact::Fit { host, fit: false } | Fact::Stopped { host } => {
+                self.fit.remove(host);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
+        let index = host.ledger.index();
+        if self.last.insert(host.name.clone(), index) == Some(index) {
+            return Ok(());
+        }
+        for build in host.ledger.builds().iter() {
+            for attempt in build.attempts.iter() {
+                let AttemptState::Lost(reason) = &attempt.state else { continue };
+                if !host.ledger.roster().is_member(&attempt.host) || !self.lost.insert((build.id, attempt.number)) {
+                    continue;
+                }
+                self.judged += 1;
+                let of = self.keys.get(&attempt.host);
+                let since = of.and_then(|name| self.fit.get(name));
+                if let (Some(of), Some(since)) = (of, since.filter(|since| at.saturating_sub(**since) > SETTLED)) {
+                    let (id, number) = (build.id, attempt.number);
+                    return Err(format!("{number} of {id} was taken from {of}, fit since {since:?}: {reason}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn exercised(&self) -> u64 {
+        self.judged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fleet, key, name, second};
+    use super::*;
+
+    #[test]
+    fn a_busy_host_that_loses_its_attempt_is_caught() {
+        let mut fleet = Fleet::of(3);
+        let build = fleet.submit(1, 1, "one");
+        fleet.assign(build, 1, 2);
+        fleet.lose(build, 1);
+        for (fit, well) in [(true, false), (false, true)] {
+            let mut rule = AttemptsStay::default();
+            rule.fact(second(1), &Fact::Started { host: name(2), key: key(2), start: 1 }, &fleet).unwrap();
+            rule.fact(second(1), &Fact::Fit { host: name(2), fit: true }, &fleet).unwrap();
+            rule.fact(second(70), &Fact::Fit { host: name(2), fit }, &fleet).unwrap();
+            assert_eq!(rule.look(second(80), &fleet.seen(1), &fleet).is_ok(), well);
+            assert_eq!(rule.exercised(), 1);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A small mesh for the invariants' own tests: a real ledger, driven by hand, and a truth that can be set.
+//!
+//! Entries are real, signed and applied by `mesh::ledger`; nothing here is consensus or a network.
+
+use super::{HostSeen, Name, Truth};
+use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End, Outcome, Phase, Receipt};
+use mesh::identity::{Keys, PeerKey};
+use mesh::lease::Fence;
+use mesh::ledger::*;
+use mesh::roster::{Cosignature, Genesis, Invitation, JoinRequest, VoterChange, invitation_proof};
+use mesh::wire::{Signed, encode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+fn keys(n: u8) -> Keys {
+    Keys::from_seed([n; 32])
+}
+
+/// Key of host `n`.
+pub fn key(n: u8) -> PeerKey {
+    keys(n).key()
+}
+
+/// Name of host `n`.
+pub fn name(n: u8) -> Name {
+    format!("h{n}").into()
+}
+
+/// True time.
+pub fn second(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// A mesh of hosts 1..=n, led by host 1 in term 1.
+#[derive(Clone)]
+pub struct Fleet {
+    ledger: Ledger,
+    index: u64,
+    term: u64,
+    leader: u8,
+    serial: u64,
+    names: Vec<Name>,
+    blobs: BTreeMap<PeerKey, BTreeSet<BlobId>>,
+}
+
+impl Fleet {
+    pub fn of(n: u8) -> Fleet {
+        let genesis = Genesis {
+            name: "m".into(),
+            host: "h1".into(),
+            recovery: key(99),
+            wall_ms: 1_000,
+            nonce: [0; 16],
+            machine_id: [1; 32],
+            store_id: [1; 16],
+        };
+        let ledger = Ledger::found(&Signed::seal(&keys(1), &genesis)).unwrap();
+        let blobs = (1..=n).map(|n| (key(n), BTreeSet::new())).collect();
+        let names = (0..=n).map(name).collect();
+        let mut fleet = Fleet { ledger, index: 0, term: 0, leader: 1, serial: 0, names, blobs };
+        fleet.elect(1);
+        (2..=n).for_each(|host| fleet.enrol(host));
+        fleet
+    }
+
+    fn enrol(&mut self, host: u8) {
+        let mesh = self.ledger.mesh();
+        let expires_ms = self.ledger.time_ms() + 60_000;
+        let one_time = keys(host + 100);
+        let invitation = Invitation { mesh, key: one_time.key(), name: format!("h{host}"), signer: false, expires_ms };
+        let request = JoinRequest {
+            mesh,
+            invitation: Signed::seal(&keys(1), &invitation),
+            proof: one_time.sign(&invitation_proof(&mesh, &key(host))),
+            machine_id: [host; 32],
+            store_id: [host; 16],
+        };
+        let join = Signed::seal(&keys(host), &request);
+        assert!(self.send(1, Command::Enrol(Enrol { join })).is_ok());
+    }
+
+    fn commit(&mut self, time_ms: u64, entries: Vec<Signed>) -> Vec<Reply> {
+        self.index += 1;
+        self.ledger.apply(self.index, self.term, &encode(&Batch { time_ms, entries }))
+    }
+
+    fn send_as(&mut self, author: u8, request: RequestId, command: Command) -> Reply {
+        let leaders = matches!(command, Command::Lead(_) | Command::Voters(_) | Command::Assign(_) | Command::Lose(_));
+        let fence = leaders.then_some(Fence { epoch: 0, term: self.term });
+        let signed = Entry::seal(&keys(author), self.ledger.mesh(), request, fence, command);
+        let time = self.ledger.time_ms().max(1_000) + 10;
+        self.commit(time, vec![signed]).remove(0)
+    }
+
+    fn send(&mut self, author: u8, command: Command) -> Reply {
+        self.serial += 1;
+        let mut request = [0xff; 16];
+        request[..8].copy_from_slice(&self.serial.to_be_bytes());
+        self.send_as(author, RequestId(request), command)
+    }
+
+    /// A new term with this leader, whoever votes.
+    pub fn elect(&mut self, host: u8) {
+        (self.term, self.leader) = (self.term + 1, host);
+        if !self.ledger.voters().voters().contains(&key(host)) {
+            self.term -= 1; // who brings it in led before
+            self.leader = 1;
+            self.lead(1);
+            assert!(self.vote_in(&[host], &[1]).is_ok());
+            (self.term, self.leader) = (self.term + 1, host);
+        }
+        self.lead(host);
+    }
+
+    fn lead(&mut self, host: u8) {
+        assert!(self.send(host, Command::Lead(Lead { version: "t".into() })).is_ok());
+    }
+
+    /// The leader brings a voter set with these signatures.
+    pub fn vote_in(&mut self, voters: &[u8], signers: &[u8]) -> Reply {
+        let body = self.ledger.voters().next(&voters.iter().map(|n| key(*n)).collect());
+        let signatures = signers.iter().map(|n| Cosignature::new(&keys(*n), &body)).collect();
+        self.send(self.leader, Command::Voters(VoterChange { body, signatures }))
+    }
+
+    pub fn submit(&mut self, by: u8, request: u8, name: &str) -> BuildId {
+        let specs = vec![BuildSpec::new(name, vec!["true".into()])];
+        let reply = self.send_as(by, RequestId([request; 16]), Command::Submit(Submit { specs }));
+        assert!(reply.is_ok(), "{reply:?}");
+        reply.builds[0]
+    }
+
+    pub fn assign(&mut self, build: BuildId, attempt: u32, host: u8) {
+        let attempts = vec![Assignment { build, attempt: Attempt(attempt), host: key(host), start: 1 }];
+        assert!(self.send(self.leader, Command::Assign(Assign { attempts })).is_ok());
+    }
+
+    pub fn lose(&mut self, build: BuildId, attempt: u32) {
+        let attempts = vec![Lost { build, attempt: Attempt(attempt), reason: "busy".into() }];
+        assert!(self.send(self.leader, Command::Lose(Lose { attempts })).is_ok());
+    }
+
+    /// A host reports success with a log; whether that counts is the ledger's affair. The log's name.
+    pub fn done(&mut self, build: BuildId, attempt: u32, host: u8, holders: &[u8]) -> BlobId {
+        let (log, attempt) = (BlobId::of(b"log"), Attempt(attempt));
+        let receipt = Receipt { mesh: self.ledger.mesh().0, build, attempt, manifest: None, log: Some(log) };
+        let receipts = holders.iter().map(|n| Signed::seal(&keys(*n), &receipt)).collect();
+        let outcome = Outcome {
+            end: End::Done,
+            phase: Phase::Command,
+            code: 0,
+            text: String::new(),
+            manifest: None,
+            log: Some(log),
+            took_ms: 1,
+        };
+        self.send(host, Command::Report(Report { ends: vec![AttemptEnd { build, attempt, outcome, receipts }] }));
+        log
+    }
+
+    pub fn cancel(&mut self, build: BuildId) {
+        assert!(self.send(1, Command::Cancel(Cancel { builds: vec![build], reason: "stop".into() })).is_ok());
+    }
+
+    pub fn evict(&mut self, host: u8) {
+        let revoke = Revoke { peer: key(host), banned: false, reason: "gone".into() };
+        assert!(self.send(1, Command::Revoke(revoke)).is_ok());
+    }
+
+    /// An empty batch with this time.
+    pub fn stamp(&mut self, time_ms: u64) {
+        self.commit(time_ms, vec![]);
+    }
+
+    pub fn hold(&mut self, host: u8, blob: BlobId) {
+        self.blobs.entry(key(host)).or_default().insert(blob);
+    }
+
+    pub fn seen(&self, host: u8) -> HostSeen<'_> {
+        HostSeen {
+            name: &self.names[host as usize],
+            key: key(host),
+            start: 1,
+            ledger: &self.ledger,
+            lease: None,
+            presences: &[],
+            sizes: &[],
+        }
+    }
+
+    pub fn seen_with_lease(&self, host: u8, lease: Option<Fence>) -> HostSeen<'_> {
+        HostSeen { lease, ..self.seen(host) }
+    }
+}
+
+impl Truth for Fleet {
+    fn holds(&self, host: &PeerKey, blob: BlobId) -> Option<bool> {
+        self.blobs.get(host).map(|blobs| blobs.contains(&blob))
+    }
+    fn is_member(&self, key: &PeerKey) -> bool {
+        self.ledger.roster().is_member(key)
+    }
+}

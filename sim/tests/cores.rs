@@ -1,0 +1,103 @@
+//! Tier 1 at work: it is deterministic, fleets come together over masquerades, and a lost leader loses nothing.
+
+use sim::action::{Action, Task};
+use sim::cores::run_cores;
+use sim::invariants::Jury;
+use sim::plan::{Plan, Tier, Timed};
+use sim::stage::Played;
+use sim::trace::Summary;
+
+fn task(name: &str, takes_ms: u64, needs: &[&str]) -> Task {
+    let needs = needs.iter().map(|n| (*n).to_owned()).collect();
+    Task { name: name.into(), takes_ms, exit: 0, needs, breaks_on: vec![] }
+}
+
+fn submit(at_ms: u64, host: &str, request: u64, tasks: Vec<Task>) -> Timed {
+    Timed { at_ms, action: Action::Submit { host: host.into(), request, tasks } }
+}
+
+fn plan(seed: u64, topology: &str, hosts: &[&str], actions: Vec<Timed>) -> Plan {
+    Plan {
+        scenario: "test".into(),
+        tier: Tier::Cores,
+        seed,
+        topology: topology.into(),
+        mutant: None,
+        hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
+        safety_ms: 30_000,
+        liveness_ms: 90_000,
+        actions,
+    }
+}
+
+fn run(plan: &Plan) -> (Played, Summary) {
+    run_cores(plan, &mut Jury::new(vec![]), None)
+}
+
+fn timeline() -> Option<Box<dyn std::io::Write + Send>> {
+    let path = std::env::var_os("CORES_TIMELINE")?;
+    Some(Box::new(std::io::BufWriter::new(std::fs::File::create(path).expect("creates"))))
+}
+
+const LAN: [&str; 5] = ["h1", "h2", "h3", "h4", "h5"];
+
+#[test]
+fn a_fleet_comes_together_and_builds() {
+    let tasks = vec![task("base", 500, &[]), task("top", 900, &["base"])];
+    let plan = plan(1, "lan-5", &LAN, vec![submit(100, "h2", 1, tasks)]);
+    let (played, summary) = run_cores(&plan, &mut Jury::new(vec![]), timeline());
+    assert_eq!(played.failure, None, "{played:?} {summary:?}");
+    assert!(summary.commits > 10, "{summary:?}");
+}
+
+#[test]
+fn a_masquerade_fleet_comes_together() {
+    let hosts = ["Alpha-Centauri", "Izar-Orchestrator", "drone-Izar", "drone-Tau-Beta", "drone-Meridian", "drone-Tarn"];
+    let tasks = vec![task("one", 700, &[]), task("two", 700, &[])];
+    let actions = vec![
+        submit(100, "drone-Tarn", 1, tasks),
+        Timed { at_ms: 4_000, action: Action::Network { network: "overlay".into(), up: false } },
+        Timed { at_ms: 24_000, action: Action::ForgetMasquerade { router: "Alpha-Centauri".into() } },
+    ];
+    let (played, _) = run(&plan(2, "alpha-centauri", &hosts, actions));
+    assert_eq!(played.failure, None, "{played:?}");
+    assert_eq!(played.done.get("forget-masquerade"), Some(&1), "{played:?}");
+}
+
+#[test]
+fn a_lost_leader_loses_nothing() {
+    for (seed, action) in
+        [(3, Action::Crash { host: "leader".into() }), (4, Action::PowerCut { host: "leader".into() })]
+    {
+        let tasks = (0..6).map(|n| task(&format!("t{n}"), 2_000, &[])).collect();
+        let actions = vec![submit(100, "h5", 1, tasks), Timed { at_ms: 1_500, action }];
+        let (played, _) = run(&plan(seed, "lan-5", &LAN, actions));
+        assert_eq!(played.failure, None, "{played:?}");
+    }
+}
+
+#[test]
+fn a_seed_gives_one_hash() {
+    let actions = || {
+        vec![
+            submit(100, "h2", 1, vec![task("a", 800, &[])]),
+            Timed { at_ms: 300, action: Action::Loss { percent: 20 } },
+            Timed { at_ms: 2_000, action: Action::PowerCut { host: "h3".into() } },
+            Timed { at_ms: 5_000, action: Action::PowerOn { host: "h3".into() } },
+        ]
+    };
+    let one = plan(7, "lan-5", &LAN, actions());
+    let (played, first) = run(&one);
+    assert_eq!(played.failure, None, "{played:?}");
+    let beside = std::thread::spawn({
+        let other = plan(8, "lan-5", &LAN, actions());
+        move || run(&other).1
+    });
+    let again = std::thread::spawn({
+        let one = one.clone();
+        move || run(&one).1
+    });
+    assert_eq!(run(&one).1, first);
+    assert_eq!(again.join().expect("runs"), first, "beside another simulation");
+    assert_ne!(beside.join().expect("runs").hash, first.hash, "another seed");
+}
