@@ -355,9 +355,32 @@ impl Network {
         self.lock().cuts.contains(&(from.into(), to.into()))
     }
 
-    /// Whether any cut concerns a host.
-    pub fn is_touched(&self, name: &str) -> bool {
-        self.lock().cuts.iter().any(|(from, to)| &**from == name || &**to == name)
+    /// Whether anything at all is cut, down or without power.
+    pub fn is_harmed(&self) -> bool {
+        let table = self.lock();
+        !table.cuts.is_empty() || !table.down.is_empty() || table.stations.values().any(|s| s.power == Power::Off)
+    }
+
+    /// Whether two hosts cannot talk with each other, or only one way, although both have power; or could until
+    /// a network that both are on went down.
+    pub fn is_severed(&self, one: &str, two: &str) -> bool {
+        let table = self.lock();
+        if table.is_off(one) || table.is_off(two) {
+            return false;
+        }
+        let pair = |a: &str, b: &str| (Arc::from(a), Arc::from(b));
+        if table.cuts.contains(&pair(one, two)) || table.cuts.contains(&pair(two, one)) {
+            return true;
+        }
+        let (ones, twos) = (table.addresses(one), table.addresses(two));
+        if table.down.iter().any(|network| ones.contains_key(network) && twos.contains_key(network)) {
+            return true;
+        }
+        if !table.stations.values().any(|s| s.power == Power::Off) {
+            return false;
+        }
+        let ways = [(one, two), (two, one)].map(|(from, to)| table.oracle.reach(from, to));
+        !ways.iter().flatten().any(|(_, dial)| dial.succeeds() && !table.is_broken(&dial.hops))
     }
 
     /// All cuts.

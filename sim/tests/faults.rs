@@ -106,7 +106,8 @@ fn on(topology: &str, hosts: &[&str], work: impl FnOnce(&mut Directed) + Send) {
     det::run(1, Options::default(), || {
         let trace = Trace::new(None);
         let _recording = log::record(trace.clone());
-        let mut directed = Directed { stage: NodesStage::new(&plan, &trace).unwrap(), jury: Jury::new(vec![]) };
+        let mut directed =
+            Directed { stage: NodesStage::new(&plan, &trace).unwrap(), jury: Jury::new(sim::invariants::all()) };
         directed.stage.assemble(&mut directed.jury).unwrap();
         work(&mut directed);
     });
@@ -386,7 +387,7 @@ fn mixed(seed: u64) -> Plan {
 
 fn played(plan: &Plan) -> (Played, Summary) {
     let trace = Trace::new(None);
-    let played = run_nodes(plan, trace.clone(), || Jury::new(vec![]));
+    let played = run_nodes(plan, trace.clone(), || Jury::new(sim::invariants::all()));
     assert_eq!(played.failure, None, "seed {}: {played:?}", plan.seed);
     (played, trace.summary())
 }

@@ -19,8 +19,6 @@ use std::time::Duration;
 
 /// What a copy's machine is called, after the name of the first.
 const COPY: &str = "-copy";
-/// Of a hundred packets so many may be lost before a host counts as unfit.
-const LOSS_FIT: u32 = 1;
 /// A wall clock that is off by more is wrong.
 const WALL_FIT_MS: u64 = 1_000;
 /// How often owners look after their hosts, once all is healed.
@@ -435,23 +433,27 @@ impl NodesStage {
         Some(Known { peer: self.key(name)?, name: name.to_owned(), addresses })
     }
 
-    /// Whether no fault touches a host at this moment.
+    /// Whether a host is well in itself, whatever its links are like.
     pub(super) fn is_well(&self, name: &str) -> bool {
         let Some(station) = self.station(name) else { return false };
         let (clocks, now) = (station.host.current(), self.elapsed());
-        let network = &self.nodes.network;
         station.runs()
             && self.members.contains(name)
-            && !network.is_touched(name)
-            && network.loss_percent() <= LOSS_FIT
-            && network.down().is_empty()
             && !clocks.stands()
             && !clocks.has_a_rate()
             && clocks.wall_error_ms(now).unsigned_abs() <= WALL_FIT_MS
             && clocks.sync().is_zero()
             && !station.host.disk().lies()
-            && !self.faults.copies.contains(&format!("{name}{COPY}"))
-            && !self.faults.copies.contains(name)
+            && self.faults.copies.iter().all(|copy| copy != name && copy.strip_suffix(COPY) != Some(name))
+    }
+
+    /// The members that a host cannot talk with, or only one way.
+    pub(super) fn cut_off(&self, name: &str) -> Vec<String> {
+        if !self.nodes.network.is_harmed() {
+            return vec![];
+        }
+        let others = self.members.iter().filter(|other| *other != name);
+        others.filter(|other| self.nodes.network.is_severed(name, other)).cloned().collect()
     }
 
     /// Ends every fault that can end.
