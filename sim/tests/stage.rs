@@ -34,7 +34,7 @@ fn timeline() -> Option<Box<dyn std::io::Write + Send>> {
 
 fn played(plan: &Plan) -> (Played, Summary) {
     let trace = Trace::new(timeline());
-    let played = run_nodes(plan, trace.clone(), || Jury::new(vec![]));
+    let played = run_nodes(plan, trace.clone(), || Jury::new(sim::invariants::all()));
     let summary = trace.summary();
     assert_eq!(played.failure, None, "{}\n{played:?}", plan.to_text());
     assert_eq!(summary.errors, Vec::<String>::new());

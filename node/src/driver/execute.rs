@@ -6,6 +6,7 @@
 
 use super::Inner;
 use super::log::LiveLog;
+use super::looks::Deed;
 use super::shared::lock;
 use crate::blobs::put;
 use crate::builds::place::load_manifest;
@@ -196,6 +197,7 @@ impl Inner {
                     None => {}
                 }
             }
+            self.note(Deed::Ended { build: id, attempt });
             let end = AttemptEnd { build: id, attempt, outcome: outcome.clone(), receipts: receipts.clone() };
             let command = Command::Report(Report { ends: vec![end] });
             let entry = Entry::seal(&self.keys, self.mesh, self.request_id(), None, command);

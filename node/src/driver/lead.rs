@@ -5,11 +5,12 @@
 //! ledger that the last one gave.
 
 use super::Inner;
+use super::looks::Deed;
 use super::shared::lock;
 use crate::net::{Protocol, frame};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
-use mesh::ledger::{Assign, Command, Entry, Lead, Lose};
+use mesh::ledger::{Assign, Assignment, Command, Entry, Lead, Lose};
 use mesh::placement::{Plan, plan};
 use mesh::roster::{Cosignature, VoterChange};
 use mesh::wire::decode;
@@ -56,6 +57,9 @@ impl Inner {
             did |= self.write_as_leader(fence, Command::Lose(Lose { attempts: lose })).await;
         }
         if !assign.is_empty() {
+            for Assignment { build, attempt, host, .. } in &assign {
+                self.note(Deed::Proposed { fence, build: *build, attempt: *attempt, to: *host });
+            }
             did |= self.write_as_leader(fence, Command::Assign(Assign { attempts: assign })).await;
         }
         if let Some(voters) = voters {

@@ -5,12 +5,64 @@
 use super::shared::lock;
 use super::{INPUTS_MAX, Inner, submit};
 use crate::net::Opened;
+use mesh::build::{Attempt, BuildId};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::membership::State;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Deeds that are remembered: more than a host does between two looks.
+const DEEDS_MAX: usize = 1_024;
+
+/// What a node did of itself, before anybody else could know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// As the leader it put an assignment forward.
+    Proposed {
+        /// Under which fence.
+        fence: Fence,
+        /// Which build.
+        build: BuildId,
+        /// Which try.
+        attempt: Attempt,
+        /// For whom.
+        to: PeerKey,
+    },
+    /// An attempt ended here, whatever came of it.
+    Ended {
+        /// Which build.
+        build: BuildId,
+        /// Which try.
+        attempt: Attempt,
+    },
+}
+
+/// What a node did lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deeds {
+    /// How much there has ever been.
+    pub count: u64,
+    /// The last of it, the newest at the end.
+    pub latest: VecDeque<Deed>,
+}
 
 impl Inner {
+    pub(super) fn note(&self, deed: Deed) {
+        let mut deeds = lock(&self.deeds);
+        deeds.count += 1;
+        if deeds.latest.len() == DEEDS_MAX {
+            deeds.latest.pop_front();
+        }
+        deeds.latest.push_back(deed);
+    }
+
+    /// What this node did since there were `known` deeds, as far as it is remembered, and how many there are.
+    pub fn deeds_since(&self, known: u64) -> (u64, Vec<Deed>) {
+        let deeds = lock(&self.deeds);
+        let new = deeds.count.saturating_sub(known).min(DEEDS_MAX as u64) as usize;
+        (deeds.count, deeds.latest.iter().rev().take(new).rev().copied().collect())
+    }
+
     /// Whose node this is.
     pub fn key(&self) -> PeerKey {
         self.me

@@ -22,6 +22,7 @@ mod token;
 mod watch;
 
 pub use local::HostNode;
+pub use looks::{Deed, Deeds};
 pub use policy::{Joined, Known};
 pub use submit::SubmitError;
 pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
@@ -144,6 +145,8 @@ pub struct Inner {
     corrupt: Mutex<BTreeMap<PeerKey, u64>>,
     /// Builds that ended here and wait for a second host to hold what they made.
     unheld: Mutex<BTreeSet<BuildId>>,
+    /// For whoever looks on; see [`looks`].
+    deeds: Mutex<looks::Deeds>,
     outcast: Mutex<outcast::Outcast>,
     leaving: CancellationToken,
     /// Why this node cannot go on, when that is why it is leaving.
@@ -251,6 +254,7 @@ impl Node {
             strangers: Mutex::default(),
             corrupt: Mutex::default(),
             unheld: Mutex::default(),
+            deeds: Mutex::default(),
             outcast: Mutex::default(),
             leaving: CancellationToken::new(),
             broken: OnceLock::new(),

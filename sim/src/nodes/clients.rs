@@ -6,6 +6,7 @@
 use super::Answer;
 use super::stage::NodesStage;
 use crate::action::Task;
+use crate::invariants::Fact;
 use mesh::build::{BuildId, BuildSpec};
 use mesh::ledger::Ledger;
 use node::api::Control;
@@ -60,6 +61,10 @@ fn number(request: u64) -> [u8; 16] {
 impl NodesStage {
     /// Submits a request at a host, or submits it again.
     pub(super) fn submit(&mut self, host: &str, request: u64, tasks: &[Task]) {
+        if let Some(key) = self.key(host) {
+            let names = tasks.iter().map(|task| task.name.clone()).collect();
+            self.eyes.untold.push(Fact::Asked { key, request, names });
+        }
         let specs: Vec<BuildSpec> = tasks.iter().map(spec).collect();
         let answer = self.nodes.ask(host, move |node| async move {
             Control::submit(&*node, number(request), specs).await.map_err(|error| error.message)
@@ -127,6 +132,11 @@ impl Clients {
             request.answer = None;
             request.again = Some(Duration::ZERO);
         }
+    }
+
+    /// Whether a request was acknowledged.
+    pub fn accepted(&self, request: u64) -> bool {
+        self.requests.get(&request).is_some_and(|request| request.builds.is_some())
     }
 
     /// What was submitted and has not ended, a line each. Who is no member any more is owed no answer.

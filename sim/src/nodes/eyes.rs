@@ -7,10 +7,11 @@ use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth, Violation};
 use crate::stage::{Failure, Stage};
 use mesh::build::BlobId;
 use mesh::identity::PeerKey;
+use mesh::lease::Fence;
 use mesh::ledger::Ledger;
 use mesh::membership::State;
 use node::blobs::memory::MemoryBlobs;
-use node::driver::Inner;
+use node::driver::{Deed, Inner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,13 @@ use std::time::Duration;
 /// For so long a host has to be without any fault to be called fit: connections are dialled anew within 5 s of
 /// their loss, and one that went silent is closed after 15 s.
 const FIT_AFTER: Duration = Duration::from_secs(20);
+
+/// Of a hundred packets so many may be lost before a host counts as unfit.
+const LOSS_FIT: u32 = 1;
+/// How often hosts are looked over for faults, beside after each action.
+const FIT_EVERY_MS: u128 = 50;
+/// How often tables are measured: they grow slowly.
+const SIZES_EVERY_MS: u128 = 100;
 
 /// What was seen of a host the last time.
 #[derive(Default)]
@@ -28,6 +36,9 @@ struct Seen {
     beliefs: BTreeMap<PeerKey, State>,
     connections: BTreeSet<PeerKey>,
     opened: u64,
+    deeds: u64,
+    well: bool,
+    cut_off: Vec<Name>,
     fit: bool,
     well_since: Option<Duration>,
 }
@@ -38,6 +49,10 @@ pub struct Eyes {
     seen: BTreeMap<String, Seen>,
     names: BTreeMap<String, Name>,
     markers: usize,
+    /// Something was done to the fleet since the last look.
+    pub(super) acted: bool,
+    /// What was done from outside and is told with the next look.
+    pub(super) untold: Vec<Fact>,
     truth: World,
 }
 
@@ -47,6 +62,7 @@ struct World {
     index: u64,
     members: BTreeSet<PeerKey>,
     blobs: Vec<(PeerKey, MemoryBlobs)>,
+    leases: Vec<(Name, Fence)>,
 }
 
 impl Truth for World {
@@ -58,6 +74,10 @@ impl Truth for World {
 
     fn is_member(&self, key: &PeerKey) -> bool {
         self.members.contains(key)
+    }
+
+    fn leases(&self) -> Vec<(Name, Fence)> {
+        self.leases.clone()
     }
 }
 
@@ -75,6 +95,9 @@ impl NodesStage {
     /// Tells the jury what happened since the last look.
     pub(super) fn look(&mut self, jury: &mut Jury) -> Result<(), Failure> {
         let at = self.elapsed();
+        for fact in std::mem::take(&mut self.eyes.untold) {
+            self.tell(jury, at, &fact)?;
+        }
         for (request, builds) in self.answered() {
             let fact = Fact::Accepted { request, builds };
             self.tell(jury, at, &fact)?;
@@ -87,11 +110,15 @@ impl NodesStage {
             }
         }
         self.look_at_truth(&active);
+        self.look_at_leases();
         self.look_at_builds(jury, at)?;
         for (name, node) in &active {
+            self.look_at_deeds(name, node, jury, at)?;
             self.look_at_views(name, node, jury, at)?;
         }
-        self.look_at_fitness(&names, jury, at)?;
+        if std::mem::take(&mut self.eyes.acted) || at.as_millis().is_multiple_of(FIT_EVERY_MS) {
+            self.look_at_fitness(&names, jury, at)?;
+        }
         for (name, node) in active {
             self.show(name, &node, jury, at)?;
         }
@@ -115,7 +142,10 @@ impl NodesStage {
             seen.beliefs.clear();
             seen.connections.clear();
             seen.opened = 0;
+            seen.deeds = 0;
             if before.is_some() {
+                // With a process its health ends; the jury knows that.
+                (seen.well, seen.fit, seen.well_since) = (false, false, None);
                 self.tell(jury, at, &Fact::Stopped { host: host.clone() })?;
             }
             if let Some((key, start)) = runs {
@@ -165,6 +195,32 @@ impl NodesStage {
         Ok(())
     }
 
+    /// Every lease that is held, each by its holder's own clock.
+    fn look_at_leases(&mut self) {
+        let mut leases = vec![];
+        for (name, station) in &self.nodes.stations {
+            let Some(node) = station.node() else { continue };
+            if let Some(fence) = station.host.current().enter(|| node.lease_now()) {
+                leases.push((self.eyes.name(name), fence));
+            }
+        }
+        self.eyes.truth.leases = leases;
+    }
+
+    fn look_at_deeds(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
+        let Some(seen) = self.eyes.seen.get_mut(name) else { return Ok(()) };
+        let key = node.key();
+        let (count, new) = node.deeds_since(seen.deeds);
+        seen.deeds = count;
+        new.into_iter().try_for_each(|deed| {
+            let fact = match deed {
+                Deed::Proposed { fence, build, attempt, to } => Fact::Proposed { key, fence, build, attempt, to },
+                Deed::Ended { build, attempt } => Fact::Ended { key, build, attempt },
+            };
+            self.tell(jury, at, &fact)
+        })
+    }
+
     fn look_at_views(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
         let host = self.eyes.name(name);
         let Some(seen) = self.eyes.seen.get_mut(name) else { return Ok(()) };
@@ -186,20 +242,30 @@ impl NodesStage {
 
     fn look_at_fitness(&mut self, names: &[String], jury: &mut Jury, at: Duration) -> Result<(), Failure> {
         for name in names {
-            let well = self.is_well(name);
-            let host = self.eyes.name(name);
+            let (well, host) = (self.is_well(name), self.eyes.name(name));
+            let cut_off: Vec<Name> = self.cut_off(name).iter().map(|other| self.eyes.name(other)).collect();
+            let harmed = !well || !cut_off.is_empty() || self.nodes.network.loss_percent() > LOSS_FIT;
             let Some(seen) = self.eyes.seen.get_mut(name) else { continue };
-            let since = match well {
-                true => *seen.well_since.get_or_insert(at),
-                false => {
+            let mut facts = vec![];
+            if seen.cut_off != cut_off {
+                seen.cut_off.clone_from(&cut_off);
+                facts.push(Fact::CutOff { host: host.clone(), from: cut_off });
+            }
+            if std::mem::replace(&mut seen.well, well) != well {
+                facts.push(Fact::Well { host: host.clone(), well });
+            }
+            let since = match harmed {
+                false => *seen.well_since.get_or_insert(at),
+                true => {
                     seen.well_since = None;
                     at
                 }
             };
-            let fit = well && at - since >= FIT_AFTER;
+            let fit = !harmed && at - since >= FIT_AFTER;
             if std::mem::replace(&mut seen.fit, fit) != fit {
-                self.tell(jury, at, &Fact::Fit { host, fit })?;
+                facts.push(Fact::Fit { host, fit });
             }
+            facts.iter().try_for_each(|fact| self.tell(jury, at, fact))?;
         }
         Ok(())
     }
@@ -209,8 +275,8 @@ impl NodesStage {
         let Some(station) = self.nodes.stations.get(name) else { return Ok(()) };
         let lease = station.host.current().enter(|| node.lease_now());
         let presences = node.presences();
-        let sizes: Vec<Size> =
-            node.sizes().into_iter().map(|(what, value, bound)| Size { what, value, bound }).collect();
+        let sizes = if at.as_millis().is_multiple_of(SIZES_EVERY_MS) { node.sizes() } else { vec![] };
+        let sizes: Vec<Size> = sizes.into_iter().map(|(what, value, bound)| Size { what, value, bound }).collect();
         let (key, start) = (node.key(), node.start_number());
         let truth = &self.eyes.truth;
         let judged = node.ledger(|ledger| {

@@ -4,7 +4,7 @@
 //! synced may vote twice in one term, and Raft promises nothing then (Ongaro, 2014, 3.8). A voter whose
 //! store is gone altogether is another matter: it must not start, and does not.
 
-use super::program::{Entrance, Folder, PORT};
+use super::program::{Entrance, Folder};
 use super::stage::NodesStage;
 use super::{Addresses, Station};
 use crate::action::Action;
@@ -20,8 +20,6 @@ use std::time::Duration;
 
 /// What a copy's machine is called, after the name of the first.
 const COPY: &str = "-copy";
-/// Of a hundred packets so many may be lost before a host counts as unfit.
-const LOSS_FIT: u32 = 1;
 /// A wall clock that is off by more is wrong.
 const WALL_FIT_MS: u64 = 1_000;
 /// How often owners look after their hosts, once all is healed.
@@ -304,8 +302,8 @@ impl NodesStage {
             Action::TakeAddress { host, of } => self.take_address(host, of)?,
             Action::SwapAddresses { a, b } => {
                 let (a, b) = (self.named(a)?, self.named(b)?);
-                if a == b {
-                    return skip("one host has one address");
+                if a == b || self.nodes.network.is_router(&a) || self.nodes.network.is_router(&b) {
+                    return skip("one host has one address, and a router's is not given by DHCP");
                 }
                 self.nodes.network.take_addresses(&a, &b, true);
                 self.disturb_all();
@@ -402,8 +400,8 @@ impl NodesStage {
 
     fn take_address(&mut self, name: &str, of: &str) -> Result<(), String> {
         let of = self.down(of)?;
-        if name == of {
-            return skip("one host has one address");
+        if name == of || self.nodes.network.is_router(name) || self.nodes.network.is_router(&of) {
+            return skip("one host has one address, and a router's is not given by DHCP");
         }
         if self.station(name).is_none() {
             // A new host: somebody invites it.
@@ -441,28 +439,33 @@ impl NodesStage {
 
     /// A member as somebody from outside could know it.
     fn known(&self, name: &str) -> Option<Known> {
-        let at = |ip: Ipv4Addr| to_multiaddr(SocketAddr::new(IpAddr::V4(ip), PORT)).to_string();
+        let port = self.nodes.network.port(name);
+        let at = |ip: Ipv4Addr| to_multiaddr(SocketAddr::new(IpAddr::V4(ip), port)).to_string();
         let addresses = self.nodes.network.addresses(name).into_iter().map(at).collect();
         Some(Known { peer: self.key(name)?, name: name.to_owned(), addresses })
     }
 
-    /// Whether no fault touches a host at this moment.
+    /// Whether a host is well in itself, whatever its links are like.
     pub(super) fn is_well(&self, name: &str) -> bool {
         let Some(station) = self.station(name) else { return false };
         let (clocks, now) = (station.host.current(), self.elapsed());
-        let network = &self.nodes.network;
         station.runs()
             && self.members.contains(name)
-            && !network.is_touched(name)
-            && network.loss_percent() <= LOSS_FIT
-            && network.down().is_empty()
             && !clocks.stands()
             && !clocks.has_a_rate()
             && clocks.wall_error_ms(now).unsigned_abs() <= WALL_FIT_MS
             && clocks.sync().is_zero()
             && !station.host.disk().lies()
-            && !self.faults.copies.contains(&format!("{name}{COPY}"))
-            && !self.faults.copies.contains(name)
+            && self.faults.copies.iter().all(|copy| copy != name && copy.strip_suffix(COPY) != Some(name))
+    }
+
+    /// The members that a host cannot talk with, or only one way.
+    pub(super) fn cut_off(&self, name: &str) -> Vec<String> {
+        if !self.nodes.network.is_harmed() {
+            return vec![];
+        }
+        let others = self.members.iter().filter(|other| *other != name);
+        others.filter(|other| self.nodes.network.is_severed(name, other)).cloned().collect()
     }
 
     /// Ends every fault that can end.
