@@ -99,7 +99,7 @@ impl NodesStage {
     /// # Errors
     /// When the plan names a fleet or a host that there is not.
     pub fn new(plan: &Plan, trace: &Trace) -> Result<NodesStage, String> {
-        let fleet = fleet(&plan.topology)?;
+        let fleet = crate::scenarios::fleets::find(&plan.topology)?;
         if let Some(unknown) = plan.hosts.iter().find(|name| fleet.host(name).is_none()) {
             return Err(format!("{} has no host `{unknown}`", fleet.name));
         }

@@ -1,6 +1,7 @@
 //! What plays plans: the tiers and the invariants, as the command line gets them.
 
-use crate::invariants::Invariant;
+use crate::invariants::{self, Invariant};
+use crate::nodes::NodesStage;
 use crate::plan::{Plan, Tier};
 use crate::stage::Stage;
 use crate::trace::Trace;
@@ -23,8 +24,8 @@ impl Stages {
     /// What is shipped.
     pub const SHIPPED: Stages = Stages {
         cores: |plan, trace| Ok(Box::new(crate::cores::Cores::traced(plan, trace)?)),
-        nodes: |_, _| Err("plans cannot be played on whole nodes yet".to_owned()),
-        invariants: Vec::new,
+        nodes: |plan, trace| Ok(Box::new(NodesStage::new(plan, trace)?)),
+        invariants: invariants::all,
     };
 
     /// Opens the stage of a plan's tier.
