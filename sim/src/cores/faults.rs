@@ -176,7 +176,12 @@ impl Cores {
             Action::ForgetMasquerade { router } => {
                 let router = self.host(router)?;
                 let through: Vec<usize> = {
-                    let routed = self.cx.net.connections.values().filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
+                    let routed = self
+                        .cx
+                        .net
+                        .connections
+                        .values()
+                        .filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
                     routed.flat_map(|c| c.ends.iter().map(|end| end.host.0)).collect()
                 };
                 check(!through.is_empty(), "no connection goes through it")?;

@@ -1,5 +1,6 @@
 //! What plays plans: the tiers and the invariants, as the command line gets them.
 
+use crate::cores::Cores;
 use crate::invariants::{self, Invariant};
 use crate::nodes::NodesStage;
 use crate::plan::{Plan, Tier};
@@ -23,7 +24,7 @@ pub struct Stages {
 impl Stages {
     /// What is shipped.
     pub const SHIPPED: Stages = Stages {
-        cores: |plan, trace| Ok(Box::new(crate::cores::Cores::traced(plan, trace)?)),
+        cores: |plan, trace| Ok(Box::new(Cores::traced(plan, trace)?)),
         nodes: |plan, trace| Ok(Box::new(NodesStage::new(plan, trace)?)),
         invariants: invariants::all,
     };
