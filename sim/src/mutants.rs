@@ -34,11 +34,34 @@ const fn cores(mutant: Mutant, by: &'static str, faults: &'static [&'static str]
 }
 
 /// Mutants that random seeds catch.
-pub const CAUGHT: &[Catch] = &[];
+pub const CAUGHT: &[Catch] = &[
+    cores(Mutant::NoBootQuarantine, "one-lease", &["crash", "cut", "suspend"], 30),
+    cores(Mutant::LeadershipIsLease, "one-lease", &["cut", "suspend"], 15),
+    cores(Mutant::VoterSetsUnchecked, "voter-sets-chain", &["forge"], 30),
+    cores(Mutant::EntrySignaturesUnchecked, "authorship", &["forge"], 25),
+    cores(Mutant::DoneWithoutReceipts, "ends-once", &["crash", "power-cut"], 8),
+    cores(Mutant::AttemptNumberIgnored, "attempts-count-once", &["replay-late", "crash", "suspend", "cut"], 80),
+    cores(Mutant::LostHostKeepsItsBuilds, "liveness", &["crash"], 30),
+    cores(Mutant::BusyHostLosesItsBuilds, "attempts-stay", &["crash"], 30),
+    cores(Mutant::OrdersNotRemembered, "orders-hit-their-target", &["replay-late"], 30),
+    cores(Mutant::AdmitAnybody, "no-strangers", &["stranger"], 12),
+    cores(Mutant::StartNumberNotSynced, "numbers-rise", &["crash", "power-cut"], 8),
+    cores(Mutant::OldStatementsCount, "numbers-rise", &["replay-late", "crash"], 8),
+    cores(Mutant::LedgerTimeIsWallClock, "ledger-time-rises", &["clock-jump", "crash"], 50),
+    cores(Mutant::RequestIdIgnored, "requests-count-once", &["crash"], 15),
+];
 
 /// Mutants that no random seed has caught yet, and why: `tests/mutants_pure.rs` and the tests of their parts
 /// show what they do.
-pub const DIRECTED: &[(Mutant, &str)] = &[];
+pub const DIRECTED: &[(Mutant, &str)] = &[
+    (Mutant::NoFenceCheck, "a forged assignment finds a queued build too rarely; no late leader's entry is replayed"),
+    (Mutant::AckBeforeSync, "a majority must lose its power within the half millisecond of a sync"),
+    (Mutant::IdentityByAddress, "an order is rarely under way to an address that has just moved"),
+    (Mutant::RevocationIgnored, "whom a roster has taken out is not dialled by the others in the cores' tier"),
+    (Mutant::OneAccuserIsEnough, "no drawn cut keeps exactly one host from another for as long as a verdict takes"),
+    (Mutant::NoFreshWord, "the same"),
+    (Mutant::LeadsNeverExpire, "no run has as many addresses as the bound, nor lasts for a day"),
+];
 
 /// The fleet of all these runs.
 const FLEET: &str = "alpha-centauri";

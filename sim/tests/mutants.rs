@@ -28,3 +28,17 @@ fn every_mutant_is_in_the_table_once() {
     every.sort_unstable();
     assert_eq!(named, every);
 }
+
+/// The program itself is built without the naive variants: only this crate asks for them.
+#[test]
+fn the_daemon_has_no_mutants() {
+    let tree = |of: &str| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["tree", "--offline", "-e", "features", "-p", of, "-i", "mesh"]);
+        let out = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert!(!tree("node").contains("mutants"), "{}", tree("node"));
+    assert!(tree("sim").contains("mesh feature \"mutants\""), "{}", tree("sim"));
+}
