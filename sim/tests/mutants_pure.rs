@@ -144,7 +144,8 @@ fn time_back() -> bool {
     let mut small = Small::new();
     let again = small.entry(1, 50, None, Command::Cancel(Cancel { builds: vec![], reason: String::new() }));
     small.commit(again, 500);
-    small.ledger.time_ms() < 2_000 && LedgerClock::start(2_000, 500, &[], 1, Time::default()).now_ms(Time::default()) < 2_000
+    small.ledger.time_ms() < 2_000
+        && LedgerClock::start(2_000, 500, &[], 1, Time::default()).now_ms(Time::default()) < 2_000
 }
 
 fn kept_by_the_lost() -> bool {

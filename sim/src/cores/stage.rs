@@ -326,11 +326,6 @@ impl Truth for World<'_> {
         Some(with.any(|h| h.machine.disk.shows(blob)))
     }
 
-    fn leases(&self) -> Vec<(Name, mesh::lease::Fence)> {
-        let lease = |h: &Host| Some((h.machine.name.clone(), h.process.as_ref()?.grant(&h.machine.clock, self.0.cx.now)?.fence));
-        self.0.hosts.iter().filter_map(lease).collect()
-    }
-
     fn is_member(&self, key: &PeerKey) -> bool {
         self.0.longest().is_some_and(|ledger| ledger.roster().is_member(key))
     }
