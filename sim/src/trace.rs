@@ -372,3 +372,6 @@ fn line(event: Event<'_>, keys: &Keys) -> String {
         None => line,
     }
 }
+
+#[cfg(test)]
+mod tests;

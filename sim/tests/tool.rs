@@ -219,3 +219,25 @@ fn a_panic_is_a_crash_of_its_seed_and_ends_no_sweep() {
         "{err}"
     );
 }
+
+#[test]
+fn bare_cores_play_a_drawn_plan_the_same_in_every_process() {
+    let folder = folder("cores");
+    let (file, trace) = (folder.join("plan.toml"), folder.join("trace"));
+    let program = |words: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(words.split(' ')).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), err)
+    };
+    for seed in [1, 3] {
+        // Whatever comes of it, it is the same again.
+        let (code, hash, err) = program(&format!("run --seed {seed} --plan-out {}", file.display()));
+        assert!(code <= 3 && hash.trim().len() == 64, "{err}");
+        let replay = format!("replay {} --repeat 2 --trace {}", file.display(), trace.display());
+        let (again, hashes, err) = program(&replay);
+        assert_eq!((again, hashes), (code, hash.repeat(2)), "{err}");
+        let plan = Plan::parse("plan.toml", &std::fs::read_to_string(&file).unwrap()).unwrap();
+        let svg = std::fs::read_to_string(folder.join("trace.svg")).unwrap();
+        assert!(plan.hosts.iter().all(|host| svg.contains(&format!("id=\"lane-{host}\""))));
+    }
+}

@@ -14,6 +14,9 @@ use crate::stage::Failure;
 use crate::trace::Watch;
 use std::time::{Duration, Instant};
 
+/// Hosts that are left in any case: with fewer, a host that loses its disk loses the mesh, and rightly so.
+const HOSTS_MIN: usize = 3;
+
 /// Shrinks.
 pub fn shrink(args: &Shrink, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
     let plan = match &args.file {
@@ -162,9 +165,12 @@ impl<F: FnMut(&Plan) -> Option<Failure>> Search<F> {
         }
     }
 
-    /// The last ones first; never the founder, never fewer than one.
+    /// The last ones first; never the founder, never fewer than [`HOSTS_MIN`].
     fn fewer_hosts(&mut self) {
         for n in (1..self.best.hosts.len()).rev() {
+            if self.best.hosts.len() <= HOSTS_MIN {
+                return;
+            }
             let host = self.best.hosts[n].clone();
             self.take_with(|plan| {
                 plan.hosts.remove(n);

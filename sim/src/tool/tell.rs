@@ -7,6 +7,9 @@ use crate::action::LEADER;
 use crate::stage::Failure;
 use std::time::Duration;
 
+/// Who tier 1 says its running hash by; no host.
+const HASH: &str = "hash";
+
 /// Events that are shown of all hosts together, the last ones.
 const EVENTS_SHOWN_MAX: usize = 60;
 
@@ -43,7 +46,7 @@ fn tell(failure: &Failure, outcome: &Outcome, io: &mut Io) {
     let text = failure.to_string();
     // What was done to no host in particular, or to one that nobody could name, concerns all.
     let (common, all): (Vec<&String>, Vec<&String>) =
-        outcome.last.keys().partition(|host| [WORLD, LEADER].contains(&host.as_str()));
+        outcome.last.keys().filter(|host| *host != HASH).partition(|host| [WORLD, LEADER].contains(&host.as_str()));
     let named: Vec<&String> = all.iter().copied().filter(|host| names(&text, host)).collect();
     let mut hosts = if named.is_empty() { all } else { named };
     let list: Vec<&str> = hosts.iter().map(|host| host.as_str()).collect();
