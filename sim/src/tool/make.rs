@@ -98,9 +98,9 @@ impl Source {
         words
     }
 
-    /// The same with another mutant.
-    pub fn with_mutant(&self, mutant: mesh::mutants::Mutant) -> Source {
-        let make = Make { mutant: Some(mutant), ..self.make.clone() };
+    /// The same with another mutant, or with none.
+    pub fn with_mutant(&self, mutant: Option<mesh::mutants::Mutant>) -> Source {
+        let make = Make { mutant, ..self.make.clone() };
         let (fleets, faults) = (self.fleets.clone(), self.faults.clone());
         Source { make, entry: self.entry, tier: self.tier, fleets, faults }
     }

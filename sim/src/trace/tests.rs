@@ -54,7 +54,7 @@ fn what_is_kept_for_people_leaves_the_hash_alone() {
     drop(watched.take_history());
     drop(watched);
     let text = String::from_utf8(lines.iter().flatten().collect()).unwrap();
-    assert_eq!(text.lines().count(), 125);
+    assert_eq!(text.lines().count(), 126);
     assert!(text.contains("    0.002000 a            lease     holds the lease of fence 0.4"), "{text}");
 }
 
