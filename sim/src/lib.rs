@@ -19,6 +19,7 @@ pub mod host;
 pub mod invariants;
 pub mod log;
 pub mod machine;
+pub mod mutants;
 pub mod network;
 pub mod nodes;
 pub mod plan;

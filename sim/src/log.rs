@@ -4,15 +4,14 @@
 //! out: they may hold process-wide counters. A line of ours that does breaks determinism, and the test
 //! that runs a seed twice in one process says so.
 
+use crate::current;
 use crate::trace::{Event, Trace};
 use std::cell::RefCell;
 use std::fmt::{self, Write};
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
 
 thread_local! {
     static FIRST_ERROR: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -33,13 +32,6 @@ struct Recorder {
     trace: Trace,
 }
 
-/// The host that turmoil is running, from the span it wraps around each host's turn.
-struct Host(String);
-
-fn turn_of_a_host(metadata: &Metadata<'_>) -> bool {
-    metadata.is_span() && metadata.name() == "node" && metadata.target().starts_with("turmoil")
-}
-
 fn of_ours(metadata: &Metadata<'_>) -> bool {
     let root = metadata.target().split("::").next().unwrap_or_default();
     metadata.is_event()
@@ -50,29 +42,19 @@ fn of_ours(metadata: &Metadata<'_>) -> bool {
         }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
+impl<S: Subscriber> Layer<S> for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        of_ours(metadata) || turn_of_a_host(metadata)
+        of_ours(metadata)
     }
 
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if let Some(span) = context.span(id).filter(|span| turn_of_a_host(span.metadata())) {
-            let mut line = Line::default();
-            attributes.record(&mut line);
-            span.extensions_mut().insert(Host(line.name));
-        }
-    }
-
-    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut line = Line::default();
         event.record(&mut line);
         let metadata = event.metadata();
         let text = format!("{} {}: {}{}", metadata.level(), metadata.target(), line.message, line.fields);
-        let host = context.event_scope(event).and_then(|scope| {
-            scope.into_iter().find_map(|span| span.extensions().get::<Host>().map(|host| host.0.clone()))
-        });
-        let host = host.unwrap_or_else(|| "-".to_owned());
-        self.trace.record(&host, Event::Logged(&text));
+        let host = current::name();
+        let host = host.as_deref().unwrap_or("-");
+        self.trace.record(host, Event::Logged(&text));
         if *metadata.level() == Level::ERROR {
             self.trace.error(&format!("{host} {text}"));
             FIRST_ERROR.with_borrow_mut(|first| {
@@ -86,17 +68,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
 struct Line {
     message: String,
     fields: String,
-    name: String,
 }
 
 impl Visit for Line {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "name" => self.name = value.to_owned(),
-            _ => self.record_debug(field, &value),
-        }
-    }
-
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),

@@ -19,27 +19,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
-use topology::Fleet;
+use topology::{Failure, Fleet, Hop, Host, Network as Net, NetworkKind, Oracle, Role};
 
+/// Where every node listens, unless its fleet says otherwise.
+pub const PORT: u16 = 7400;
 /// How long a host looks for an address that nobody has before it gives up, as ARP does.
 const NOBODY_THERE: Duration = Duration::from_secs(3);
 /// How long a dial goes on without an answer. libp2p's own bound is shorter.
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// A network that hosts can be on.
-#[derive(Clone, Debug)]
-struct Net {
-    cidr: Ipv4Net,
-    up: bool,
-}
-
-/// What hides a network behind one host's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Masquerade {
-    router: Arc<str>,
-    inside: String,
-    outside: String,
-}
 
 /// What a dialled host's kernel is up to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +41,15 @@ pub enum Power {
 
 struct Station {
     wire: Ipv4Addr,
-    addresses: BTreeMap<String, Ipv4Addr>,
     power: Power,
 }
 
-#[derive(Default)]
 struct Table {
-    networks: BTreeMap<String, Net>,
-    masquerades: Vec<Masquerade>,
+    /// Who has which address at this moment.
+    fleet: Fleet,
+    /// What that comes to, but for networks that are down.
+    oracle: Oracle,
+    down: BTreeSet<String>,
     stations: BTreeMap<Arc<str>, Station>,
     cuts: BTreeSet<(Arc<str>, Arc<str>)>,
     legs: Vec<Weak<Leg>>,
@@ -71,6 +59,7 @@ struct Table {
     /// Connections on their way, by the number that their first bytes say.
     introduced: BTreeMap<u64, Introduction>,
     next_introduction: u64,
+    resets: u64,
 }
 
 /// What the accepting end has to know of a connection.
@@ -94,8 +83,8 @@ pub struct Leg {
     pub host: Arc<str>,
     /// Who is at the other end, truly.
     pub other: Arc<str>,
-    /// The router that the connection goes through.
-    pub via: Option<Arc<str>>,
+    /// Networks and routers that the connection goes through.
+    pub hops: Vec<Hop>,
     /// This end's address.
     pub local: SocketAddr,
     /// The other end's, as this end sees it.
@@ -110,18 +99,31 @@ pub struct Leg {
 pub struct Way {
     /// Whom it leads to.
     pub to: Arc<str>,
-    /// The turmoil host that carries it.
-    pub wire: IpAddr,
-    /// The router that it goes through.
-    pub via: Option<Arc<str>>,
+    /// The turmoil host that carries it, and the port there.
+    pub wire: SocketAddr,
+    /// Networks and routers that it goes through.
+    pub hops: Vec<Hop>,
     /// The dialler's own address.
     pub source: Ipv4Addr,
     /// What the far side sees.
     pub seen_as: Ipv4Addr,
 }
 
+/// What a dial comes upon.
+enum Found {
+    Way(Way),
+    /// Nobody has the address.
+    Nobody,
+    /// Packets or their answers stray.
+    Silence,
+}
+
 fn no_route(host: &str, to: IpAddr) -> io::Error {
     io::Error::new(io::ErrorKind::NetworkUnreachable, format!("no route from {host} to {to}"))
+}
+
+fn through(hops: &[Hop], router: &str) -> bool {
+    hops.iter().any(|hop| matches!(hop, Hop::Router(name) if **name == *router))
 }
 
 impl Table {
@@ -129,62 +131,76 @@ impl Table {
         self.stations.get(name)
     }
 
-    /// The network of an address, if it carries packets.
-    fn network_of(&self, ip: Ipv4Addr) -> Option<(&String, &Net)> {
-        self.networks.iter().find(|(_, net)| net.cidr.contains(&ip))
-    }
-
-    fn owner(&self, ip: Ipv4Addr) -> Option<(&Arc<str>, &Station)> {
-        self.stations.iter().find(|(_, station)| station.addresses.values().any(|a| *a == ip))
-    }
-
-    fn way(&self, from: &str, to: IpAddr) -> io::Result<Option<Way>> {
-        let (Some(me), IpAddr::V4(ip)) = (self.station(from), to) else { return Err(no_route(from, to)) };
-        let Some((network, net)) = self.network_of(ip) else { return Err(no_route(from, to)) };
-        if !net.up {
-            return Ok(None);
+    /// A host's addresses; one that shares another's has those.
+    fn addresses(&self, name: &str) -> BTreeMap<String, Ipv4Addr> {
+        let Some(host) = self.fleet.host(name) else { return BTreeMap::new() };
+        match &host.shares {
+            Some(other) => self.fleet.host(other).map(|h| h.addresses.clone()).unwrap_or_default(),
+            None => host.addresses.clone(),
         }
-        let (source, seen_as, via) = match me.addresses.get(network) {
-            Some(own) => (*own, *own, None),
-            None => {
-                let through = self.masquerades.iter().find_map(|m| {
-                    let inside = me.addresses.get(&m.inside).filter(|_| m.outside == *network)?;
-                    let outside = self.station(&m.router)?.addresses.get(&m.outside)?;
-                    Some((*inside, *outside, Some(m.router.clone())))
-                });
-                through.or_else(|| self.inward(from, network)).ok_or_else(|| no_route(from, to))?
-            }
-        };
-        let Some((name, station)) = self.owner(ip) else { return Ok(None) };
-        Ok(Some(Way { to: name.clone(), wire: station.wire.into(), via, source, seen_as }))
     }
 
-    /// A router reaches the network that it hides.
-    fn inward(&self, from: &str, network: &str) -> Option<(Ipv4Addr, Ipv4Addr, Option<Arc<str>>)> {
-        let masquerade = self.masquerades.iter().find(|m| &*m.router == from && m.inside == network)?;
-        let own = *self.station(from)?.addresses.get(&masquerade.outside)?;
-        Some((own, own, None))
+    fn has(&self, name: &str, ip: IpAddr) -> bool {
+        matches!(ip, IpAddr::V4(ip) if self.addresses(name).values().any(|own| *own == ip))
+    }
+
+    fn find(&self, from: &str, to: SocketAddr) -> io::Result<Found> {
+        let dial = self.oracle.dial(from, to);
+        match dial.failure {
+            None => {}
+            Some(Failure::Nobody { .. }) => return Ok(Found::Nobody),
+            Some(Failure::Lost { .. } | Failure::NoWayBack { .. }) => return Ok(Found::Silence),
+            Some(Failure::Refused { by }) => {
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("{by} refused {from} at {to}")));
+            }
+            Some(Failure::NoRoute { .. } | Failure::NoSuchHost { .. }) => return Err(no_route(from, to.ip())),
+        }
+        let (Some(answers), Some(seen)) = (dial.answered_by, dial.seen_as) else { return Ok(Found::Silence) };
+        let Some(station) = self.station(&answers) else { return Ok(Found::Silence) };
+        let port = self.fleet.host(&answers).and_then(|h| h.port).unwrap_or(PORT);
+        let own = self.addresses(from);
+        let on_the_way = dial.hops.iter().find_map(|hop| match hop {
+            Hop::Network(network) => own.get(&**network).copied(),
+            Hop::Router(_) => None,
+        });
+        let source = on_the_way.unwrap_or(seen.address);
+        let wire = SocketAddr::new(station.wire.into(), port);
+        Ok(Found::Way(Way { to: Arc::from(&*answers), wire, hops: dial.hops, source, seen_as: seen.address }))
+    }
+
+    fn is_off(&self, name: &str) -> bool {
+        self.station(name).is_some_and(|station| station.power == Power::Off)
+    }
+
+    /// Whether a router on the way has no power, or a network is down.
+    fn is_broken(&self, hops: &[Hop]) -> bool {
+        hops.iter().any(|hop| match hop {
+            Hop::Network(name) => self.down.contains(&**name),
+            Hop::Router(name) => self.is_off(name),
+        })
     }
 
     /// Whether packets go both ways between two hosts: what a handshake needs.
-    fn is_open(&self, one: &Arc<str>, two: &Arc<str>, via: Option<&Arc<str>>) -> bool {
-        let silent = |name: &Arc<str>| self.station(name).is_none_or(|s| s.power == Power::Off);
-        !self.cuts.contains(&(one.clone(), two.clone()))
-            && !self.cuts.contains(&(two.clone(), one.clone()))
-            && !silent(two)
-            && via.is_none_or(|router| !silent(router))
+    fn is_open(&self, one: &Arc<str>, way: &Way) -> bool {
+        !self.cuts.contains(&(one.clone(), way.to.clone()))
+            && !self.cuts.contains(&(way.to.clone(), one.clone()))
+            && !self.is_off(&way.to)
+            && !self.is_broken(&way.hops)
     }
 
     /// Whether what the other end sends reaches this one.
     fn is_blocked(&self, leg: &Leg) -> bool {
-        let down = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => self.network_of(ip).is_some_and(|(_, net)| !net.up),
-            IpAddr::V6(_) => false,
-        };
-        self.cuts.contains(&(leg.other.clone(), leg.host.clone()))
-            || down(leg.local.ip())
-            || down(leg.remote.ip())
-            || leg.via.as_ref().is_some_and(|r| self.station(r).is_none_or(|s| s.power == Power::Off))
+        self.cuts.contains(&(leg.other.clone(), leg.host.clone())) || self.is_broken(&leg.hops)
+    }
+
+    /// Works out all ways anew.
+    fn reroute(&mut self) {
+        let mut oracle = Oracle::new(&self.fleet);
+        for network in &self.down {
+            // Only networks of this fleet are ever in the set.
+            oracle = oracle.clone().without(network).unwrap_or(oracle);
+        }
+        self.oracle = oracle;
     }
 
     /// Tells every leg how things are now, and wakes whoever waits.
@@ -201,6 +217,7 @@ impl Table {
 
     fn reset(&mut self, which: impl Fn(&Leg) -> bool) {
         for leg in self.legs.iter().filter_map(Weak::upgrade).filter(|leg| which(leg)) {
+            self.resets += 1;
             leg.reset.store(true, Ordering::Relaxed);
             leg.wake();
         }
@@ -208,9 +225,21 @@ impl Table {
 }
 
 impl Network {
-    /// A network without hosts, of these networks and masquerades.
-    fn with(networks: BTreeMap<String, Net>, masquerades: Vec<Masquerade>, trace: Trace) -> Network {
-        let table = Table { networks, masquerades, ..Table::default() };
+    /// The networks of a fleet, and whatever of its hosts is added.
+    pub fn of(fleet: &Fleet, trace: Trace) -> Network {
+        let table = Table {
+            fleet: fleet.clone(),
+            oracle: Oracle::new(fleet),
+            down: BTreeSet::new(),
+            stations: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            legs: vec![],
+            dialling: vec![],
+            listening: vec![],
+            introduced: BTreeMap::new(),
+            next_introduction: 0,
+            resets: 0,
+        };
         Network { table: Arc::new(Mutex::new(table)), loss_percent: Arc::default(), trace }
     }
 
@@ -220,18 +249,16 @@ impl Network {
     /// Never: the prefix is one.
     pub fn flat(trace: Trace) -> Network {
         let cidr = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
-        Network::with(BTreeMap::from([("lan".to_owned(), Net { cidr, up: true })]), vec![], trace)
-    }
-
-    /// The networks of a fleet.
-    pub fn of(fleet: &Fleet, trace: Trace) -> Network {
-        let networks = fleet.networks.iter().map(|(name, n)| (name.clone(), Net { cidr: n.cidr, up: true })).collect();
-        let one = |m: &topology::Masquerade| Masquerade {
-            router: m.router.as_str().into(),
-            inside: m.inside.clone(),
-            outside: m.outside.clone(),
+        let lan = Net { cidr, kind: NetworkKind::Lan, round_trip_ms: 0, loss_per_mille: 0 };
+        let fleet = Fleet {
+            name: "flat".to_owned(),
+            networks: [("lan".to_owned(), lan)].into(),
+            masquerades: vec![],
+            routes: vec![],
+            forwards: vec![],
+            hosts: vec![],
         };
-        Network::with(networks, fleet.masquerades.iter().map(one).collect(), trace)
+        Network::of(&fleet, trace)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -242,39 +269,69 @@ impl Network {
         self.trace.record("network", Event::Fault(what));
     }
 
-    /// Adds a host with its addresses; gives the address of its wire.
+    /// Adds a host, with these addresses where it is not one of the fleet; gives the address of its wire.
     pub fn add(&self, name: &str, addresses: BTreeMap<String, Ipv4Addr>) -> IpAddr {
         let mut table = self.lock();
         let number = table.stations.len() as u16 + 1;
         let [high, low] = number.to_be_bytes();
         let wire = Ipv4Addr::new(172, 16, high, low);
-        table.stations.insert(name.into(), Station { wire, addresses, power: Power::Off });
+        table.stations.insert(name.into(), Station { wire, power: Power::Off });
+        if table.fleet.host(name).is_none() {
+            table.fleet.hosts.push(Host {
+                name: name.to_owned(),
+                addresses,
+                shares: None,
+                port: Some(PORT),
+                cores: 1,
+                role: Role::Drone,
+                protected: false,
+                service: None,
+            });
+            table.reroute();
+        }
         wire.into()
     }
 
     /// A host's addresses at this moment.
     pub fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
-        self.lock().station(name).map(|s| s.addresses.values().copied().collect()).unwrap_or_default()
+        self.lock().addresses(name).into_values().collect()
+    }
+
+    /// Where a host listens.
+    pub fn port(&self, name: &str) -> u16 {
+        self.lock().fleet.host(name).and_then(|host| host.port).unwrap_or(PORT)
     }
 
     /// Addresses that nobody has, on the same networks as a host's.
     pub fn spare_addresses(&self, like: &str) -> BTreeMap<String, Ipv4Addr> {
         let table = self.lock();
-        let Some(station) = table.station(like) else { return BTreeMap::new() };
-        let spare = |network: &String| {
-            let hosts = table.networks.get(network)?.cidr.hosts();
-            let spare = hosts.filter(|ip| table.owner(*ip).is_none()).nth(100)?;
-            Some((network.clone(), spare))
+        let taken: BTreeSet<Ipv4Addr> = table.fleet.hosts.iter().flat_map(|h| h.addresses.values().copied()).collect();
+        let spare = |network: String| {
+            let spare = table.fleet.networks.get(&network)?.cidr.hosts().filter(|ip| !taken.contains(ip)).nth(100)?;
+            Some((network, spare))
         };
-        station.addresses.keys().filter_map(spare).collect()
+        table.addresses(like).into_keys().filter_map(spare).collect()
+    }
+
+    /// Whether a host passes on what others send.
+    pub fn is_router(&self, name: &str) -> bool {
+        let table = self.lock();
+        table.fleet.masquerades.iter().any(|m| m.router == name) || table.fleet.routes.iter().any(|r| r.router == name)
+    }
+
+    /// The quickest round trip between two hosts, in milliseconds, whoever dials.
+    pub fn round_trip_ms(&self, one: &str, other: &str) -> Option<u64> {
+        let table = self.lock();
+        let ways = table.oracle.reach(one, other).into_iter().chain(table.oracle.reach(other, one));
+        ways.filter(|(_, dial)| dial.succeeds()).map(|(_, dial)| dial.round_trip_ms).min()
     }
 
     /// A host's addresses, if they are others than `known`; else the waker is called when any host's change.
     pub fn readdressed(&self, name: &str, known: &[Ipv4Addr], waker: &Waker) -> Option<Vec<Ipv4Addr>> {
         let mut table = self.lock();
-        let station = table.station(name)?;
-        if !station.addresses.values().eq(known) {
-            return Some(station.addresses.values().copied().collect());
+        let addresses = table.addresses(name);
+        if !addresses.values().eq(known) {
+            return Some(addresses.into_values().collect());
         }
         if !table.listening.iter().any(|kept| kept.will_wake(waker)) {
             table.listening.push(waker.clone());
@@ -288,7 +345,7 @@ impl Network {
         let Some(station) = table.stations.get_mut(name) else { return };
         let before = std::mem::replace(&mut station.power, power);
         if before == Power::Off && power != Power::Off {
-            table.reset(|leg| leg.via.as_deref() == Some(name));
+            table.reset(|leg| through(&leg.hops, name));
         }
         table.refresh();
     }
@@ -320,7 +377,13 @@ impl Network {
     /// Takes a network down, or up. False when there is none of the name, or it was so before.
     pub fn set_up(&self, network: &str, up: bool) -> bool {
         let mut table = self.lock();
-        let changed = table.networks.get_mut(network).is_some_and(|net| std::mem::replace(&mut net.up, up) != up);
+        if !table.fleet.networks.contains_key(network) {
+            return false;
+        }
+        let changed = if up { table.down.remove(network) } else { table.down.insert(network.to_owned()) };
+        if changed {
+            table.reroute();
+        }
         table.refresh();
         drop(table);
         if changed {
@@ -331,7 +394,7 @@ impl Network {
 
     /// Names of networks that are down.
     pub fn down(&self) -> Vec<String> {
-        self.lock().networks.iter().filter(|(_, net)| !net.up).map(|(name, _)| name.clone()).collect()
+        self.lock().down.iter().cloned().collect()
     }
 
     /// Of a hundred packets so many are lost.
@@ -345,13 +408,18 @@ impl Network {
         self.loss_percent.load(Ordering::Relaxed)
     }
 
+    /// Ends of connections that were reset by what moved or was forgotten.
+    pub fn resets(&self) -> u64 {
+        self.lock().resets
+    }
+
     /// A router forgets its connections: both ends find theirs reset. False when it is no router.
     pub fn forget(&self, router: &str) -> bool {
         let mut table = self.lock();
-        if !table.masquerades.iter().any(|m| &*m.router == router) {
+        if !table.fleet.masquerades.iter().any(|m| m.router == router) {
             return false;
         }
-        table.reset(|leg| leg.via.as_deref() == Some(router));
+        table.reset(|leg| through(&leg.hops, router));
         drop(table);
         self.fault(&format!("{router} forgets its connections"));
         true
@@ -362,8 +430,7 @@ impl Network {
     pub fn take_addresses(&self, name: &str, of: &str, swap: bool) {
         self.fault(&format!("{name} {} the addresses of {of}", if swap { "swaps" } else { "takes" }));
         let mut table = self.lock();
-        let (Some(one), Some(two)) = (table.station(name), table.station(of)) else { return };
-        let (ones, twos) = (one.addresses.clone(), two.addresses.clone());
+        let (ones, twos) = (table.addresses(name), table.addresses(of));
         let (mut new_ones, mut new_twos) = (ones.clone(), twos.clone());
         let mut moved = BTreeSet::new();
         for (network, ip) in &twos {
@@ -379,10 +446,11 @@ impl Network {
             };
         }
         for (name, addresses) in [(name, new_ones), (of, new_twos)] {
-            if let Some(station) = table.stations.get_mut(name) {
-                station.addresses = addresses;
+            if let Some(host) = table.fleet.hosts.iter_mut().find(|host| host.name == name) {
+                host.addresses = addresses;
             }
         }
+        table.reroute();
         let has_moved = |at: &SocketAddr| matches!(at.ip(), IpAddr::V4(ip) if moved.contains(&ip));
         table.reset(|leg| has_moved(&leg.local) || has_moved(&leg.remote));
         table.listening.drain(..).for_each(Waker::wake);
@@ -394,15 +462,22 @@ impl Network {
     /// # Errors
     /// When there is no route, nobody at the address, or a refusal.
     pub async fn dial(&self, from: &Arc<str>, to: SocketAddr) -> io::Result<Way> {
-        let found = self.lock().way(from, to.ip())?;
-        let Some(way) = found else {
-            tokio::time::sleep(NOBODY_THERE).await;
-            let text = format!("nobody answers at {} for {from}", to.ip());
-            return Err(io::Error::new(io::ErrorKind::HostUnreachable, text));
+        let found = self.lock().find(from, to)?;
+        let way = match found {
+            Found::Way(way) => way,
+            Found::Nobody => {
+                tokio::time::sleep(NOBODY_THERE).await;
+                let text = format!("nobody answers at {} for {from}", to.ip());
+                return Err(io::Error::new(io::ErrorKind::HostUnreachable, text));
+            }
+            Found::Silence => {
+                tokio::time::sleep(SILENCE).await;
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{to} does not answer {from}")));
+            }
         };
         let open = poll_fn(|cx| {
             let mut table = self.lock();
-            if table.is_open(from, &way.to, way.via.as_ref()) {
+            if table.is_open(from, &way) {
                 return Poll::Ready(());
             }
             table.dialling.push(cx.waker().clone());
@@ -412,9 +487,9 @@ impl Network {
             return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{to} does not answer {from}")));
         }
         // The address may have gone elsewhere meanwhile.
-        let again = self.lock().way(from, to.ip())?;
+        let again = self.lock().find(from, to)?;
         match again {
-            Some(again) if again == way => {}
+            Found::Way(again) if again == way => {}
             _ => return Err(io::Error::new(io::ErrorKind::HostUnreachable, format!("{to} is gone from {from}"))),
         }
         match self.lock().station(&way.to).map(|s| s.power) {
@@ -436,19 +511,17 @@ impl Network {
     pub fn accept(&self, number: u64, port: u16) -> Option<Arc<Leg>> {
         let Introduction { from, way, to } = self.lock().introduced.remove(&number)?;
         let seen = SocketAddr::new(way.seen_as.into(), port);
-        Some(self.stands(Leg::new(&way.to, &from, way.via, to, seen)))
+        Some(self.stands(Leg::new(&way.to, &from, way.hops, to, seen)))
     }
 
     /// Keeps one end of a connection that stands now.
     pub fn stands(&self, leg: Leg) -> Arc<Leg> {
         let mut table = self.lock();
         let leg = Arc::new(leg);
-        let has = |name: &str, ip: IpAddr| match ip {
-            IpAddr::V4(ip) => table.station(name).is_some_and(|s| s.addresses.values().any(|a| *a == ip)),
-            IpAddr::V6(_) => false,
-        };
-        // It may have moved while the connection came about.
-        if !has(&leg.host, leg.local.ip()) || (leg.via.is_none() && !has(&leg.other, leg.remote.ip())) {
+        // It may have moved while the connection came about. What came through a router or a forward has other
+        // addresses than its hosts'.
+        let routed = leg.hops.iter().any(|hop| matches!(hop, Hop::Router(_)));
+        if !routed && !(table.has(&leg.host, leg.local.ip()) && table.has(&leg.other, leg.remote.ip())) {
             leg.reset.store(true, Ordering::Relaxed);
         }
         leg.blocked.store(table.is_blocked(&leg), Ordering::Relaxed);
@@ -462,11 +535,11 @@ impl Network {
 
 impl Leg {
     /// One end of a connection between these hosts and addresses.
-    pub fn new(host: &Arc<str>, other: &Arc<str>, via: Option<Arc<str>>, local: SocketAddr, remote: SocketAddr) -> Leg {
+    pub fn new(host: &Arc<str>, other: &Arc<str>, hops: Vec<Hop>, local: SocketAddr, remote: SocketAddr) -> Leg {
         Leg {
             host: host.clone(),
             other: other.clone(),
-            via,
+            hops,
             local,
             remote,
             blocked: AtomicBool::new(false),

@@ -12,7 +12,7 @@
 mod fact;
 mod kept;
 
-pub use fact::{Keys, host as host_of};
+pub use fact::Keys;
 pub use kept::{Entry, Kept, words};
 
 use crate::action::{Action, LEADER};
@@ -200,6 +200,13 @@ impl Trace {
         self.lock().add(at, host, event);
     }
 
+    /// Adds a fact, at its host or at `otherwise`.
+    pub fn fact(&self, at: Duration, fact: &Fact, otherwise: &str) {
+        let mut recorder = self.lock();
+        let host = fact::host(fact, &recorder.keys).cloned();
+        recorder.add(at, host.as_deref().unwrap_or(otherwise), Event::Fact(fact));
+    }
+
     /// Whether somebody wants more than the hash: what only people read need not be looked for otherwise.
     pub fn is_watched(&self) -> bool {
         let recorder = self.lock();
@@ -322,7 +329,7 @@ impl Recorder {
             }
             Event::Fact(fact) => {
                 self.hasher.update(&[6]);
-                fact::bytes(fact, |bytes| {
+                fact::bytes(fact, &mut |bytes| {
                     self.hasher.update(bytes);
                 });
             }

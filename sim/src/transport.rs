@@ -55,6 +55,11 @@ impl Place {
         let wire = network.add(name, addresses);
         Place { name: name.into(), wire, network: network.clone(), trace: trace.clone() }
     }
+
+    /// Where its node listens.
+    pub fn port(&self) -> u16 {
+        self.network.port(&self.name)
+    }
 }
 
 /// The transport seam of a host.
@@ -239,11 +244,11 @@ impl Transport for SimTcp {
         let place = self.place.clone();
         let connecting = async move {
             let way = place.network.dial(&place.name, to).await?;
-            let mut stream = TcpStream::connect((way.wire, to.port())).await?;
+            let mut stream = TcpStream::connect(way.wire).await?;
             let number = place.network.introduce(&place.name, &way, to);
             stream.write_u64(number).await?;
             let local = SocketAddr::new(way.source.into(), stream.local_addr()?.port());
-            let leg = Leg::new(&place.name, &way.to, way.via.clone(), local, to);
+            let leg = Leg::new(&place.name, &way.to, way.hops.clone(), local, to);
             Ok(Tap::new(stream, place.network.stands(leg), &place))
         };
         Ok(connecting.boxed())

@@ -186,6 +186,11 @@ impl World {
         self.sim.bounce(ip);
     }
 
+    /// From now on packets between two hosts take so long.
+    pub fn set_latency(&mut self, a: &str, b: &str, one_way: Duration) {
+        self.sim.set_link_latency(self.ip(a), self.ip(b), one_way);
+    }
+
     /// Cuts the link between two hosts; what is sent meanwhile waits.
     pub fn hold(&mut self, a: &str, b: &str) {
         self.fault(&format!("hold {a} {b}"));

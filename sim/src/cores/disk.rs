@@ -91,6 +91,11 @@ impl Disk {
         }
     }
 
+    /// Whether a blob can be read: it is on the disk, or the kernel still has it, whatever the disk says.
+    pub fn shows(&self, blob: BlobId) -> bool {
+        self.blobs.contains(&blob) || self.waiting.iter().any(|write| matches!(write, Write::Blob(id) if *id == blob))
+    }
+
     /// How many writes are not on the disk.
     pub fn unsynced(&self) -> usize {
         self.waiting.len()

@@ -421,7 +421,8 @@ impl Cores {
         let reports: Vec<_> = self.cx.reports.get(&host).into_iter().flatten().cloned().collect();
         check(!said.is_empty() || !reports.is_empty(), "it has said nothing yet")?;
         let runs: Vec<usize> = (0..self.hosts.len()).filter(|h| self.hosts[*h].process.is_some()).collect();
-        for said in said {
+        // The oldest arrives last.
+        for said in said.into_iter().rev() {
             // Whoever listens forgets that it has heard this before, and hears it from whoever is near.
             for at in &runs {
                 self.with(*at, |p, env| {

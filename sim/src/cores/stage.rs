@@ -9,7 +9,6 @@ use super::record::Record;
 use crate::action::Action;
 use crate::det::derive;
 use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth};
-use crate::nodes::fleet;
 use crate::plan::Plan;
 use crate::stage::{Failure, Played, Stage, play};
 use crate::trace::{Event, Summary, Trace};
@@ -73,7 +72,7 @@ impl Cores {
     /// # Errors
     /// When the plan names a fleet or hosts that are not there.
     pub fn new(plan: &Plan, timeline: Option<Box<dyn Write + Send>>) -> Result<Cores, String> {
-        let fleet = fleet(&plan.topology)?;
+        let fleet = crate::scenarios::fleets::find(&plan.topology)?;
         let mut hosts = vec![];
         for (number, host) in fleet.hosts.iter().enumerate() {
             // An owner lets even a gateway build something in a simulation: otherwise few would.
@@ -325,7 +324,7 @@ impl Truth for World<'_> {
     fn holds(&self, host: &PeerKey, blob: BlobId) -> Option<bool> {
         let mut with = self.0.hosts.iter().filter(|h| h.machine.keys.key() == *host).peekable();
         with.peek()?;
-        Some(with.any(|h| h.machine.disk.blobs.contains(&blob)))
+        Some(with.any(|h| h.machine.disk.shows(blob)))
     }
 
     fn is_member(&self, key: &PeerKey) -> bool {

@@ -17,8 +17,8 @@ pub struct Ground {
     pub name: String,
     /// It.
     pub fleet: Fleet,
-    /// Pairs of hosts, by their places in the fleet, of which one reaches the other without help.
-    meet: BTreeSet<(usize, usize)>,
+    /// Who reaches whom without help, by their places in the fleet.
+    reaches: BTreeSet<(usize, usize)>,
 }
 
 impl Ground {
@@ -26,15 +26,15 @@ impl Ground {
     pub fn new(name: String, fleet: Fleet) -> Ground {
         let oracle = Oracle::new(&fleet);
         let hosts = if fleet.hosts.len() > HOSTS_MAX { &[] } else { fleet.hosts.as_slice() };
-        let mut meet = BTreeSet::new();
+        let mut reaches = BTreeSet::new();
         for (from, host) in hosts.iter().enumerate() {
             for (to, other) in hosts.iter().enumerate() {
                 if oracle.reach(&host.name, &other.name).iter().any(|(_, dial)| dial.succeeds()) {
-                    meet.extend([(from, to), (to, from)]);
+                    reaches.insert((from, to));
                 }
             }
         }
-        Ground { name, fleet, meet }
+        Ground { name, fleet, reaches }
     }
 
     /// Whether a drawn plan can be about it.
@@ -42,9 +42,16 @@ impl Ground {
         !self.together(&mut Dice::new(0, "fit")).is_empty()
     }
 
-    /// Hosts in any order, each two of which can meet. None, or three and more of which one builds.
+    /// Whether a host can dial another.
+    pub(super) fn can_dial(&self, from: &str, to: &str) -> bool {
+        let place = |name: &str| self.fleet.hosts.iter().position(|host| host.name == name);
+        place(from).zip(place(to)).is_some_and(|pair| self.reaches.contains(&pair))
+    }
+
+    /// Hosts in any order, of each two of which one can dial the other; all can dial the first, which founds the
+    /// mesh and invites them. None, or three and more of which one builds.
     pub(super) fn together(&self, dice: &mut Dice) -> Vec<String> {
-        if self.meet.is_empty() {
+        if self.reaches.is_empty() {
             return vec![];
         }
         let hosts = &self.fleet.hosts;
@@ -54,10 +61,17 @@ impl Ground {
             dice.shuffle(&mut all);
             let mut chosen: Vec<usize> = vec![];
             for host in &all {
-                if chosen.iter().all(|other| self.meet.contains(&(*host, *other))) {
+                let meets =
+                    |other: &usize| self.reaches.contains(&(*host, *other)) || self.reaches.contains(&(*other, *host));
+                if chosen.iter().all(meets) {
                     chosen.push(*host);
                 }
             }
+            let founder = chosen.iter().position(|founder| {
+                chosen.iter().all(|host| host == founder || self.reaches.contains(&(*host, *founder)))
+            });
+            let Some(founder) = founder else { continue };
+            chosen.swap(0, founder);
             if chosen.len() >= 3 && chosen.iter().any(|host| hosts[*host].cores > 0) {
                 return chosen.into_iter().map(|host| hosts[host].name.clone()).collect();
             }

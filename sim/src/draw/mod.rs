@@ -117,7 +117,7 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
     let mut together = ground.together(&mut dice);
     // A fleet's last hosts are left out; one that builds is not among them.
     if let Some(builder) = together.iter().position(|host| builds(fleet, host)).filter(|at| *at >= hosts_max) {
-        together.swap(0, builder);
+        together.swap(hosts_max - 1, builder);
     }
     together.truncate(hosts_max);
     if together.len() < 3 {
@@ -138,6 +138,7 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
     let frail = dice.one(&together).cloned().unwrap_or_default();
     let mut draft = Draft {
         dice,
+        ground,
         fleet,
         hosts: together,
         spare,
@@ -182,6 +183,7 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
 /// A plan that is being drawn.
 struct Draft<'a> {
     dice: Dice,
+    ground: &'a Ground,
     fleet: &'a Fleet,
     /// Enrolled from the beginning; the first founds the mesh.
     hosts: Vec<String>,

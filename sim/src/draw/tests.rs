@@ -61,6 +61,8 @@ fn a_thousand_plans_are_in_order_name_what_there_is_and_do_everything() {
         assert!(plan.actions.iter().all(|timed| timed.at_ms < plan.safety_ms), "seed {seed}");
         assert_eq!(Plan::parse("p.toml", &plan.to_text()), Ok(plan.clone()), "seed {seed}");
         let founder = plan.hosts[0].as_str();
+        let ground = fleets.iter().find(|ground| ground.name == plan.topology).unwrap();
+        assert!(plan.hosts[1..].iter().all(|host| ground.can_dial(host, founder)), "seed {seed}: some cannot join");
         let (mut evicted, mut frail) = (BTreeSet::new(), BTreeSet::new());
         for Timed { action, .. } in &plan.actions {
             *kinds.entry(action.kind()).or_default() += 1;

@@ -66,6 +66,8 @@ pub fn cancel(draft: &mut Draft<'_>) {
 pub fn join(draft: &mut Draft<'_>) {
     if let Some(host) = draft.spare.pop() {
         let (at, by) = (draft.moment(), draft.host());
+        // An invitation leads to who made it; the founder can be dialled by all.
+        let by = if draft.ground.can_dial(&host, &by) { by } else { draft.hosts[0].clone() };
         draft.push(at, Action::Join { host, by });
     }
 }

@@ -10,8 +10,9 @@ use mesh::ledger::AttemptState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Within this time of a fault the mesh may still act on what it saw then: detection, a change of leader, a commit.
-const SETTLED: Duration = Duration::from_secs(60);
+/// Within this time of a fault the mesh may still act on what it saw then: a change of leader, a commit. A tier calls
+/// a host fit only when detection has had its time.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Default)]

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a host may hold a healthy, reachable other to be down, counted from when both were fit.
 const BOUND: Duration = Duration::from_secs(60);
 /// How long a host must have been well before a verdict on it can only come from what is so now.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// See the module.
 #[derive(Default)]

@@ -42,7 +42,7 @@ impl Invariant for RequestsCountOnce {
         }
         let mut names = BTreeMap::new();
         for build in host.ledger.builds().iter().filter(|b| b.retry_of.is_none()) {
-            if let Some(other) = names.insert((build.by, build.spec.name.as_str()), build.id) {
+            if let Some(other) = names.insert(build.spec.name.as_str(), build.id) {
                 let name = &build.spec.name;
                 return Err(format!("{}: {other} and {} are both `{name}`, asked for once", host.name, build.id));
             }

@@ -129,6 +129,11 @@ impl Clients {
         }
     }
 
+    /// Whether a request was acknowledged.
+    pub fn accepted(&self, request: u64) -> bool {
+        self.requests.get(&request).is_some_and(|request| request.builds.is_some())
+    }
+
     /// What was submitted and has not ended, a line each. Who is no member any more is owed no answer.
     pub fn pending(&self, stage: &NodesStage) -> Vec<String> {
         let longest = stage.members.iter().max_by_key(|name| stage.nodes.ledger(name, Ledger::index));

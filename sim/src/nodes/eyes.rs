@@ -19,6 +19,11 @@ use std::time::Duration;
 /// their loss, and one that went silent is closed after 15 s.
 const FIT_AFTER: Duration = Duration::from_secs(20);
 
+/// How often hosts are looked over for faults, beside after each action.
+const FIT_EVERY_MS: u128 = 50;
+/// How often tables are measured: they grow slowly.
+const SIZES_EVERY_MS: u128 = 100;
+
 /// What was seen of a host the last time.
 #[derive(Default)]
 struct Seen {
@@ -38,6 +43,8 @@ pub struct Eyes {
     seen: BTreeMap<String, Seen>,
     names: BTreeMap<String, Name>,
     markers: usize,
+    /// Something was done to the fleet since the last look.
+    pub(super) acted: bool,
     truth: World,
 }
 
@@ -91,7 +98,9 @@ impl NodesStage {
         for (name, node) in &active {
             self.look_at_views(name, node, jury, at)?;
         }
-        self.look_at_fitness(&names, jury, at)?;
+        if std::mem::take(&mut self.eyes.acted) || at.as_millis().is_multiple_of(FIT_EVERY_MS) {
+            self.look_at_fitness(&names, jury, at)?;
+        }
         for (name, node) in active {
             self.show(name, &node, jury, at)?;
         }
@@ -209,8 +218,8 @@ impl NodesStage {
         let Some(station) = self.nodes.stations.get(name) else { return Ok(()) };
         let lease = station.host.current().enter(|| node.lease_now());
         let presences = node.presences();
-        let sizes: Vec<Size> =
-            node.sizes().into_iter().map(|(what, value, bound)| Size { what, value, bound }).collect();
+        let sizes = if at.as_millis().is_multiple_of(SIZES_EVERY_MS) { node.sizes() } else { vec![] };
+        let sizes: Vec<Size> = sizes.into_iter().map(|(what, value, bound)| Size { what, value, bound }).collect();
         let (key, start) = (node.key(), node.start_number());
         let truth = &self.eyes.truth;
         let judged = node.ledger(|ledger| {

@@ -4,7 +4,7 @@
 //! synced may vote twice in one term, and Raft promises nothing then (Ongaro, 2014, 3.8). A voter whose
 //! store is gone altogether is another matter: it must not start, and does not.
 
-use super::program::{Entrance, Folder, PORT};
+use super::program::{Entrance, Folder};
 use super::stage::NodesStage;
 use super::{Addresses, Station};
 use crate::action::Action;
@@ -292,8 +292,8 @@ impl NodesStage {
             Action::TakeAddress { host, of } => self.take_address(host, of)?,
             Action::SwapAddresses { a, b } => {
                 let (a, b) = (self.named(a)?, self.named(b)?);
-                if a == b {
-                    return skip("one host has one address");
+                if a == b || self.nodes.network.is_router(&a) || self.nodes.network.is_router(&b) {
+                    return skip("one host has one address, and a router's is not given by DHCP");
                 }
                 self.nodes.network.take_addresses(&a, &b, true);
                 self.disturb_all();
@@ -390,8 +390,8 @@ impl NodesStage {
 
     fn take_address(&mut self, name: &str, of: &str) -> Result<(), String> {
         let of = self.down(of)?;
-        if name == of {
-            return skip("one host has one address");
+        if name == of || self.nodes.network.is_router(name) || self.nodes.network.is_router(&of) {
+            return skip("one host has one address, and a router's is not given by DHCP");
         }
         if self.station(name).is_none() {
             // A new host: somebody invites it.
@@ -429,7 +429,8 @@ impl NodesStage {
 
     /// A member as somebody from outside could know it.
     fn known(&self, name: &str) -> Option<Known> {
-        let at = |ip: Ipv4Addr| to_multiaddr(SocketAddr::new(IpAddr::V4(ip), PORT)).to_string();
+        let port = self.nodes.network.port(name);
+        let at = |ip: Ipv4Addr| to_multiaddr(SocketAddr::new(IpAddr::V4(ip), port)).to_string();
         let addresses = self.nodes.network.addresses(name).into_iter().map(at).collect();
         Some(Known { peer: self.key(name)?, name: name.to_owned(), addresses })
     }

@@ -22,6 +22,7 @@ use crate::transport::Place;
 use crate::world::{World, WorldError};
 use mesh::identity::PeerKey;
 use mesh::ledger::Ledger;
+use mesh::membership::State;
 use node::blobs::memory::MemoryBlobs;
 use node::consensus::Timing;
 use node::driver::Inner;
@@ -132,6 +133,16 @@ impl Nodes {
         host.install(&mut self.world, software);
     }
 
+    /// Gives the wires of a host the latency that its fleet says, where that is more than `least`.
+    fn stretch(&mut self, name: &str, least: Duration) {
+        for other in self.stations.keys().filter(|other| *other != name) {
+            let one_way = self.network.round_trip_ms(name, other).map(|ms| Duration::from_millis(ms / 2));
+            if let Some(one_way) = one_way.filter(|one_way| *one_way > least) {
+                self.world.set_latency(name, other, one_way);
+            }
+        }
+    }
+
     fn station(&self, name: &str) -> &Station {
         match self.stations.get(name) {
             Some(station) => station,
@@ -174,6 +185,27 @@ impl Nodes {
     pub fn sees_alive(&self, name: &str, other: &str) -> bool {
         let node = self.station(name).desk.node.borrow().upgrade();
         node.is_some_and(|node| node.sees_alive(&self.key(other)))
+    }
+
+    /// What a host believes of a key; nothing when no node runs there.
+    pub fn believes(&self, name: &str, of: &PeerKey) -> Option<State> {
+        let node = self.station(name).node()?;
+        node.beliefs().into_iter().find(|(key, _)| key == of).map(|(_, state)| state)
+    }
+
+    /// Whether a host holds a key to be alive twice.
+    pub fn holds_cloned(&self, name: &str, key: &PeerKey) -> bool {
+        self.station(name).node().is_some_and(|node| node.clones().contains(key))
+    }
+
+    /// Number of a host's last start, by its state folder.
+    pub fn start_of(&self, name: &str) -> u64 {
+        self.station(name).desk.folder.borrow().start
+    }
+
+    /// Connections that were reset from outside of their hosts.
+    pub fn resets(&self) -> u64 {
+        self.network.resets()
     }
 
     /// Whether nothing is left of the node that ran on a host: each task of it has ended.

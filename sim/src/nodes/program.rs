@@ -23,8 +23,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Where every node listens.
-pub(super) const PORT: u16 = 7400;
 /// How long a joiner waits for one member's answer.
 const LEAD_WITHIN: Duration = Duration::from_secs(20);
 /// Between two rounds of a joiner over its leads.
@@ -146,7 +144,7 @@ async fn run(
         credential: member.credential,
         start: desk.folder.borrow().start,
         store_id,
-        listen: vec![to_multiaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT))],
+        listen: vec![to_multiaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), host.place().port()))],
         known: member.known,
         leads: vec![],
         timing,

@@ -14,6 +14,7 @@ use crate::invariants::Jury;
 use crate::log;
 use crate::network::Network;
 use crate::plan::Plan;
+use crate::scenarios::fleets;
 use crate::stage::{Failure, Played, Stage, play};
 use crate::trace::{Event, Trace};
 use crate::world::{Settings, World};
@@ -21,7 +22,6 @@ use mesh::identity::PeerKey;
 use node::api::types::InviteRequest;
 use node::consensus::Timing;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Duration;
 use topology::Fleet;
 
@@ -73,24 +73,20 @@ pub fn run_nodes(plan: &Plan, trace: Trace, jury: impl FnOnce() -> Jury + Send) 
     })
 }
 
-/// A fleet by its name in a plan: a shipped one, `lan-N` for N hosts called `h1` and so on, or a file.
+/// A fleet by its name in a plan: `lan-N` for N hosts called `h1` and so on, a shipped one, or a file.
 ///
 /// # Errors
 /// When there is none, in words.
 pub fn fleet(name: &str) -> Result<Fleet, String> {
-    let text = |e: topology::FleetError| e.to_string();
-    if name == "alpha-centauri" {
-        return Fleet::alpha_centauri().map_err(text);
-    }
     let Some(count) = name.strip_prefix("lan-").and_then(|n| n.parse::<u32>().ok()) else {
-        return Fleet::load(Path::new(name)).map_err(text);
+        return fleets::find(name);
     };
     let mut toml = format!("name = \"{name}\"\n[[network]]\nname = \"lan\"\ncidr = \"10.0.0.0/16\"\n");
     for n in 1..=count {
         let ip = format!("10.0.{}.{}", n / 250, n % 250 + 1);
         toml += &format!("[[host]]\nname = \"h{n}\"\naddresses = {{ lan = \"{ip}\" }}\ncores = 4\nrole = \"drone\"\n");
     }
-    Fleet::parse(name, &toml).map_err(text)
+    Fleet::parse(name, &toml).map_err(|e| e.to_string())
 }
 
 impl NodesStage {
@@ -99,7 +95,7 @@ impl NodesStage {
     /// # Errors
     /// When the plan names a fleet or a host that there is not.
     pub fn new(plan: &Plan, trace: &Trace) -> Result<NodesStage, String> {
-        let fleet = fleet(&plan.topology)?;
+        let fleet = crate::scenarios::fleets::find(&plan.topology)?;
         if let Some(unknown) = plan.hosts.iter().find(|name| fleet.host(name).is_none()) {
             return Err(format!("{} has no host `{unknown}`", fleet.name));
         }
@@ -125,6 +121,16 @@ impl NodesStage {
         &self.nodes
     }
 
+    /// Whether a request was acknowledged.
+    pub fn accepted(&self, request: u64) -> bool {
+        self.clients.accepted(request)
+    }
+
+    /// Whether a node rightly refuses to start on a host.
+    pub fn is_broken(&self, name: &str) -> bool {
+        self.faults.is_broken(name)
+    }
+
     pub(super) fn station(&self, name: &str) -> Option<&Station> {
         self.nodes.stations.get(name)
     }
@@ -135,7 +141,9 @@ impl NodesStage {
         let addresses: Addresses = host.addresses.clone();
         // A gateway builds nothing; it may still be asked to, with one core.
         let (cores, folder) = (host.cores.max(1), Folder::new(self.nodes.seed, name, 0));
-        self.nodes.add(name, cores, addresses, folder, entrance);
+        self.nodes.place(name, cores, addresses, folder, entrance);
+        self.nodes.install(name);
+        self.nodes.stretch(name, LATENCY.1);
         Ok(())
     }
 
@@ -214,7 +222,8 @@ impl NodesStage {
 
     /// What keeps the members from being one mesh, a line each.
     fn unsettled(&self) -> Vec<String> {
-        let mut lines = vec![];
+        let broken = self.members.iter().filter(|name| self.faults.is_broken(name));
+        let mut lines: Vec<String> = broken.map(|name| format!("{name} does not start and is a member")).collect();
         let running: Vec<&String> = self.members.iter().filter(|name| !self.faults.is_broken(name)).collect();
         let mut heads: BTreeMap<(u64, [u8; 32]), Vec<&str>> = BTreeMap::new();
         for name in &running {
@@ -326,10 +335,12 @@ impl Stage for NodesStage {
     }
 
     fn act(&mut self, action: &Action, jury: &mut Jury) -> Result<(), String> {
+        self.eyes.acted = true;
         self.perform(action, jury)
     }
 
     fn heal(&mut self, jury: &mut Jury) {
+        self.eyes.acted = true;
         self.end_faults(jury);
     }
 

@@ -15,7 +15,7 @@ pub fn shipped() -> Result<Vec<(String, Fleet)>, String> {
     FLEETS.iter().map(parse).collect()
 }
 
-/// A shipped fleet by its name, or the fleet of a file by its path.
+/// A shipped fleet by its name, `lan-N` for N hosts on one wire, or the fleet of a file by its path.
 ///
 /// # Errors
 /// When there is neither, or the file is no fleet; in words.
@@ -23,6 +23,9 @@ pub fn find(name: &str) -> Result<Fleet, String> {
     let shipped = shipped()?;
     if let Some((_, fleet)) = shipped.iter().find(|(known, _)| known == name) {
         return Ok(fleet.clone());
+    }
+    if name.starts_with("lan-") {
+        return crate::nodes::fleet(name);
     }
     if !Path::new(name).exists() {
         let names: Vec<&str> = shipped.iter().map(|(name, _)| name.as_str()).collect();

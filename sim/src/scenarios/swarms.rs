@@ -3,6 +3,7 @@
 //! No node is in it. It shows that transport, clocks and randomness are ruled before anything is built
 //! on them, and it is what to bisect with when whole nodes lose their determinism.
 
+use crate::current::{self, Current};
 use crate::det;
 use crate::network::{Network, Power};
 use crate::trace::Trace;
@@ -63,7 +64,10 @@ pub fn run(seed: u64, trace: &Trace) -> Result<(), WorldError> {
         let place = Place::new(&name, [("lan".to_owned(), ip(host))].into(), &network, trace);
         network.set_power(&name, Power::Program);
         let (peers, tally) = (peers.clone(), tally.clone());
-        world.host(&name, place.wire, move || swarm(seed, host, place.clone(), peers.clone(), tally.clone()));
+        let current = Current::new(&name);
+        world.host(&name, place.wire, move || {
+            current.wrap(swarm(seed, host, place.clone(), peers.clone(), tally.clone()))
+        });
     }
     world.run_for(Duration::from_secs(6))?;
     world.crash("h1");
@@ -94,7 +98,7 @@ async fn swarm(seed: u64, host: u64, place: Place, peers: Vec<(PeerId, Multiaddr
     let gossip = gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Signed(keys.clone()), gossip_config)?;
     let behaviour = Behaviour { gossip, stream: libp2p_stream::Behaviour::new() };
     // Not tokio's own executor: it numbers tasks for the whole process, and drops them by number.
-    let spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| drop(tokio::task::spawn_local(task));
+    let spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| current::spawn(task);
     let config = Config::with_executor(spawn).with_idle_connection_timeout(Duration::from_secs(3_600));
     let mut swarm = Swarm::new(transport::make(place)(&keys)?, behaviour, me, config);
     swarm.listen_on(transport::to_multiaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT)))?;
@@ -102,9 +106,9 @@ async fn swarm(seed: u64, host: u64, place: Place, peers: Vec<(PeerId, Multiaddr
     swarm.behaviour_mut().gossip.subscribe(&topic)?;
     let mut control = swarm.behaviour().stream.new_control();
     let mut incoming = control.accept(ECHO)?;
-    tokio::task::spawn_local(async move {
+    current::spawn(async move {
         while let Some((_, stream)) = incoming.next().await {
-            tokio::task::spawn_local(async move {
+            current::spawn(async move {
                 let _ = answer(stream).await; // the asker sees how it ended
             });
         }
@@ -128,7 +132,7 @@ async fn swarm(seed: u64, host: u64, place: Place, peers: Vec<(PeerId, Multiaddr
                 tracing::debug!(count, published = published.is_ok(), "publish");
                 for peer in swarm.connected_peers().copied().collect::<std::collections::BTreeSet<_>>() {
                     let (control, tally) = (control.clone(), tally.clone());
-                    tokio::task::spawn_local(async move {
+                    current::spawn(async move {
                         let asked = ask(control, peer, count).await;
                         tracing::debug!(%peer, count, ok = asked.is_ok(), "echo");
                         if asked.is_ok() {

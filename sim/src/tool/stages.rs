@@ -1,6 +1,8 @@
 //! What plays plans: the tiers and the invariants, as the command line gets them.
 
-use crate::invariants::Invariant;
+use crate::cores::Cores;
+use crate::invariants::{self, Invariant};
+use crate::nodes::NodesStage;
 use crate::plan::{Plan, Tier};
 use crate::stage::Stage;
 use crate::trace::Trace;
@@ -22,9 +24,9 @@ pub struct Stages {
 impl Stages {
     /// What is shipped.
     pub const SHIPPED: Stages = Stages {
-        cores: |plan, trace| Ok(Box::new(crate::cores::Cores::traced(plan, trace)?)),
-        nodes: |_, _| Err("plans cannot be played on whole nodes yet".to_owned()),
-        invariants: crate::invariants::all,
+        cores: |plan, trace| Ok(Box::new(Cores::traced(plan, trace)?)),
+        nodes: |plan, trace| Ok(Box::new(NodesStage::new(plan, trace)?)),
+        invariants: invariants::all,
     };
 
     /// Opens the stage of a plan's tier.

@@ -6,7 +6,7 @@
 use crate::action::Action;
 use crate::invariants::{Fact, HostSeen, Invariant, Jury, Name, Truth};
 use crate::stage::{Failure, Stage};
-use crate::trace::{Event, Trace, host_of};
+use crate::trace::{Event, Trace};
 use mesh::build::{Attempt, BuildId, End};
 use mesh::lease::Fence;
 use mesh::ledger::{AttemptRecord, AttemptState};
@@ -18,6 +18,12 @@ pub const NAME: &str = "witness";
 
 /// Who things are told of that concern no host.
 pub const WORLD: &str = "world";
+
+/// Told when the actions begin.
+pub const TOGETHER: &str = "the fleet has come together";
+
+/// Told when faults end.
+pub const HEALED: &str = "everything is healed";
 
 /// The spectator in the jury.
 pub struct Witness {
@@ -73,8 +79,7 @@ impl Invariant for Witness {
     }
 
     fn fact(&mut self, at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
-        let host = host_of(fact).map_or(WORLD, |host| host);
-        self.trace.record_at(at, host, Event::Fact(fact));
+        self.trace.fact(at, fact, WORLD);
         // A process that ended holds nothing, and nobody is shown it any more.
         if let Fact::Stopped { host } = fact
             && self.leases.remove(host).is_some()
@@ -122,7 +127,7 @@ impl Stage for Watched {
 
     fn assemble(&mut self, jury: &mut Jury) -> Result<(), Failure> {
         self.stage.assemble(jury)?;
-        self.trace.record_at(self.stage.elapsed(), WORLD, Event::Fault("the fleet has come together"));
+        self.trace.record_at(self.stage.elapsed(), WORLD, Event::Fault(TOGETHER));
         Ok(())
     }
 
@@ -142,7 +147,7 @@ impl Stage for Watched {
     }
 
     fn heal(&mut self, jury: &mut Jury) {
-        self.trace.record_at(self.stage.elapsed(), WORLD, Event::Fault("everything is healed"));
+        self.trace.record_at(self.stage.elapsed(), WORLD, Event::Fault(HEALED));
         self.stage.heal(jury);
     }
 

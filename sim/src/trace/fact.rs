@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 /// What keys are called, as far as hosts have started.
 pub type Keys = BTreeMap<PeerKey, Name>;
 
-/// The host that a fact is about, if it is about one.
-pub fn host(fact: &Fact) -> Option<&Name> {
+/// The host that a fact is about, if it is about one that is known.
+pub fn host<'a>(fact: &'a Fact, keys: &'a Keys) -> Option<&'a Name> {
     match fact {
         Fact::Started { host, .. }
         | Fact::Stopped { host }
@@ -20,50 +20,58 @@ pub fn host(fact: &Fact) -> Option<&Name> {
         | Fact::Well { host, .. }
         | Fact::CutOff { host, .. }
         | Fact::Wiped { host } => Some(host),
-        Fact::Accepted { .. } | Fact::Asked { .. } | Fact::Proposed { .. } | Fact::Ended { .. } => None,
+        Fact::Asked { key, .. } | Fact::Proposed { key, .. } | Fact::Ended { key, .. } => keys.get(key),
+        Fact::Accepted { .. } => None,
     }
 }
 
 /// Everything of a fact but its host, for the hash; no formatting.
-pub fn bytes(fact: &Fact, mut add: impl FnMut(&[u8])) {
-    let mut number = |kind: u8, numbers: &[u64], keys: &[&PeerKey], names: &[&str]| {
-        add(&[kind]);
-        numbers.iter().for_each(|number| add(&number.to_le_bytes()));
-        keys.iter().for_each(|key| add(key.as_bytes()));
-        names.iter().for_each(|name| add(name.as_bytes()));
-    };
+pub fn bytes(fact: &Fact, add: &mut dyn FnMut(&[u8])) {
     match fact {
-        Fact::Started { key, start, .. } => number(0, &[*start], &[key], &[]),
-        Fact::Stopped { .. } => number(1, &[], &[], &[]),
-        Fact::Fit { fit, .. } => number(2, &[u64::from(*fit)], &[], &[]),
-        Fact::Believes { of, state, .. } => number(3, &[*state as u64], &[of], &[]),
+        Fact::Started { key, start, .. } => number(add, 0, &[*start], &[key]),
+        Fact::Stopped { .. } => number(add, 1, &[], &[]),
+        Fact::Fit { fit, .. } => number(add, 2, &[u64::from(*fit)], &[]),
+        Fact::Believes { of, state, .. } => number(add, 3, &[*state as u64], &[of]),
         Fact::Accepted { request, builds } => {
-            number(4, &[*request, builds.len() as u64], &[], &[]);
-            builds.iter().for_each(|build| number(4, &[build.0], &[], &[]));
+            number(add, 4, &[*request, builds.len() as u64], &[]);
+            builds.iter().for_each(|build| number(add, 4, &[build.0], &[]));
         }
         Fact::Began { key, build, attempt, fence, .. } => {
             let fence = fence.map_or([0, 0, 0], |fence| [1, fence.epoch, fence.term]);
-            number(5, &[build.0, u64::from(attempt.0), fence[0], fence[1], fence[2]], &[key], &[]);
+            number(add, 5, &[build.0, u64::from(attempt.0), fence[0], fence[1], fence[2]], &[key]);
         }
-        Fact::Spoke { with, .. } => number(6, &[], &[with], &[]),
+        Fact::Spoke { with, .. } => number(add, 6, &[], &[with]),
         Fact::Carried { key, named, order, fence, .. } => {
-            number(7, &[*order, fence.epoch, fence.term], &[key, named], &[]);
+            number(add, 7, &[*order, fence.epoch, fence.term], &[key, named]);
         }
-        Fact::Wiped { .. } => number(8, &[], &[], &[]),
+        Fact::Wiped { .. } => number(add, 8, &[], &[]),
         Fact::Asked { key, request, names } => {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            number(9, &[*request, names.len() as u64], &[key], &names);
+            number(add, 9, &[*request, names.len() as u64], &[key]);
+            for name in names {
+                add(&(name.len() as u64).to_le_bytes());
+                add(name.as_bytes());
+            }
         }
         Fact::Proposed { key, fence, build, attempt, to } => {
-            number(10, &[fence.epoch, fence.term, build.0, u64::from(attempt.0)], &[key, to], &[]);
+            number(add, 10, &[fence.epoch, fence.term, build.0, u64::from(attempt.0)], &[key, to]);
         }
-        Fact::Ended { key, build, attempt } => number(11, &[build.0, u64::from(attempt.0)], &[key], &[]),
-        Fact::Well { well, .. } => number(12, &[u64::from(*well)], &[], &[]),
+        Fact::Ended { key, build, attempt } => number(add, 11, &[build.0, u64::from(attempt.0)], &[key]),
+        Fact::Well { well, .. } => number(add, 12, &[u64::from(*well)], &[]),
         Fact::CutOff { from, .. } => {
-            let from: Vec<&str> = from.iter().map(|name| &**name).collect();
-            number(13, &[from.len() as u64], &[], &from);
+            number(add, 13, &[from.len() as u64], &[]);
+            for name in from {
+                add(&(name.len() as u64).to_le_bytes());
+                add(name.as_bytes());
+            }
         }
     }
+}
+
+/// A fact's kind, numbers and keys.
+fn number(add: &mut dyn FnMut(&[u8]), kind: u8, numbers: &[u64], keys: &[&PeerKey]) {
+    add(&[kind]);
+    numbers.iter().for_each(|number| add(&number.to_le_bytes()));
+    keys.iter().for_each(|key| add(key.as_bytes()));
 }
 
 /// A key by its host's name, or by its own first characters.
@@ -93,17 +101,13 @@ pub fn text(fact: &Fact, keys: &Keys) -> String {
             format!("carries out order {order} for {}, fence {fence}", called(keys, named))
         }
         Fact::Wiped { .. } => "has lost what was on its disk".to_owned(),
-        Fact::Asked { key, request, names } => {
-            format!("{} asks for {} by request {request}", called(keys, key), names.join(" "))
+        Fact::Asked { request, names, .. } => format!("its owner asks for request {request}: {}", names.join(" ")),
+        Fact::Proposed { fence, build, attempt, to, .. } => {
+            format!("proposes {build} attempt {attempt} for {}, fence {fence}", called(keys, to))
         }
-        Fact::Proposed { key, fence, build, attempt, to } => {
-            let (key, to) = (called(keys, key), called(keys, to));
-            format!("{key} puts forward {build} attempt {attempt} for {to}, fence {fence}")
-        }
-        Fact::Ended { key, build, attempt } => format!("{build} attempt {attempt} ends on {}", called(keys, key)),
-        Fact::Well { well: true, .. } => "is well in itself".to_owned(),
-        Fact::Well { well: false, .. } => "is not well in itself".to_owned(),
-        Fact::CutOff { from, .. } if from.is_empty() => "reaches everybody".to_owned(),
-        Fact::CutOff { from, .. } => format!("is cut off from {}", from.join(" ")),
+        Fact::Ended { build, attempt, .. } => format!("ends {build} attempt {attempt}"),
+        Fact::Well { well, .. } => if *well { "is well in itself" } else { "is not well" }.to_owned(),
+        Fact::CutOff { from, .. } if from.is_empty() => "is cut off from nobody".to_owned(),
+        Fact::CutOff { from, .. } => format!("is cut off from {}", from.join(", ")),
     }
 }

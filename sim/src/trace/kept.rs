@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Events of a host that are kept for a failure's print-out, without what went over the wire.
+/// Events of a host that are kept for a failure's print-out, without those of wire and disk.
 const EVENTS_KEPT_MAX: usize = 12;
 
-/// Segments of a host that are kept beside: a few, or gossip alone would fill the list.
-const SEGMENTS_KEPT_MAX: usize = 4;
+/// Segments and syncs of a host that are kept beside: a few, or gossip alone would fill the list.
+const FREQUENT_KEPT_MAX: usize = 4;
 
 /// An event, as much of it as people want.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,14 +140,16 @@ pub fn words(action: &Action) -> String {
 #[derive(Default)]
 pub struct Ring {
     events: VecDeque<(u64, Duration, Kept)>,
-    segments: VecDeque<(u64, Duration, Kept)>,
+    frequent: VecDeque<(u64, Duration, Kept)>,
 }
 
 impl Ring {
     /// Adds one; the oldest goes.
     pub fn add(&mut self, number: u64, at: Duration, event: Event<'_>) {
         let (ring, max) = match event {
-            Event::Sent { .. } | Event::Delivered { .. } => (&mut self.segments, SEGMENTS_KEPT_MAX),
+            Event::Sent { .. } | Event::Delivered { .. } | Event::Committed { .. } => {
+                (&mut self.frequent, FREQUENT_KEPT_MAX)
+            }
             // A timer that fires says nothing to people.
             Event::Logged(line) if line.starts_with("TRACE") => return,
             _ => (&mut self.events, EVENTS_KEPT_MAX),
@@ -167,7 +169,7 @@ impl Ring {
 
     /// All that is kept, in order.
     pub fn lines(&self, keys: &Keys) -> Vec<(u64, Duration, String)> {
-        let mut all: Vec<&(u64, Duration, Kept)> = self.events.iter().chain(&self.segments).collect();
+        let mut all: Vec<&(u64, Duration, Kept)> = self.events.iter().chain(&self.frequent).collect();
         all.sort_by_key(|(number, _, _)| *number);
         all.into_iter().map(|(number, at, kept)| (*number, *at, kept.line(keys))).collect()
     }

@@ -5,7 +5,8 @@
 
 mod svg;
 
-use super::witness::WORLD;
+use super::make::word;
+use super::witness::{HEALED, TOGETHER, WORLD};
 use crate::action::Action;
 use crate::invariants::Fact;
 use crate::plan::Plan;
@@ -95,6 +96,7 @@ struct Open {
 
 struct Gather<'a> {
     keys: &'a Keys,
+    planned: bool,
     lanes: Vec<Lane>,
     open: BTreeMap<String, Open>,
     moments: Vec<(Duration, String)>,
@@ -104,7 +106,8 @@ impl Picture {
     /// Gathers what is to be drawn.
     pub fn new(plan: Option<&Plan>, history: &[Entry], keys: &Keys, played: &Played, summary: &Summary) -> Picture {
         let hosts = plan.map(|plan| plan.hosts.clone()).unwrap_or_default();
-        let mut gather = Gather { keys, lanes: vec![], open: BTreeMap::new(), moments: vec![] };
+        let mut gather =
+            Gather { keys, planned: plan.is_some(), lanes: vec![], open: BTreeMap::new(), moments: vec![] };
         hosts.iter().for_each(|host| {
             gather.lane(host);
         });
@@ -120,7 +123,8 @@ impl Picture {
         let title = match plan {
             Some(plan) => {
                 let mutant = plan.mutant.map_or(String::new(), |mutant| format!(", without its rule: {mutant}"));
-                format!("{}, seed {}, fleet {}{mutant}", plan.scenario, plan.seed, plan.topology)
+                let (scenario, tier) = (&plan.scenario, word(plan.tier));
+                format!("{scenario} on {tier}, seed {}, fleet {}{mutant}", plan.seed, plan.topology)
             }
             None => "a run without a plan".to_owned(),
         };
@@ -172,13 +176,15 @@ impl Gather<'_> {
         match &entry.what {
             Kept::Fact(fact) => self.fact(at, host, fact, title),
             Kept::Acted(action) => self.acted(at, host, action, skipped),
-            Kept::Fault(what) if host == WORLD => {
+            Kept::Fault(what) if what == HEALED || what == TOGETHER => {
                 self.moments.push((at, what.clone()));
-                if what.contains("healed") {
+                if what == HEALED {
                     let names: Vec<String> = self.open.keys().cloned().collect();
                     names.iter().for_each(|name| self.resume(name, at));
                 }
             }
+            // A plan's actions are told by themselves, at their hosts.
+            Kept::Fault(_) if self.planned && host == WORLD => {}
             Kept::Fault(what) => self.lane(host).marks.push(Mark { at, look: Look::Fault, title: what.clone() }),
             Kept::Lease(fence) => {
                 self.end_lease(host, at);
@@ -222,12 +228,11 @@ impl Gather<'_> {
                 };
                 self.lane(host).beliefs.push(Mark { at, look, title });
             }
-            Fact::Accepted { .. } | Fact::Carried { .. } => {
+            Fact::Accepted { .. } | Fact::Asked { .. } | Fact::Carried { .. } => {
                 self.lane(host).marks.push(Mark { at, look: Look::Work, title });
             }
             Fact::Wiped { .. } => self.lane(host).marks.push(Mark { at, look: Look::Fault, title }),
             Fact::Spoke { .. }
-            | Fact::Asked { .. }
             | Fact::Proposed { .. }
             | Fact::Ended { .. }
             | Fact::Well { .. }

@@ -23,7 +23,7 @@ fn picture() -> Picture {
         (0, a, Kept::Fact(Fact::Started { host: a.into(), key: key(1), start: 1 })),
         (0, b, Kept::Fact(Fact::Started { host: b.into(), key: key(2), start: 1 })),
         (1_000, a, Kept::Lease(Some(fence))),
-        (1_500, WORLD, Kept::Fault("the fleet has come together".into())),
+        (1_500, WORLD, Kept::Fault(TOGETHER.into())),
         (2_000, a, Kept::Fact(began)),
         (3_000, b, Kept::Ended(build.0, build.1, key(1), "done")),
         (4_000, a, Kept::Acted(suspend)),
