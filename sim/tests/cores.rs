@@ -1,10 +1,11 @@
 //! Tier 1 at work: it is deterministic, fleets come together over masquerades, and a lost leader loses nothing.
 
+use mesh::mutants::Mutant;
 use sim::action::{Action, Task};
 use sim::cores::run_cores;
-use sim::invariants::Jury;
+use sim::invariants::{self, Jury};
 use sim::plan::{Plan, Tier, Timed};
-use sim::stage::Played;
+use sim::stage::{Failure, Played};
 use sim::trace::Summary;
 
 fn task(name: &str, takes_ms: u64, needs: &[&str]) -> Task {
@@ -32,7 +33,7 @@ fn plan(seed: u64, topology: &str, hosts: &[&str], actions: Vec<Timed>) -> Plan 
 }
 
 fn run(plan: &Plan) -> (Played, Summary) {
-    run_cores(plan, &mut Jury::new(vec![]), None)
+    run_cores(plan, &mut Jury::new(invariants::all()), None)
 }
 
 fn timeline() -> Option<Box<dyn std::io::Write + Send>> {
@@ -101,4 +102,30 @@ fn a_seed_gives_one_hash() {
     assert_eq!(run(&one).1, first);
     assert_eq!(again.join().expect("runs"), first, "beside another simulation");
     assert_ne!(beside.join().expect("runs").hash, first.hash, "another seed");
+}
+
+/// Plays it with the rule and without: the one is well, the other breaks an invariant, which is given.
+fn caught(plan: &Plan, mutant: Mutant) -> &'static str {
+    let (played, _) = run(plan);
+    assert_eq!(played.failure, None, "{played:?}");
+    let naive = Plan { mutant: Some(mutant), ..plan.clone() };
+    match run(&naive).0.failure {
+        Some(Failure::Safety(violation)) => violation.invariant,
+        other => panic!("{mutant} was not caught: {other:?}"),
+    }
+}
+
+#[test]
+fn a_leader_that_takes_leadership_for_a_lease_is_caught() {
+    let others = |from: &str, to: &str| Action::Cut { from: from.into(), to: to.into() };
+    let cuts = LAN.iter().flat_map(|host| [others("leader", host), others(host, "leader")]);
+    // All at one moment: by name the leader stays the one that is being cut off.
+    let actions = cuts.map(|action| Timed { at_ms: 1_000, action }).collect();
+    assert_eq!(caught(&plan(11, "lan-5", &LAN, actions), Mutant::LeadershipIsLease), "one-lease");
+}
+
+#[test]
+fn a_door_that_is_open_to_anybody_is_caught() {
+    let actions = vec![Timed { at_ms: 1_000, action: Action::Stranger { host: "h5".into() } }];
+    assert_eq!(caught(&plan(12, "lan-5", &LAN[..4], actions), Mutant::AdmitAnybody), "no-strangers");
 }

@@ -196,7 +196,7 @@ impl Cores {
         let mut members = vec![*by];
         members.extend((0..self.hosts.len()).filter(|m| *m != host && self.hosts[*m].process.is_some()));
         let to = members[n % members.len()];
-        if let Some(way) = self.cx.way_between(host, to)
+        if let Some(way) = self.cx.door_way(host, to)
             && self.cx.net.carries(host, to, &way)
         {
             let at = self.cx.now + 3 * self.cx.net.delay(way.latency, &mut self.cx.dice);

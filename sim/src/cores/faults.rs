@@ -203,6 +203,7 @@ impl Cores {
             Action::TakeAddress { host, of } => {
                 let (host, of) = (self.down(host)?, self.down(of)?);
                 check(host != of, "is the same host")?;
+                self.movable(host).and(self.movable(of))?;
                 self.swap(host, of);
                 self.start(host);
                 Ok(())
@@ -210,6 +211,7 @@ impl Cores {
             Action::SwapAddresses { a, b } => {
                 let (a, b) = (self.host(a)?, self.host(b)?);
                 check(a != b, "is the same host")?;
+                self.movable(a).and(self.movable(b))?;
                 self.swap(a, b);
                 Ok(())
             }
@@ -336,6 +338,15 @@ impl Cores {
         self.cx.wake(host, generation, self.cx.now + 1);
     }
 
+    /// Addresses are moved by DHCP: those of routers and of what shares another's stay.
+    fn movable(&self, host: usize) -> Done {
+        let at = &self.cx.net.fleet.hosts[host];
+        let routes = self.cx.net.fleet.masquerades.iter().any(|m| m.router == at.name)
+            || self.cx.net.fleet.routes.iter().any(|r| r.router == at.name)
+            || self.cx.net.fleet.forwards.iter().any(|f| f.router == at.name || f.to == at.name);
+        check(!routes && at.shares.is_none() && self.hosts[host].copy_of.is_none(), "is not given its address by DHCP")
+    }
+
     fn swap(&mut self, a: usize, b: usize) {
         let hosts = &mut self.cx.net.fleet.hosts;
         let networks: Vec<String> =
@@ -347,13 +358,18 @@ impl Cores {
         }
         self.cx.net.moved();
         for host in [a, b] {
-            self.cx.net.unroot(host);
-            self.hosts[host].harmed = self.cx.now;
-            self.with(host, |p, env| {
-                p.listen(env);
-                p.settle(env);
-            });
+            self.rehouse(host);
         }
+    }
+
+    /// A host has another address than before.
+    fn rehouse(&mut self, host: usize) {
+        self.cx.net.unroot(host);
+        self.hosts[host].harmed = self.cx.now;
+        self.with(host, |p, env| {
+            p.listen(env);
+            p.settle(env);
+        });
     }
 
     /// An enrolled host gives the leader, or the log itself, what it may not make.
@@ -448,6 +464,10 @@ impl Cores {
         self.cx.net.loss = 0;
         self.cx.net.cuts.clear();
         self.cx.net.down.clear();
+        // Leads are not kept over a restart: hosts that moved and have all been started anew would wait for ever.
+        for host in self.cx.net.go_home() {
+            self.rehouse(host);
+        }
         for host in 0..self.hosts.len() {
             if self.hosts[host].copy_of.is_some() {
                 if !self.hosts[host].out {

@@ -185,9 +185,15 @@ impl Cx {
         }
     }
 
-    /// Addresses beyond its own at which a member can be reached, by everybody's configuration.
-    fn configured(&self, peer: &PeerKey) -> Vec<String> {
-        self.keys.get(peer).map(|host| self.net.forwards_to(*host)).unwrap_or_default()
+    /// Where a host finds a member by its owner's configuration: at what routers forward to it; and, where the member
+    /// could never dial this host, at its own addresses.
+    fn configured(&self, host: usize, peer: &PeerKey) -> Vec<String> {
+        let Some(other) = self.keys.get(peer).copied().filter(|other| *other != host) else { return vec![] };
+        let mut addresses = self.net.forwards_to(other);
+        if self.way_between(other, host).is_none() {
+            addresses.extend(self.net.addresses_of(other));
+        }
+        addresses
     }
 
     /// The manifest of one file.
@@ -217,7 +223,7 @@ impl Cx {
     }
 
     fn answer_door(&mut self, member: usize, knock: Knock) {
-        if let Some(way) = self.way_between(knock.from.0, member)
+        if let Some(way) = self.door_way(knock.from.0, member)
             && self.net.carries(member, knock.from.0, &way)
         {
             let delay = self.net.delay(way.latency, &mut self.dice);
@@ -225,8 +231,14 @@ impl Cx {
         }
     }
 
+    /// How a joiner's request gets to a member: where only the member could dial, its owner carries it.
+    fn door_way(&self, joiner: usize, member: usize) -> Option<net::Way> {
+        self.way_between(joiner, member).or_else(|| self.way_between(member, joiner))
+    }
+
     fn way_between(&self, from: usize, to: usize) -> Option<net::Way> {
-        self.net.addresses_of(to).iter().find_map(|address| self.net.way(from, address))
+        let all = self.net.addresses_of(to).into_iter().chain(self.net.forwards_to(to));
+        all.into_iter().find_map(|address| self.net.way(from, &address))
     }
 
     /// Has a disk sync what it has not, when none is under way.

@@ -68,6 +68,7 @@ pub struct Connection {
 pub struct Net {
     /// The fleet, as it is now: addresses can be moved (then [`Net::moved`]).
     pub fleet: Fleet,
+    homes: Vec<BTreeMap<String, Ipv4Addr>>,
     oracle: Oracle,
     ways: RefCell<BTreeMap<(usize, String), Option<Way>>>,
     names: BTreeMap<String, usize>,
@@ -90,13 +91,15 @@ impl Net {
         let names = fleet.hosts.iter().enumerate().map(|(n, h)| (h.name.clone(), n)).collect();
         let powered = vec![true; fleet.hosts.len()];
         let (connections, cuts, down) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let homes = fleet.hosts.iter().map(|host| host.addresses.clone()).collect();
         let (oracle, ways) = (Oracle::new(&fleet), RefCell::default());
-        Net { fleet, oracle, ways, names, powered, connections, count: 0, cuts, down, loss: 0 }
+        Net { fleet, homes, oracle, ways, names, powered, connections, count: 0, cuts, down, loss: 0 }
     }
 
     /// Adds a machine to the fleet.
     pub fn add(&mut self, host: topology::Host) {
         self.names.insert(host.name.clone(), self.fleet.hosts.len());
+        self.homes.push(host.addresses.clone());
         self.fleet.hosts.push(host);
         self.powered.push(true);
         self.moved();
@@ -263,6 +266,21 @@ impl Net {
         for connection in self.connections.values_mut() {
             connection.forgotten |= connection.way.masqueraded && connection.way.routers.contains(&router);
         }
+    }
+
+    /// Whether a host is where the fleet has it.
+    pub fn is_home(&self, host: usize) -> bool {
+        self.homes.get(host).is_none_or(|home| *home == self.fleet.hosts[host].addresses)
+    }
+
+    /// Gives everybody the address back that the fleet has for it. Gives those that were elsewhere.
+    pub fn go_home(&mut self) -> Vec<usize> {
+        let away: Vec<usize> = (0..self.fleet.hosts.len()).filter(|host| !self.is_home(*host)).collect();
+        for host in &away {
+            self.fleet.hosts[*host].addresses = self.homes[*host].clone();
+        }
+        self.moved();
+        away
     }
 
     /// All connections with a host, whose addresses have changed under them, are dead.

@@ -255,6 +255,7 @@ impl Cores {
             && at.suspended.is_none()
             && at.machine.clock.is_right()
             && at.machine.disk.slow_ms == 0
+            && self.cx.net.is_home(host)
             && !self.hosts.iter().any(twin)
     }
 }

@@ -234,7 +234,7 @@ impl Process {
         let told = self.told.iter().copied().filter(|peer| !revoked.contains(peer));
         self.addresses.set_members(&members.iter().copied().chain(told).collect());
         for peer in &members {
-            for address in env.cx.configured(peer) {
+            for address in env.cx.configured(self.host, peer) {
                 self.addresses.learn(*peer, &address, Source::Configured, None, now);
             }
         }
