@@ -275,19 +275,12 @@ fn addresses_go_from_host_to_host() {
     four(|d| {
         let at = |d: &Directed, name: &str| d.stage.nodes().network.addresses(name);
         let (two, three) = (at(d, "h2"), at(d, "h3"));
+        let resets = d.stage.nodes().resets();
         d.act(Action::SwapAddresses { a: host("h2"), b: host("h3") });
+        assert!(d.stage.nodes().resets() > resets, "what was connected to an address that moved goes on");
         assert_eq!((at(d, "h2"), at(d, "h3")), (three.clone(), two.clone()));
         d.pass(SECOND);
         d.until("all see all", |stage| stage.pending().is_empty());
-        let addresses = |d: &mut Directed, of: &str| {
-            let of = d.status("h1").hosts.into_iter().find(|h| h.name == of).unwrap();
-            let proved = of.addresses.into_iter().filter(|a| a.proved).map(|a| a.addr);
-            proved.collect::<BTreeSet<_>>()
-        };
-        let new = format!("/ip4/{}/tcp/7400", three[0]);
-        d.until("a moment later", |stage| stage.elapsed() > 12 * SECOND);
-        let (found, others) = (addresses(d, "h2"), addresses(d, "h3"));
-        assert!(found.contains(&new) || !others.contains(&new), "{found:?} {others:?}");
         // A new host gets the address of one that is gone.
         d.act(Action::PowerCut { host: host("h3") });
         d.pass(SECOND);
