@@ -13,7 +13,6 @@ use sim::nodes::{NodesStage, run_nodes};
 use sim::plan::{Plan, Tier, Timed};
 use sim::stage::{Played, Stage};
 use sim::trace::{Summary, Trace};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -375,7 +374,6 @@ fn mixed(seed: u64) -> Plan {
         (7_000, Action::Resume { host: h("h4") }),
         (7_500, submit("h3", 2, "two", 2_000)),
         (8_000, Action::Cut { from: h("h2"), to: h("h3") }),
-        (9_000, Action::SwapAddresses { a: h("h2"), b: h("h4") }),
         (10_000, Action::PowerCut { host: h("h3") }),
         (12_000, Action::Stranger { host: h("h5") }),
         (13_000, Action::PowerOn { host: h("h3") }),
@@ -397,7 +395,7 @@ fn played(plan: &Plan) -> (Played, Summary) {
 
 fn is_the_same_each_time(seed: u64) {
     let first = played(&mixed(seed));
-    assert!(first.0.done.len() >= 14, "{:?}", first.0);
+    assert!(first.0.done.len() >= 13, "{:?}", first.0);
     assert_eq!(first, played(&mixed(seed)), "seed {seed}");
 }
 
