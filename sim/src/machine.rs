@@ -1,9 +1,10 @@
 //! A host that builds nothing and takes its time over it: the simulator's filling of the machine seam.
 //!
 //! What an attempt does is written in its build, as environment: `SIM_TAKES_MS` (virtual time, default
-//! 1000), `SIM_EXIT` (exit code, default 0) and `SIM_BREAKS_ON` (hosts, with commas between, that cannot even unpack it). Each output pattern becomes one file whose bytes depend
-//! on the build and the outputs of its needs alone, so that two hosts agree. Every attempt leaves a
-//! [`Marker`], as a build with a side effect would: invariants count them.
+//! 1000), `SIM_EXIT` (exit code, default 0) and `SIM_BREAKS_ON` (hosts, with commas between, that cannot even
+//! unpack it). Each output pattern becomes one file whose bytes depend on the build and the outputs of its needs
+//! alone, so that two hosts agree. Every attempt leaves a [`Marker`], as a build with a side effect would:
+//! invariants count them.
 
 use crate::det;
 use async_trait::async_trait;

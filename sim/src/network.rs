@@ -193,6 +193,15 @@ impl Table {
         self.cuts.contains(&(leg.other.clone(), leg.host.clone())) || self.is_broken(&leg.hops)
     }
 
+    fn spare<'a>(&self, networks: impl Iterator<Item = &'a String>) -> BTreeMap<String, Ipv4Addr> {
+        let taken: BTreeSet<Ipv4Addr> = self.fleet.hosts.iter().flat_map(|h| h.addresses.values().copied()).collect();
+        let spare = |network: &String| {
+            let spare = self.fleet.networks.get(network)?.cidr.hosts().filter(|ip| !taken.contains(ip)).nth(100)?;
+            Some((network.clone(), spare))
+        };
+        networks.filter_map(spare).collect()
+    }
+
     /// Works out all ways anew.
     fn reroute(&mut self) {
         let mut oracle = Oracle::new(&self.fleet);
@@ -305,12 +314,19 @@ impl Network {
     /// Addresses that nobody has, on the same networks as a host's.
     pub fn spare_addresses(&self, like: &str) -> BTreeMap<String, Ipv4Addr> {
         let table = self.lock();
-        let taken: BTreeSet<Ipv4Addr> = table.fleet.hosts.iter().flat_map(|h| h.addresses.values().copied()).collect();
-        let spare = |network: String| {
-            let spare = table.fleet.networks.get(&network)?.cidr.hosts().filter(|ip| !taken.contains(ip)).nth(100)?;
-            Some((network, spare))
-        };
-        table.addresses(like).into_keys().filter_map(spare).collect()
+        table.spare(table.addresses(like).keys())
+    }
+
+    /// Gives a host that has none addresses that nobody has, on these networks.
+    pub fn give_spare<'a>(&self, name: &str, networks: impl Iterator<Item = &'a String>) {
+        self.fault(&format!("{name} gets new addresses"));
+        let mut table = self.lock();
+        let addresses = table.spare(networks);
+        if let Some(host) = table.fleet.hosts.iter_mut().find(|host| host.name == name) {
+            host.addresses = addresses;
+        }
+        table.reroute();
+        table.refresh();
     }
 
     /// Whether a host passes on what others send.
@@ -544,7 +560,8 @@ impl Network {
         // It may have moved while the connection came about. What came through a router or a forward has other
         // addresses than its hosts'.
         let routed = leg.hops.iter().any(|hop| matches!(hop, Hop::Router(_)));
-        if !routed && !(table.has(&leg.host, leg.local.ip()) && table.has(&leg.other, leg.remote.ip())) {
+        let theirs = table.has(&leg.host, leg.local.ip()) && table.has(&leg.other, leg.remote.ip());
+        if !(routed || theirs) {
             leg.reset.store(true, Ordering::Relaxed);
         }
         leg.blocked.store(table.is_blocked(&leg), Ordering::Relaxed);

@@ -7,7 +7,7 @@ use libp2p::swarm::{Config, DialError, Swarm, SwarmEvent, dummy};
 use libp2p::{Multiaddr, PeerId};
 use mesh::identity::Keys;
 use sim::det::{self, Options};
-use sim::network::{Network, Power};
+use sim::network::{Leg, Network, Power};
 use sim::trace::Trace;
 use sim::transport::{self, Place, to_multiaddr, to_socket};
 use sim::world::{Settings, World, WorldError};
@@ -254,5 +254,82 @@ fn waiting_for_what_does_not_come_ends_and_says_what() {
         world.host("b", ip("10.0.0.2"), || async { Err("no disk")? });
         let error = world.run_for(SECOND).unwrap_err().to_string();
         assert!(error.contains("no disk"), "{error}");
+    });
+}
+
+/// Whom a host finds at the address that `a` has at first, and how many of its connections ended.
+#[derive(Default)]
+struct Found {
+    peers: Vec<PeerId>,
+    ended: u32,
+}
+
+#[test]
+fn after_a_swap_the_old_address_is_answered_by_the_other_host() {
+    det::run(1, Options::default(), || {
+        let trace = Trace::new(None);
+        let mut world = World::new(Settings::lan(1), trace.clone());
+        let network = Network::flat(trace.clone());
+        let found = Rc::new(RefCell::new(Found::default()));
+        for (number, name) in ["asker", "a", "b"].into_iter().enumerate() {
+            let address = std::net::Ipv4Addr::new(10, 0, 0, number as u8 + 1);
+            let place = Place::new(name, [("lan".to_owned(), address)].into(), &network, &trace);
+            network.set_power(name, Power::Program);
+            let found = found.clone();
+            world.host(name, place.wire, move || {
+                let (place, found) = (place.clone(), found.clone());
+                async move {
+                    let asks = &*place.name == "asker";
+                    let mut swarm = swarm(place);
+                    let mut seconds = tokio::time::interval(SECOND);
+                    loop {
+                        tokio::select! {
+                            biased;
+                            event = swarm.select_next_some() => match event {
+                                SwarmEvent::ConnectionEstablished { peer_id, .. } if asks => {
+                                    found.borrow_mut().peers.push(peer_id);
+                                }
+                                SwarmEvent::ConnectionClosed { .. } if asks => found.borrow_mut().ended += 1,
+                                _ => {}
+                            },
+                            _ = seconds.tick() => if asks {
+                                swarm.dial(DialOpts::unknown_peer_id().address(at(ip("10.0.0.2"))).build())?;
+                            },
+                        }
+                    }
+                }
+            });
+        }
+        world.run_for(3 * SECOND).unwrap();
+        assert!(found.borrow().peers.iter().all(|p| *p == peer("a")) && !found.borrow().peers.is_empty());
+        assert_eq!(found.borrow().ended, 0);
+        network.take_addresses("a", "b", true);
+        found.borrow_mut().peers.clear();
+        world.run_for(3 * SECOND).unwrap();
+        assert!(found.borrow().peers.iter().all(|p| *p == peer("b")) && !found.borrow().peers.is_empty());
+        assert!(found.borrow().ended > 0, "connections to an address that moved go on");
+    });
+}
+
+#[test]
+fn a_cut_stops_one_direction_and_a_mended_one_delivers_what_waited() {
+    det::run(1, Options::default(), || {
+        let trace = Trace::new(None);
+        let network = Network::flat(trace.clone());
+        let [one, two] = ["one", "two"].map(|name| std::sync::Arc::<str>::from(name));
+        for (number, name) in [&one, &two].into_iter().enumerate() {
+            let address = std::net::Ipv4Addr::new(10, 0, 0, number as u8 + 1);
+            network.add(name, [("lan".to_owned(), address)].into());
+            network.set_power(name, Power::Program);
+        }
+        let at = |n: u8| SocketAddr::new(std::net::Ipv4Addr::new(10, 0, 0, n).into(), 7400);
+        let here = network.stands(Leg::new(&one, &two, vec![], at(1), at(2)));
+        let there = network.stands(Leg::new(&two, &one, vec![], at(2), at(1)));
+        let blocked = || (here.is_blocked(std::task::Waker::noop()), there.is_blocked(std::task::Waker::noop()));
+        assert_eq!(blocked(), (false, false));
+        network.set_cut("one", "two", true);
+        assert_eq!(blocked(), (false, true), "what one sends does not reach two");
+        network.set_cut("one", "two", false);
+        assert_eq!(blocked(), (false, false));
     });
 }

@@ -105,7 +105,8 @@ impl NodesStage {
         let names: Vec<String> = self.nodes.stations.keys().cloned().collect();
         let mut active = vec![];
         for name in &names {
-            if let Some(node) = self.look_at_process(name, jury, at)? {
+            // What an intruder believes among its own is nobody's affair.
+            if let Some(node) = self.look_at_process(name, jury, at)?.filter(|_| !self.intrudes(name)) {
                 active.push((name, node));
             }
         }
@@ -198,7 +199,7 @@ impl NodesStage {
     /// Every lease that is held, each by its holder's own clock.
     fn look_at_leases(&mut self) {
         let mut leases = vec![];
-        for (name, station) in &self.nodes.stations {
+        for (name, station) in self.nodes.stations.iter().filter(|(_, station)| !station.intrudes()) {
             let Some(node) = station.node() else { continue };
             if let Some(fence) = station.host.current().enter(|| node.lease_now()) {
                 leases.push((self.eyes.name(name), fence));

@@ -82,9 +82,18 @@ impl Station {
     pub(super) fn runs(&self) -> bool {
         self.desk.node.borrow().strong_count() > 0
     }
+
+    /// Whether its mesh is another than the plan's.
+    pub(super) fn intrudes(&self) -> bool {
+        matches!(*self.desk.entrance.borrow(), Entrance::Intrudes(_))
+    }
 }
 
 impl NodesStage {
+    pub(super) fn intrudes(&self, name: &str) -> bool {
+        self.station(name).is_some_and(Station::intrudes)
+    }
+
     /// A host whose process runs.
     fn up(&self, name: &str) -> Result<String, String> {
         let name = self.named(name)?;
@@ -103,8 +112,13 @@ impl NodesStage {
         }
     }
 
-    /// Starts what is down, by its reason.
+    /// Starts what is down, by its reason. A host whose address is another's by now is given a new one.
     fn start(&mut self, name: &str) {
+        if self.nodes.network.addresses(name).is_empty()
+            && let Some(host) = self.fleet.host(name)
+        {
+            self.nodes.network.give_spare(name, host.addresses.keys());
+        }
         if self.faults.off.remove(name) {
             self.nodes.power_on(name);
         } else if self.faults.crashed.remove(name) {
@@ -504,7 +518,7 @@ impl NodesStage {
             return;
         }
         let now = self.elapsed();
-        if now.as_millis() % TEND_EVERY.as_millis() != 0 {
+        if !now.as_millis().is_multiple_of(TEND_EVERY.as_millis()) {
             return;
         }
         self.ask_again();

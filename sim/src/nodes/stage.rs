@@ -165,7 +165,7 @@ impl NodesStage {
 
     /// Who leads: by its lease, else by the longest ledger.
     pub(super) fn leader(&self) -> Option<String> {
-        let leases = self.nodes.stations.iter().filter_map(|(name, station)| {
+        let leases = self.nodes.stations.iter().filter(|(_, s)| !s.intrudes()).filter_map(|(name, station)| {
             let node = station.node()?;
             Some((station.host.current().enter(|| node.lease_now())?, name))
         });
@@ -247,12 +247,8 @@ impl NodesStage {
             let all: Vec<String> = heads.iter().map(|((i, _), names)| format!("{} at {i}", names.join(", "))).collect();
             lines.push(format!("ledgers differ: {}", all.join("; ")));
         }
-        if !self
-            .nodes
-            .stations
-            .values()
-            .any(|s| s.node().is_some_and(|n| s.host.current().enter(|| n.lease_now()).is_some()))
-        {
+        let mut ours = self.nodes.stations.values().filter(|s| !s.intrudes());
+        if !ours.any(|s| s.node().is_some_and(|n| s.host.current().enter(|| n.lease_now()).is_some())) {
             lines.push("nobody holds a lease".to_owned());
         }
         lines
