@@ -141,6 +141,9 @@ impl Addresses {
 
     /// What a peer's presence names now. Leads of older presences go, unless they are proved.
     pub fn learn_presence(&mut self, peer: PeerKey, addrs: &[String], now: Time) {
+        if mutants::on(Mutant::FirstAddressForEver) && self.peers.contains_key(&peer) {
+            return;
+        }
         if let Some(leads) = self.peers.get_mut(&peer) {
             leads.retain(|addr, lead| lead.source != Source::Gossip || lead.proved.is_some() || addrs.contains(addr));
             for (addr, lead) in leads.iter_mut() {
@@ -171,7 +174,7 @@ impl Addresses {
             _ => None,
         };
         if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
-            if other.is_some() && !mutants::on(Mutant::FirstAddressForEver) {
+            if other.is_some() {
                 lead.proved = None;
             }
             lead.failed = Some((now, reason));
@@ -194,7 +197,8 @@ impl Addresses {
     pub fn leads(&self, peer: &PeerKey, now: Time) -> Vec<String> {
         let Some(leads) = self.peers.get(peer) else { return Vec::new() };
         if mutants::on(Mutant::FirstAddressForEver)
-            && let Some((addr, _)) = leads.iter().filter(|(_, l)| l.proved.is_some()).min_by_key(|(_, l)| l.first_seen)
+            && let Some((addr, _)) =
+                leads.iter().filter(|(_, l)| l.source != Source::Observed).min_by_key(|(_, l)| l.first_seen)
         {
             return vec![addr.clone()];
         }

@@ -85,7 +85,7 @@ mutants! {
     AssignsWhatRuns = "assigns-what-runs",
     /// A retry changes the definition of the build.
     RetryChangesTheBuild = "retry-changes-the-build",
-    /// The first address of a peer that was proved is the only one ever dialled.
+    /// The first address of a peer that was told is the only one ever dialled.
     FirstAddressForEver = "first-address-for-ever",
 }
 

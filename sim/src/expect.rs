@@ -32,6 +32,13 @@ pub enum Expect {
         /// At any time, so many or fewer.
         at_most: usize,
     },
+    /// So many builds were made of a task in the end: one, and one for each retry.
+    Builds {
+        /// Its name.
+        task: String,
+        /// How many.
+        count: usize,
+    },
     /// No two attempts of a task run at one time.
     OneAtATime {
         /// Its name.
@@ -83,6 +90,7 @@ impl Ended {
 struct Task {
     state: Option<BuildState>,
     attempts: usize,
+    builds: usize,
 }
 
 /// Judges a plan's expectations.
@@ -113,10 +121,12 @@ impl Expectations {
     fn read(&mut self, ledger: &Ledger) -> Result<(), String> {
         self.index = ledger.index();
         self.members = ledger.roster().len();
+        self.tasks.clear();
         for build in ledger.builds().iter() {
             let name = &build.spec.name;
             let attempts = build.attempts.len();
-            self.tasks.insert(name.clone(), Task { state: Some(build.state), attempts });
+            let builds = 1 + self.tasks.get(name).map_or(0, |task| task.builds);
+            self.tasks.insert(name.clone(), Task { state: Some(build.state), attempts, builds });
             let running = build.running().count();
             for expect in &self.expect {
                 match expect {
@@ -142,6 +152,9 @@ impl Expectations {
             },
             Expect::Attempts { task, at_least, .. } if of(task).attempts < *at_least => {
                 Err(format!("{} attempts were made of {task}, at least {at_least} are expected", of(task).attempts))
+            }
+            Expect::Builds { task, count } if of(task).builds != *count => {
+                Err(format!("{} builds were made of {task}, {count} are expected", of(task).builds))
             }
             Expect::Carried { host, times } => {
                 let carried = self.carried.get(host.as_str()).copied().unwrap_or(0);
