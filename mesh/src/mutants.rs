@@ -63,7 +63,7 @@ mutants! {
     AdmitAnybody = "admit-anybody",
     /// A key that was taken out is still spoken to.
     RevocationIgnored = "revocation-ignored",
-    /// A host is down on the word of one watcher.
+    /// A host is down on the word of one watcher, and nobody else is asked.
     OneAccuserIsEnough = "one-accuser-is-enough",
     /// Nobody's fresh word of a host is heard.
     NoFreshWord = "no-fresh-word",

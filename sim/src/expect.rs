@@ -32,6 +32,13 @@ pub enum Expect {
         /// At any time, so many or fewer.
         at_most: usize,
     },
+    /// A task has ended soon after its owner asked for it.
+    EndsWithin {
+        /// Its name.
+        task: String,
+        /// So many milliseconds.
+        ms: u64,
+    },
     /// So many builds were made of a task in the end: one, and one for each retry.
     Builds {
         /// Its name.
@@ -91,6 +98,7 @@ struct Task {
     state: Option<BuildState>,
     attempts: usize,
     builds: usize,
+    ended: Option<Duration>,
 }
 
 /// Judges a plan's expectations.
@@ -101,6 +109,7 @@ pub struct Expectations {
     members: usize,
     names: BTreeMap<PeerKey, Name>,
     carried: BTreeMap<Name, u64>,
+    asked: BTreeMap<String, Duration>,
     judged: u64,
 }
 
@@ -114,19 +123,22 @@ impl Expectations {
             members: 0,
             names: BTreeMap::new(),
             carried: BTreeMap::new(),
+            asked: BTreeMap::new(),
             judged: 0,
         }
     }
 
-    fn read(&mut self, ledger: &Ledger) -> Result<(), String> {
+    fn read(&mut self, at: Duration, ledger: &Ledger) -> Result<(), String> {
         self.index = ledger.index();
         self.members = ledger.roster().len();
-        self.tasks.clear();
+        let before = std::mem::take(&mut self.tasks);
         for build in ledger.builds().iter() {
             let name = &build.spec.name;
             let attempts = build.attempts.len();
+            let known = before.get(name).and_then(|task| task.ended);
+            let ended = build.state.is_final().then(|| known.unwrap_or(at));
             let builds = 1 + self.tasks.get(name).map_or(0, |task| task.builds);
-            self.tasks.insert(name.clone(), Task { state: Some(build.state), attempts, builds });
+            self.tasks.insert(name.clone(), Task { state: Some(build.state), attempts, builds, ended });
             let running = build.running().count();
             for expect in &self.expect {
                 match expect {
@@ -152,6 +164,13 @@ impl Expectations {
             },
             Expect::Attempts { task, at_least, .. } if of(task).attempts < *at_least => {
                 Err(format!("{} attempts were made of {task}, at least {at_least} are expected", of(task).attempts))
+            }
+            Expect::EndsWithin { task, ms } => {
+                let took = of(task).ended.zip(self.asked.get(task)).map(|(ended, asked)| ended.saturating_sub(*asked));
+                match took {
+                    Some(took) if took <= Duration::from_millis(*ms) => Ok(()),
+                    took => Err(format!("{task} took {took:?}, {ms} ms are expected")),
+                }
             }
             Expect::Builds { task, count } if of(task).builds != *count => {
                 Err(format!("{} builds were made of {task}, {count} are expected", of(task).builds))
@@ -181,10 +200,15 @@ impl Invariant for Expectations {
         "the scenario"
     }
 
-    fn fact(&mut self, _at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
+    fn fact(&mut self, at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
         match fact {
             Fact::Started { host, key, .. } => {
                 self.names.insert(*key, host.clone());
+            }
+            Fact::Asked { names, .. } => {
+                for name in names {
+                    self.asked.entry(name.clone()).or_insert(at);
+                }
             }
             Fact::Carried { host, .. } => *self.carried.entry(host.clone()).or_default() += 1,
             Fact::Believes { host, of, state: State::Down } => {
@@ -198,8 +222,8 @@ impl Invariant for Expectations {
         Ok(())
     }
 
-    fn look(&mut self, _at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
-        if host.ledger.index() > self.index { self.read(host.ledger) } else { Ok(()) }
+    fn look(&mut self, at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
+        if host.ledger.index() > self.index { self.read(at, host.ledger) } else { Ok(()) }
     }
 
     fn finish(&mut self, _at: Duration) -> Result<(), String> {

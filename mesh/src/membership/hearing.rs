@@ -130,7 +130,9 @@ impl Membership {
         match &checked.0 {
             Said::Presence(record) => self.presence(record, None, now),
             Said::Alive(_, alive) if by == self.me => self.own_word(alive.incarnation.start, alive.origin),
-            Said::Alive(..) if mutants::on(Mutant::NoFreshWord) => Err(Refused::Stale),
+            Said::Alive(..) if mutants::on(Mutant::NoFreshWord) || mutants::on(Mutant::OneAccuserIsEnough) => {
+                Err(Refused::Stale)
+            }
             Said::Alive(_, alive) => {
                 let Alive { incarnation, stamp_us, origin, .. } = *alive;
                 self.word(by, Word { incarnation, stamp_us, origin, proof: Some(checked), asked: None }, now)

@@ -242,6 +242,7 @@ impl Process {
             }
             Message::Have(number, has) => self.fetched(env, number, has),
             Message::Hold(number, receipt) => self.asked_to_hold(env, from, number, receipt),
+            Message::Order(order) => self.ordered(env, &order),
             Message::Held(number, answer) => self.held(env, from, number, answer),
         }
         self.settle(env);

@@ -53,6 +53,8 @@ pub enum Message {
     Hold(u64, Receipt),
     /// The signed receipt, or why not.
     Held(u64, Result<Signed, String>),
+    /// A signed [`mesh::order::Order`].
+    Order(Box<Signed>),
 }
 
 impl Message {
@@ -65,6 +67,7 @@ impl Message {
             Message::Raft(_) => "raft",
             Message::Submit(..) | Message::Submitted(..) => "submit",
             Message::Cosign(..) | Message::Cosigned(..) => "cosign",
+            Message::Order(_) => "order",
             Message::Want(..) | Message::Have(..) | Message::Hold(..) | Message::Held(..) => "blobs",
         }
     }
@@ -101,6 +104,7 @@ impl Message {
             Message::Have(n, has) => (fold(&[9, *n, u64::from(*has)]), 4_096),
             Message::Hold(n, receipt) => (fold(&[10, *n, receipt.build.0, u64::from(receipt.attempt.0)]), 150),
             Message::Held(n, answer) => (fold(&[11, *n, u64::from(answer.is_ok())]), 250),
+            Message::Order(order) => (fold(&[12, hash(&order.sig)]), order.body.len() + 110),
         }
     }
 }

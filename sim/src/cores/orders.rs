@@ -1,15 +1,18 @@
-//! Orders: the leader's, sent to an address, and a target that decides for itself ([`mesh::order`]).
+//! Orders: the leader's, sent to a peer, and a target that decides for itself ([`mesh::order`]).
 //!
 //! Nothing in the program acts on orders yet; what a simulated host carries out is a fact for the jury and no more.
 
 use super::disk::Write;
 use super::host::{Env, Process};
-use super::message::Event;
+use super::message::{Event, Message};
 use crate::invariants::Fact;
+use mesh::addresses::Source;
 use mesh::identity::PeerKey;
+use mesh::mutants::{self, Mutant};
 use mesh::order::{Act, BootId, Gently, Order, Target, Verdict};
 use mesh::roster::MeshId;
 use mesh::wire::Signed;
+use topology::limits::PORT_DEFAULT;
 
 /// The target that a process is, and orders that wait for its disk.
 pub struct Orders {
@@ -26,7 +29,8 @@ impl Orders {
 }
 
 impl Process {
-    /// Issues an order for a peer, as the leader, and sends it to where the peer was last said to be.
+    /// Issues an order for a peer, as the leader: on the connection that stands, else to where the peer says that
+    /// it is. The naive variant sends it to the address that the peer's traffic comes from.
     pub fn order(&mut self, env: &mut Env<'_>, peer: PeerKey, number: u64) -> Result<(), String> {
         let fence = self.raft.grant(env.own()).ok_or("nobody leads")?.fence;
         let presence = self.members.host(&peer).and_then(|h| h.presence.clone()).ok_or("nothing is known of it")?;
@@ -40,8 +44,17 @@ impl Process {
             reason: "as ordered".into(),
         };
         let signed = Signed::seal(&env.m.keys, &order);
-        env.cx.keep_order(&signed, &presence.facts.addresses);
-        self.send_order(env, &signed, &presence.facts.addresses).then_some(()).ok_or("no way to it".to_owned())
+        let mut addresses = presence.facts.addresses.clone();
+        env.cx.keep_order(&signed, &addresses);
+        let sent = if mutants::on(Mutant::IdentityByAddress) {
+            let rows = self.addresses.rows(&peer, env.own());
+            let seen = rows.iter().filter(|row| row.source == Source::Observed);
+            addresses.splice(0..0, seen.map(|row| format!("/ip4/{}/tcp/{PORT_DEFAULT}", row.addr)));
+            self.send_order(env, &signed, &addresses)
+        } else {
+            self.send(env, peer, Message::Order(Box::new(signed.clone()))) || self.send_order(env, &signed, &addresses)
+        };
+        sent.then_some(()).ok_or("no way to it".to_owned())
     }
 
     /// Sends an order to whoever sits at an address.

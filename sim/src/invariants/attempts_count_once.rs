@@ -10,11 +10,14 @@ use mesh::ledger::AttemptState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Who has an attempt, and how it ended and when, by ledger time.
+type Known = (PeerKey, Option<(AttemptState, u64)>);
+
 /// See the module.
 #[derive(Default)]
 pub struct AttemptsCountOnce {
     /// Whose each attempt is, how it ended, and the index at which that was first seen.
-    known: BTreeMap<(BuildId, Attempt), (PeerKey, Option<(AttemptState, u64)>)>,
+    known: BTreeMap<(BuildId, Attempt), Known>,
     began: BTreeSet<(Name, u64, BuildId, Attempt)>,
     starts: BTreeMap<Name, u64>,
     last: BTreeMap<Name, u64>,

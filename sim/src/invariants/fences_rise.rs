@@ -12,13 +12,16 @@ use mesh::lease::Fence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Of a ledger.
+type Seen = (u64, Fence, BTreeSet<(BuildId, Attempt)>);
+
 /// See the module.
 #[derive(Default)]
 pub struct FencesRise {
     /// The highest fence under which each assignment was put forward.
     proposed: BTreeMap<(BuildId, Attempt, PeerKey), Fence>,
     /// Of each ledger at its last look: index, the leader's fence, the attempts it had.
-    ledgers: BTreeMap<Name, (u64, Fence, BTreeSet<(BuildId, Attempt)>)>,
+    ledgers: BTreeMap<Name, Seen>,
     /// The highest fence that had an effect on a host, of each kind.
     highest: BTreeMap<(Name, &'static str), Fence>,
     judged: u64,

@@ -8,12 +8,15 @@ use mesh::identity::PeerKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// The start of a process, and what it knows of others: start number and sequence.
+type Seen = (u64, BTreeMap<PeerKey, (u64, u64)>);
+
 /// See the module.
 #[derive(Default)]
 pub struct NumbersRise {
     starts: BTreeMap<Name, (PeerKey, u64)>,
     /// What a host in one life knows of each other.
-    known: BTreeMap<Name, (u64, BTreeMap<PeerKey, (u64, u64)>)>,
+    known: BTreeMap<Name, Seen>,
     judged: u64,
 }
 

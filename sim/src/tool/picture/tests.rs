@@ -126,7 +126,7 @@ fn well_formed(xml: &str) -> Result<(), String> {
             return Err(format!("`{name}` is no name"));
         }
         let parts: Vec<&str> = attributes.split('"').collect();
-        if parts.len() % 2 == 0 || parts.chunks(2).any(|pair| pair.len() == 2 && !pair[0].ends_with('=')) {
+        if parts.len().is_multiple_of(2) || parts.chunks(2).any(|pair| pair.len() == 2 && !pair[0].ends_with('=')) {
             return Err(format!("attributes of `{name}`: {attributes}"));
         }
         entities(attributes)?;
