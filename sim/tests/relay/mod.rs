@@ -30,7 +30,7 @@ pub const RESTLESS: Stages = stages(|plan, _| Ok(Box::new(Relay::new(plan, Manne
 /// Careful, but its program breaks when a third host crashes.
 pub const PANICKY: Stages = stages(|plan, _| Ok(Box::new(Relay::new(plan, Manner::Panicky))));
 
-const fn stages(cores: fn(&Plan, &Trace) -> Result<Box<dyn Stage>, String>) -> Stages {
+const fn stages(cores: sim::tool::stages::Open) -> Stages {
     Stages {
         cores,
         nodes: |_, _| Err("the relay has no nodes".to_owned()),
