@@ -81,6 +81,7 @@ impl Membership {
         subject.measured(rtt);
         subject.answered = Some(now);
         subject.silent_since = None;
+        subject.mute_since = None;
         subject.attempts = 0;
         subject.next = now + pace;
         subject.view.free_cores = Some(reply.free_cores);

@@ -406,9 +406,10 @@ impl Membership {
         self.subjects.members()
     }
 
-    /// Since when a host that this one watches does not answer it, whatever it answers others.
-    pub fn silent_since(&self, peer: &PeerKey) -> Option<Time> {
-        self.subjects.get(peer)?.silent_since
+    /// Since when a host that this one watches does not answer on the connection that stands, whatever others hear
+    /// of it: after long enough the connection is dead, and another way has to be tried.
+    pub fn mute_since(&self, peer: &PeerKey) -> Option<Time> {
+        self.subjects.get(peer)?.mute_since
     }
 
     /// Accusations of a host: those that ended, oldest first, then those that stand.

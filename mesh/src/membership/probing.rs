@@ -168,6 +168,7 @@ impl Membership {
             && !subject.view.connected
         {
             subject.view.connected = true;
+            subject.mute_since = None;
             subject.next = now;
             self.greet(peer, now);
         }
@@ -180,6 +181,7 @@ impl Membership {
             && subject.view.connected
         {
             subject.view.connected = false;
+            subject.mute_since = None;
             subject.sent.clear();
             subject.next = now;
         }
@@ -215,10 +217,11 @@ impl Membership {
         if now < subject.next || !subject.watched || subject.view.state == State::Left {
             return;
         }
-        if subject.silent_since.is_none()
-            && let Some(missed) = subject.first_missed()
-        {
-            subject.silent_since = Some(missed);
+        if let Some(missed) = subject.first_missed() {
+            subject.silent_since.get_or_insert(missed);
+            if subject.view.connected {
+                subject.mute_since.get_or_insert(missed);
+            }
         }
         self.probe(peer, now);
         let tenth = self.config.probe / 10;

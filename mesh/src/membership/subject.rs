@@ -120,6 +120,8 @@ pub(super) struct Subject {
     pub next: Time,
     pub sent: VecDeque<Sent>,
     pub silent_since: Option<Time>,
+    /// Since when it does not answer on the connection that stands, whatever it answers others.
+    pub mute_since: Option<Time>,
     pub attempts: u32,
     /// A newer presence than ours is said to exist.
     pub want_presence: bool,
@@ -168,6 +170,7 @@ impl Subject {
             next: first_probe,
             sent: VecDeque::new(),
             silent_since: None,
+            mute_since: None,
             attempts: 0,
             want_presence: false,
             vouch: false,
@@ -203,6 +206,7 @@ impl Subject {
         self.touched = now;
         self.sent.clear();
         self.silent_since = None;
+        self.mute_since = None;
         self.attempts = 0;
         self.repeat = None;
         self.want_presence = false;
@@ -387,6 +391,7 @@ impl Subject {
     pub fn restart_windows(&mut self, next: Time, now: Time) {
         self.sent.clear();
         self.silent_since = self.silent_since.map(|_| now);
+        self.mute_since = self.mute_since.map(|_| now);
         self.attempts = 0;
         self.next = next;
         self.repeat = self.repeat.map(|at| at.max(now));

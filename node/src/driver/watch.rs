@@ -273,7 +273,7 @@ impl Inner {
                 members.announce(now); // it, and who is behind it, may not know where we are
             }
             members.set_load(self.facts.cores.saturating_sub(used), wall_ms(), now);
-            let dead = |peer: &PeerKey| members.silent_since(peer).is_some_and(|at| now.since(at) > DEAD_AFTER);
+            let dead = |peer: &PeerKey| members.mute_since(peer).is_some_and(|at| now.since(at) > DEAD_AFTER);
             members.hosts().filter(|(p, h)| h.connected && dead(p)).map(|(p, _)| *p).collect()
         };
         for peer in dead {

@@ -268,7 +268,7 @@ impl Process {
             self.members.announce(now);
         }
         self.members.set_load(env.m.cores.saturating_sub(used), env.wall_ms(), now);
-        let dead = |peer: &PeerKey| self.members.silent_since(peer).is_some_and(|at| now.since(at) > DEAD_AFTER);
+        let dead = |peer: &PeerKey| self.members.mute_since(peer).is_some_and(|at| now.since(at) > DEAD_AFTER);
         let dead: Vec<PeerKey> = self.lines.keys().filter(|peer| dead(peer)).copied().collect();
         for peer in dead {
             self.disconnect(env, peer);
