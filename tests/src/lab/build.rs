@@ -93,12 +93,12 @@ impl Lab {
             let network = self.network_namespace(&port.network);
             let lines = by_network.entry(port.network.clone()).or_default();
             if port.delay.is_zero() {
-                let _ = writeln!(lines, "link add {device} type veth peer name {} netns {host}", port.interface);
+                let _ = writeln!(lines, "link add name {device} type veth peer name {} netns {host}", port.interface);
             } else {
                 let one = (host, port.interface.clone());
                 wire_between(&self.wires, Ends { one, other: (network, device.clone()), delay: port.delay })?;
             }
-            let _ = writeln!(lines, "link set {device} master switch up");
+            let _ = writeln!(lines, "link set dev {device} master switch up");
             let power = self.state.hosts.entry(port.host.clone()).or_default();
             power.devices.insert(port.network.clone(), device);
         }
@@ -167,7 +167,7 @@ impl Lab {
         // The cables first: what is killed says goodbye by its kernel.
         let devices = self.state.hosts.get_mut(host).map(|p| std::mem::take(&mut p.devices)).unwrap_or_default();
         for (network, device) in devices {
-            ip(&self.network_namespace(&network), &format!("link del {device}"))?;
+            ip(&self.network_namespace(&network), &format!("link del dev {device}"))?;
         }
         let on_it: Vec<String> =
             self.fleet.hosts.iter().filter(|h| h.name == host || h.shares.as_deref() == Some(host)).map(|h| h.name.clone()).collect();
@@ -212,8 +212,14 @@ fn wire_between(wires: &Wires, ends: Ends) -> Done {
     let micros = ends.delay.as_micros().to_string();
     let mut command = Command::new(program);
     command.args(["wire", &ends.one.0, &ends.one.1, &ends.other.0, &ends.other.1, &micros]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // SAFETY: setsid(2) is async-signal-safe. A terminal that goes is nothing to a wire.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, || match libc::setsid() {
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
     let mut child = command.spawn()?;
     let mut line = String::new();
     let out = child.stdout.take().ok_or_else(|| Trouble("no pipe".into()))?;

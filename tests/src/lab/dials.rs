@@ -117,6 +117,32 @@ pub fn observe(lab: &Lab, oracle: &Oracle) -> Done<Vec<(Row, Seen)>> {
     Ok(rows.into_iter().zip(seen?).collect())
 }
 
+/// Dials a host by its first address, where it answers for the moment: what a registration is.
+///
+/// # Errors
+/// No such host, or its port is taken.
+pub fn dial_with(lab: &Lab, from: &str, to: &str, port: u16) -> Done<Seen> {
+    let answerer = Answerer::start(lab, to, port)?;
+    let host = lab.fleet.host(to).ok_or_else(|| Trouble(format!("no host is called {to}")))?;
+    let on = host.addresses.iter().find(|(network, _)| !lab.state().faults.off.contains(*network));
+    let (_, address) = on.ok_or_else(|| Trouble(format!("{to} has no address of its own")))?;
+    let seen = inside(&lab.namespace(from)?, || dial((*address, port).into(), ANSWER))?;
+    drop(answerer);
+    seen
+}
+
+/// Dials an address while every machine answers on that port, and says who did.
+///
+/// # Errors
+/// The port is taken somewhere.
+pub fn dial_any(lab: &Lab, from: &str, to: SocketAddr) -> Done<Seen> {
+    let answerers: Vec<Answerer> =
+        lab.machines().iter().map(|host| Answerer::start(lab, host, to.port())).collect::<Done<_>>()?;
+    let seen = inside(&lab.namespace(from)?, || dial(to, ANSWER))?;
+    drop(answerers);
+    seen
+}
+
 /// Why a dial is not what the oracle says; `None` when it is.
 pub fn disagreement(row: &Row, seen: &Seen) -> Option<String> {
     let agrees = match (&row.dial.failure, seen) {

@@ -22,7 +22,7 @@ impl Lab {
             let mut lines = String::new();
             for port in self.ports.iter().filter(|p| p.host == machine) {
                 let state = if faults.off.contains(&port.network) { "down" } else { "up" };
-                lines += &format!("link set {} {state}\n", port.interface);
+                lines += &format!("link set dev {} {state}\n", port.interface);
             }
             ip(&namespace, &lines)?;
         }

@@ -171,6 +171,24 @@ impl Lab {
         init.filter(|init| init.is_there()).ok_or_else(|| Trouble(format!("{host} does not run; boot it first")))
     }
 
+    /// The names of what runs on a host, but for what makes it a host.
+    pub fn processes(&self, host: &str) -> Vec<String> {
+        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let Some((init, its)) = self.init(host).ok().and_then(|init| Some((init, namespace(init.pid)?))) else { return vec![] };
+        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = pids.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        let parent = |pid: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+        };
+        let named = |pid: u32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
+            let of_init = pid == init.pid || (name == "sleep" && parent(pid) == Some(init.pid));
+            (!of_init && namespace(pid).as_ref() == Some(&its)).then(|| format!("{name}({pid})"))
+        };
+        pids.filter_map(named).collect()
+    }
+
     /// A command on a host, ready to be run.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ pub fn addresses(ports: &[Port], fleet: &Fleet, host: &str) -> String {
         let Port { interface, address, .. } = port;
         let cidr = fleet.networks[&port.network].cidr;
         let bits = if port.native { cidr.prefix_len() } else { 32 };
-        let _ = writeln!(lines, "addr add {address}/{bits} dev {interface}\nlink set {interface} up");
+        let _ = writeln!(lines, "addr add {address}/{bits} dev {interface}\nlink set dev {interface} up");
     }
     lines
 }

@@ -15,18 +15,14 @@ use std::time::Duration;
 
 /// Removes all that carries a lab's prefix: $1 prefix, $2 folder. Processes by id, and only those in its namespaces.
 const REMOVE: &str = r#"
-for n in /run/netns/"$1"-*; do
-    [ -e "$n" ] || continue
-    i=0
-    while pids=$(ip netns pids "${n##*/}" 2>/dev/null) && [ -n "$pids" ] && [ $i -lt 200 ]; do
-        kill -9 $pids 2>/dev/null
-        i=$((i + 1))
-        sleep 0.02
-    done
+inside() { for n in /run/netns/"$1"-*; do [ ! -e "$n" ] || ip netns pids "${n##*/}" 2>/dev/null; done; }
+i=0
+while pids=$(inside "$1") && [ -n "$pids" ] && [ $i -lt 200 ]; do
+    kill -9 $pids 2>/dev/null
+    i=$((i + 1))
+    sleep 0.02
 done
-for n in /run/netns/"$1"-*; do
-    [ -e "$n" ] && ip netns del "${n##*/}"
-done
+for n in /run/netns/"$1"-*; do [ ! -e "$n" ] || ip netns del "${n##*/}"; done
 rm -rf "$2"
 [ ! -e "$2" ]
 "#;
