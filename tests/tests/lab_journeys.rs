@@ -84,8 +84,8 @@ fn a_login_at_the_observed_address_reaches_the_gateway_and_a_dial_by_identity_do
     assert_eq!(lab.found(&Common::default()).unwrap_or_else(|why| panic!("{why}")), Vec::<String>::new());
     let at_gateway = |s: &Status| -> Vec<serde_json::Value> {
         let addresses = s.host("drone-Tarn").and_then(|h| h["addresses"].as_array().cloned()).unwrap_or_default();
-        let place = format!("/ip4/{}/", source.ip());
-        addresses.into_iter().filter(|a| a["addr"].as_str().is_some_and(|a| a.starts_with(&place))).collect()
+        let is_it = |a: &str| a == source.ip().to_string() || a.starts_with(&format!("/ip4/{}/", source.ip()));
+        addresses.into_iter().filter(|a| a["addr"].as_str().is_some_and(is_it)).collect()
     };
     let status = lab.wait("Izar-Orchestrator", "aware of the masquerade", |s| {
         at_gateway(s).iter().any(|a| a["nat_of"] == "Alpha-Centauri")
