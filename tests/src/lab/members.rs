@@ -91,7 +91,7 @@ impl Lab {
     /// Waits until each of these sees all of them alive, and one of them leading.
     fn settled(&self, members: &[String]) -> Done {
         let sees = |name: &String| {
-            let status = Status(self.get(name, "/v1/status")?);
+            let status = self.status(name)?;
             (status.leader().is_some() && members.iter().all(|m| status.state(m) == "alive")).then_some(())
         };
         let late = members.iter().find(|name| wait_for(PATIENCE, || sees(name)).is_none());
@@ -147,12 +147,17 @@ impl Lab {
         ask(&self.mesh_folder(name), "GET", path, "")
     }
 
+    /// What a host says of the mesh; `None` while its daemon does not answer.
+    pub fn status(&self, name: &str) -> Option<Status> {
+        self.get(name, "/v1/status").map(Status)
+    }
+
     /// Waits until a host's status fulfils a condition, and gives that status.
     #[track_caller]
     pub fn wait(&self, name: &str, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
         let mut last = None;
         wait_for(PATIENCE, || {
-            last = self.get(name, "/v1/status").map(Status);
+            last = self.status(name);
             last.clone().filter(&condition)
         })
         .unwrap_or_else(|| panic!("{name}: not {what} within {PATIENCE:?}: {last:?}\n{}", self.mesh_log_tail(name)))
