@@ -21,7 +21,8 @@ fn reference() -> Option<Lab> {
 /// Submits a build that runs on one host; with `hangs`, its first attempt does not end.
 fn submit(lab: &Lab, at: &str, name: &str, on: &str, hangs: bool) {
     let hang = if hangs { "; [ $MESH_ATTEMPT != 1 ] || sleep 1000" } else { "" };
-    let text = format!("[build.{name}]\ncommand = \"echo {name} > out{hang}\"\noutputs = [\"out\"]\ntags = [\"on-{on}\"]\n");
+    let text =
+        format!("[build.{name}]\ncommand = \"echo {name} > out{hang}\"\noutputs = [\"out\"]\ntags = [\"on-{on}\"]\n");
     fs::write(lab.folder(at).join("root/build.toml"), text).expect("file");
     lab.mesh_ok(at, &["build", "--detach", "/root/build.toml"]).unwrap_or_else(|why| panic!("{why}"));
 }
@@ -37,7 +38,8 @@ fn whole(lab: &Lab, done: u64) {
     for name in all() {
         lab.wait(name, "whole", |s| s.alive() == 6 && s.leader().is_some() && s.builds("done") == done);
     }
-    let leaders = || -> BTreeSet<Option<String>> { all().map(|name| lab.status(name)?.leader().map(str::to_owned)).collect() };
+    let leaders =
+        || -> BTreeSet<Option<String>> { all().map(|name| lab.status(name)?.leader().map(str::to_owned)).collect() };
     let one = || (leaders().len() == 1 && !leaders().contains(&None)).then_some(());
     tests::wait_for(PATIENCE, one).unwrap_or_else(|| panic!("not one leader: {:?}", leaders()));
 }

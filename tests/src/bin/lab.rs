@@ -100,7 +100,12 @@ fn up(name: &str, fleet: &str, with_mesh: bool) -> Done {
     };
     let begun = Instant::now();
     let mut lab = Lab::up(name, &text, wires()?)?;
-    eprintln!("{} stands after {:.1} s: {} hosts", lab.fleet.name, begun.elapsed().as_secs_f64(), lab.fleet.hosts.len());
+    eprintln!(
+        "{} stands after {:.1} s: {} hosts",
+        lab.fleet.name,
+        begun.elapsed().as_secs_f64(),
+        lab.fleet.hosts.len()
+    );
     if with_mesh {
         let outside = lab.found(&Common::default())?;
         eprintln!("its mesh stands after {:.1} s", begun.elapsed().as_secs_f64());

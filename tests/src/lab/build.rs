@@ -169,8 +169,13 @@ impl Lab {
         for (network, device) in devices {
             ip(&self.network_namespace(&network), &format!("link del dev {device}"))?;
         }
-        let on_it: Vec<String> =
-            self.fleet.hosts.iter().filter(|h| h.name == host || h.shares.as_deref() == Some(host)).map(|h| h.name.clone()).collect();
+        let on_it: Vec<String> = self
+            .fleet
+            .hosts
+            .iter()
+            .filter(|h| h.name == host || h.shares.as_deref() == Some(host))
+            .map(|h| h.name.clone())
+            .collect();
         for name in on_it {
             if let Ok(init) = self.init(&name) {
                 self.end(&name, init)?;

@@ -96,8 +96,10 @@ pub fn observe(lab: &Lab, oracle: &Oracle) -> Done<Vec<(Row, Seen)>> {
     let down = lab.down();
     let has_power = |host: &str| super::plan::machine(&lab.fleet, host).is_ok_and(|m| !down.contains(m));
     let listening = lab.fleet.hosts.iter().filter(|h| has_power(&h.name));
-    let answerers: Vec<Answerer> =
-        listening.filter_map(|h| Some((h, h.port?))).map(|(h, port)| Answerer::start(lab, &h.name, port)).collect::<Done<_>>()?;
+    let answerers: Vec<Answerer> = listening
+        .filter_map(|h| Some((h, h.port?)))
+        .map(|(h, port)| Answerer::start(lab, &h.name, port))
+        .collect::<Done<_>>()?;
     let rows: Vec<Row> = oracle.table().rows.into_iter().filter(|row| has_power(&row.from)).collect();
     let seen: Done<Vec<Seen>> = std::thread::scope(|scope| {
         let dialled: Vec<_> = rows
@@ -129,6 +131,14 @@ pub fn dial_with(lab: &Lab, from: &str, to: &str, port: u16) -> Done<Seen> {
     let seen = inside(&lab.namespace(from)?, || dial((*address, port).into(), ANSWER))?;
     drop(answerer);
     seen
+}
+
+/// Dials an address where nobody was asked to answer, for as long as silence takes.
+///
+/// # Errors
+/// The dialler has no power.
+pub fn dial_from(lab: &Lab, from: &str, to: SocketAddr) -> Done<Seen> {
+    inside(&lab.namespace(from)?, || dial(to, SILENCE))?
 }
 
 /// Dials an address while every machine answers on that port, and says who did.
@@ -176,7 +186,11 @@ pub fn ports_kept(all: &[(Row, Seen)]) -> BTreeMap<SourcePort, (usize, usize)> {
     for (row, seen) in all {
         if let (Some(said), Seen::Answered { source, own, .. }) = (row.dial.seen_as, seen) {
             let count = kept.entry(said.port).or_default();
-            if source.port() == own.port() { count.0 += 1 } else { count.1 += 1 };
+            if source.port() == own.port() {
+                count.0 += 1
+            } else {
+                count.1 += 1
+            };
         }
     }
     kept

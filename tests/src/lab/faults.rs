@@ -11,7 +11,9 @@ impl Lab {
     pub(super) fn apply_faults(&self) -> Done {
         let faults = &self.state.faults;
         for network in self.fleet.networks.keys() {
-            let here = |(host, power): (&String, &super::state::Power)| Some((host.clone(), power.devices.get(network)?.clone()));
+            let here = |(host, power): (&String, &super::state::Power)| {
+                Some((host.clone(), power.devices.get(network)?.clone()))
+            };
             let devices: BTreeMap<String, String> = self.state.hosts.iter().filter_map(here).collect();
             nft(&self.network_namespace(network), &faults.on_network(&self.fleet, &self.ports, &devices, network))?;
         }
@@ -50,7 +52,11 @@ impl Lab {
     pub fn cut(&mut self, one: &str, other: &str) -> Done {
         let (networks, pair) = self.pair(one, other)?;
         let faults = &mut self.state.faults;
-        if networks { faults.networks.insert(pair) } else { faults.pairs.insert(pair) };
+        if networks {
+            faults.networks.insert(pair)
+        } else {
+            faults.pairs.insert(pair)
+        };
         self.state.save()?;
         self.apply_faults()
     }
@@ -91,7 +97,11 @@ impl Lab {
             return Err(Trouble(format!("{} has no overlay", self.fleet.name)));
         }
         for name in overlays {
-            if on { self.state.faults.off.remove(&name) } else { self.state.faults.off.insert(name) };
+            if on {
+                self.state.faults.off.remove(&name)
+            } else {
+                self.state.faults.off.insert(name)
+            };
         }
         self.state.save()?;
         self.apply_faults()?;

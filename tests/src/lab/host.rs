@@ -103,5 +103,10 @@ pub fn dress(command: &mut Command, mesh: Option<&Path>) {
     let folder = mesh.and_then(Path::parent).map(PathBuf::from).into_iter();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::env::join_paths(folder.chain(std::env::split_paths(&path))).unwrap_or(path);
-    command.env("PATH", all).env("MESH_DIR", MESH_DIR).env("HOME", "/root").env_remove("XDG_STATE_HOME").current_dir("/");
+    command
+        .env("PATH", all)
+        .env("MESH_DIR", MESH_DIR)
+        .env("HOME", "/root")
+        .env_remove("XDG_STATE_HOME")
+        .current_dir("/");
 }

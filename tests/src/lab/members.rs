@@ -54,11 +54,17 @@ impl Lab {
     /// One that can reach a member does not come in.
     pub fn found(&self, common: &Common) -> Done<Vec<String>> {
         let oracle = self.oracle()?;
-        let mut waiting: BTreeSet<String> =
-            self.fleet.hosts.iter().filter(|h| h.port.is_some() && self.runs(&h.name)).map(|h| h.name.clone()).collect();
+        let mut waiting: BTreeSet<String> = self
+            .fleet
+            .hosts
+            .iter()
+            .filter(|h| h.port.is_some() && self.runs(&h.name))
+            .map(|h| h.name.clone())
+            .collect();
         // Of equals the first in the file: `max_by_key` gives the last.
         let reached = |to: &str| waiting.iter().filter(|from| reaches(&oracle, from, to)).count();
-        let founder = self.fleet.hosts.iter().rev().filter(|h| waiting.contains(&h.name)).max_by_key(|h| reached(&h.name));
+        let founder =
+            self.fleet.hosts.iter().rev().filter(|h| waiting.contains(&h.name)).max_by_key(|h| reached(&h.name));
         let founder = founder.ok_or_else(|| Trouble("no host of this fleet listens".into()))?.name.clone();
         for name in &waiting {
             self.configure(name, common)?;
@@ -67,6 +73,7 @@ impl Lab {
         let listen = self.listen(&founder);
         self.mesh_ok(&founder, &["init", "--name", &founder, "--mesh", &self.fleet.name, "--listen", &listen])?;
         self.mesh_up(&founder)?;
+        self.knows_its_addresses(&founder)?;
         let mut members = vec![founder.clone()];
         loop {
             let next: Vec<String> =
@@ -88,6 +95,20 @@ impl Lab {
         }
     }
 
+    /// Waits until a host's daemon knows where it listens, which it does a moment after it serves: an invitation made
+    /// before that names no address.
+    fn knows_its_addresses(&self, name: &str) -> Done {
+        let off = &self.state().faults.off;
+        let own = self.fleet.host(name).into_iter().flat_map(|h| &h.addresses);
+        let own: Vec<String> = own.filter(|(n, _)| !off.contains(*n)).map(|(_, a)| format!("/ip4/{a}/")).collect();
+        let known = || {
+            let status = self.status(name)?;
+            let listed = status.host(name)?["addresses"].to_string();
+            own.iter().all(|address| listed.contains(address)).then_some(())
+        };
+        wait_for(PATIENCE, known).ok_or_else(|| Trouble(format!("{name} does not find its addresses {own:?}")))
+    }
+
     /// Waits until each of these sees all of them alive, and one of them leading.
     fn settled(&self, members: &[String]) -> Done {
         let sees = |name: &String| {
@@ -95,7 +116,9 @@ impl Lab {
             (status.leader().is_some() && members.iter().all(|m| status.state(m) == "alive")).then_some(())
         };
         let late = members.iter().find(|name| wait_for(PATIENCE, || sees(name)).is_none());
-        late.map_or(Ok(()), |name| Err(Trouble(format!("{name} does not see all others\n{}", self.mesh_log_tail(name)))))
+        late.map_or(Ok(()), |name| {
+            Err(Trouble(format!("{name} does not see all others\n{}", self.mesh_log_tail(name))))
+        })
     }
 
     fn join(&self, founder: &str, name: &str, signs: bool) -> Done {
@@ -128,7 +151,9 @@ impl Lab {
     /// # Errors
     /// It ends instead.
     pub fn mesh_up(&self, name: &str) -> Done {
-        self.mesh_ok(name, &["up", "--detach"]).map(drop).map_err(|t| Trouble(format!("{t}\n{}", self.mesh_log_tail(name))))
+        self.mesh_ok(name, &["up", "--detach"])
+            .map(drop)
+            .map_err(|t| Trouble(format!("{t}\n{}", self.mesh_log_tail(name))))
     }
 
     /// Whether a host has been made ready for the mesh.
@@ -171,7 +196,9 @@ impl Lab {
             last = self.get(name, "/v1/builds?limit=10000")?["builds"].as_array()?.clone();
             condition(&last).then(|| last.clone())
         })
-        .unwrap_or_else(|| panic!("{name}: builds not {what} within {PATIENCE:?}: {last:#?}\n{}", self.mesh_log_tail(name)))
+        .unwrap_or_else(|| {
+            panic!("{name}: builds not {what} within {PATIENCE:?}: {last:#?}\n{}", self.mesh_log_tail(name))
+        })
     }
 
     /// What a host's daemon has logged.
@@ -196,5 +223,6 @@ impl Lab {
 
 /// Whether a dial from one host to another by one of its addresses gets there.
 fn reaches(oracle: &Oracle, from: &str, to: &str) -> bool {
-    from != to && oracle.reach(from, to).iter().any(|(_, dial)| dial.answered_by.as_deref() == Some(to) && dial.succeeds())
+    from != to
+        && oracle.reach(from, to).iter().any(|(_, dial)| dial.answered_by.as_deref() == Some(to) && dial.succeeds())
 }

@@ -174,7 +174,9 @@ impl Lab {
     /// The names of what runs on a host, but for what makes it a host.
     pub fn processes(&self, host: &str) -> Vec<String> {
         let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        let Some((init, its)) = self.init(host).ok().and_then(|init| Some((init, namespace(init.pid)?))) else { return vec![] };
+        let Some((init, its)) = self.init(host).ok().and_then(|init| Some((init, namespace(init.pid)?))) else {
+            return vec![];
+        };
         let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
         let parent = |pid: u32| {

@@ -91,6 +91,9 @@ pub fn addresses(ports: &[Port], fleet: &Fleet, host: &str) -> String {
         let Port { interface, address, .. } = port;
         let cidr = fleet.networks[&port.network].cidr;
         let bits = if port.native { cidr.prefix_len() } else { 32 };
+        // A card keeps its hardware address over a reboot; neighbours rely on it.
+        let [a, b, c, d] = address.octets();
+        let _ = writeln!(lines, "link set dev {interface} address 02:4d:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
         let _ = writeln!(lines, "addr add {address}/{bits} dev {interface}\nlink set dev {interface} up");
     }
     lines
@@ -113,7 +116,11 @@ pub fn routes(ports: &[Port], fleet: &Fleet, oracle: &Oracle, off: &BTreeSet<Str
         let router = ports.iter().find(|p| p.host == *hop.router && p.network == *hop.over);
         let via = router.ok_or_else(|| Trouble(format!("{} has no port on {}", hop.router, hop.over)))?.address;
         let to = fleet.networks[&*hop.to].cidr;
-        let _ = writeln!(lines, "route replace {to} via {via} dev {} onlink src {} proto static", own.interface, own.address);
+        let _ = writeln!(
+            lines,
+            "route replace {to} via {via} dev {} onlink src {} proto static",
+            own.interface, own.address
+        );
     }
     Ok(lines)
 }
@@ -133,7 +140,9 @@ pub fn translation(ports: &[Port], fleet: &Fleet, host: &str) -> String {
         }
     }
     for masquerade in fleet.masquerades.iter().filter(|m| m.router == host) {
-        let (Some(inside), Some(outside)) = (interface(&masquerade.inside), interface(&masquerade.outside)) else { continue };
+        let (Some(inside), Some(outside)) = (interface(&masquerade.inside), interface(&masquerade.outside)) else {
+            continue;
+        };
         let how = if masquerade.nat.ports == Ports::Random { " fully-random" } else { "" };
         let _ = writeln!(after, "iifname \"{inside}\" oifname \"{outside}\" counter masquerade{how}");
     }
@@ -193,7 +202,13 @@ impl Faults {
     }
 
     /// What a network drops between its ports. `devices` are the names of the network's own ends by machine.
-    pub fn on_network(&self, fleet: &Fleet, ports: &[Port], devices: &BTreeMap<String, String>, network: &str) -> String {
+    pub fn on_network(
+        &self,
+        fleet: &Fleet,
+        ports: &[Port],
+        devices: &BTreeMap<String, String>,
+        network: &str,
+    ) -> String {
         let mut rules = String::new();
         let device = |host: &str| devices.get(host);
         for (one, other) in &self.pairs {
@@ -225,7 +240,8 @@ impl Faults {
     /// What a machine drops: a router between cut networks, and what it dials itself.
     pub fn on_host(&self, fleet: &Fleet, ports: &[Port], host: &str) -> String {
         let (mut passed, mut sent) = (String::new(), String::new());
-        let interface = |network: &str| ports.iter().find(|p| p.host == host && p.network == network).map(|p| &p.interface);
+        let interface =
+            |network: &str| ports.iter().find(|p| p.host == host && p.network == network).map(|p| &p.interface);
         for (one, other) in &self.networks {
             if let (Some(one), Some(other)) = (interface(one), interface(other)) {
                 let _ = writeln!(passed, "iifname \"{one}\" oifname \"{other}\" counter drop");
