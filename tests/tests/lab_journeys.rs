@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use tests::lab::Lab;
+use std::net::TcpStream;
+use tests::daemon::PATIENCE;
 use tests::lab::dials::{self, Seen};
 use tests::lab::members::Common;
+use tests::lab::{Lab, command};
 use tests::status::Status;
+use tests::wait_for;
 
 const HOSTS: [&str; 6] =
     ["Alpha-Centauri", "Izar-Orchestrator", "drone-Izar", "drone-Tau-Beta", "drone-Meridian", "drone-Tarn"];
@@ -101,6 +104,37 @@ fn a_login_at_the_observed_address_reaches_the_gateway_and_a_dial_by_identity_do
     let log = lab.mesh_log("Alpha-Centauri").split_off(gateway_before);
     let misled: Vec<&str> = log.lines().filter(|l| l.contains("a stranger was refused")).collect();
     assert_eq!(misled, Vec::<&str>::new(), "a dial that expects somebody else shows at the gateway");
+
+    // Worse: what is sent to the drone's own address arrives at the gateway, as it would with its address given away.
+    let orchestrator = lab.namespace("Izar-Orchestrator").expect("a host");
+    command::ip(&orchestrator, "route add 192.168.20.0/24 via 10.42.0.199").expect("route");
+    let rule = |protocol| format!("ip daddr 192.168.20.196 {protocol} dport 7400 counter dnat to 10.42.0.199:7400\n");
+    let rules = format!("{}{}", rule("tcp"), rule("udp"));
+    let table = format!(
+        "table ip misled {{\nchain sent {{ type nat hook output priority -100; policy accept;\n{rules}}}\n}}\n"
+    );
+    command::nft(&orchestrator, &table).expect("rules");
+    let dialled = || {
+        let out = lab.exec("Izar-Orchestrator", &["nft", "list", "table", "ip", "misled"]);
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let counts = text.lines().filter_map(|l| l.split("packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok());
+        counts.sum::<u64>()
+    };
+    let naive = lab.inside("Izar-Orchestrator", || TcpStream::connect("192.168.20.196:7400").map(drop));
+    assert!(naive.is_ok(), "whoever asks for no identity is answered by the gateway: {naive:?}");
+    let before = dialled();
+    wait_for(PATIENCE, || (dialled() > before).then_some(())).expect("the daemon looks for drone-Tarn there");
+    // A build later that dial has long ended: nobody was found, and the gateway is who it was.
+    let file = lab.folder("Izar-Orchestrator").join("root/build.toml");
+    fs::write(file, "[build.x]\ncommand = \"true\"\n").expect("file");
+    lab.mesh_ok("Izar-Orchestrator", &["build", "/root/build.toml"]).expect("built meanwhile");
+    let status = lab.status("Izar-Orchestrator").expect("it answers");
+    let tarn = status.host("drone-Tarn").expect("listed");
+    assert_eq!((status.state("drone-Tarn"), &tarn["path"]), ("down", &"none".into()), "{tarn:#}");
+    let proved = tarn["addresses"].as_array().into_iter().flatten().filter(|a| a["proved"] == true);
+    assert_eq!(proved.count(), 0, "{tarn:#}");
+    assert_eq!(status.state("Alpha-Centauri"), "alive");
+
     lab.boot("drone-Tarn").expect("boot");
     lab.mesh_up("drone-Tarn").expect("up");
     lab.wait("Izar-Orchestrator", "whole again", |s| s.alive() == HOSTS.len());

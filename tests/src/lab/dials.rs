@@ -16,7 +16,7 @@ use topology::{Failure, Oracle, Row, SourcePort};
 /// kernel's own patience with a neighbour that is not there, which is 3 s.
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// For a dial that the oracle says is answered, on a loaded machine.
-const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(6);
 
 /// What became of a dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
