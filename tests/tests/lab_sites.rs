@@ -1,10 +1,13 @@
-//! Longer journeys of the mesh on the reference fleet without its overlay, run by `scripts/lab-test`: sites cut from each
+//! Longer journeys of the mesh on the reference fleet without its overlay, run by `scripts/lab-test`: a Debian package built on the far side, sites cut from each
 //! other, the leader lost, the masquerading host rebooted, two hosts that change their addresses with each other.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use tests::daemon::PATIENCE;
+use std::path::Path;
+use std::process::Command;
+use tests::bounded;
+use tests::daemon::{PATIENCE, said};
 use tests::lab::members::Common;
 use tests::lab::{Lab, command};
 
@@ -66,6 +69,65 @@ fn two_sites_are_cut_from_each_other_and_healed() {
     whole(&lab, 3);
     lab.mesh_ok("drone-Tau-Beta", &["fetch", "b2", "--into", "/root/out"]).expect("fetched");
     assert_eq!(fs::read_to_string(lab.folder("drone-Tau-Beta").join("root/out/out")).expect("fetched"), "across\n");
+}
+
+/// Sources come from where the machine has its packages from; its own list of sources stays as it is.
+fn debian_source(package: &str, into: &Path) {
+    let apt = tempfile::tempdir().expect("folder");
+    for folder in ["parts", "lists/partial", "archives/partial"] {
+        fs::create_dir_all(apt.path().join(folder)).expect("folder");
+    }
+    for entry in fs::read_dir("/etc/apt/sources.list.d").expect("a Debian machine").flatten() {
+        if entry.path().extension().is_some_and(|e| e == "sources") {
+            let text = fs::read_to_string(entry.path()).expect("sources");
+            let with_sources =
+                |l: &str| if l.starts_with("Types:") { "Types: deb-src".to_owned() } else { l.to_owned() };
+            let text: Vec<String> = text.lines().map(with_sources).collect();
+            fs::write(apt.path().join("parts").join(entry.file_name()), text.join("\n") + "\n").expect("sources");
+        }
+    }
+    let at = |key: &str, folder: &str| format!("{key}={}", apt.path().join(folder).display());
+    let places = [
+        "Dir::Etc::sourcelist=/dev/null".to_owned(),
+        at("Dir::Etc::sourceparts", "parts"),
+        at("Dir::State::lists", "lists"),
+        at("Dir::Cache::archives", "archives"),
+        "Dir::Cache::pkgcache=".to_owned(),
+        "Dir::Cache::srcpkgcache=".to_owned(),
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    for words in [&["update"][..], &["source", "--download-only", package]] {
+        let mut command = Command::new("apt-get");
+        command.arg("-qq").args(places.iter().flat_map(|p| ["-o", p])).args(words).current_dir(into);
+        let out = bounded::output(&mut command);
+        assert!(out.status.success(), "apt-get {words:?}: {}", said(&out));
+    }
+}
+
+#[test]
+fn a_debian_package_is_built_behind_the_masquerade_for_a_leader_of_the_other_site() {
+    let Some(lab) = reference() else { return };
+    let asked = "Izar-Orchestrator";
+    let work = lab.folder(asked).join("root/cowsay");
+    fs::create_dir(&work).expect("folder");
+    debian_source("cowsay", &work);
+    let files = fs::read_dir(&work).expect("folder").flatten().filter_map(|e| e.file_name().into_string().ok());
+    let files: Vec<String> = files.collect();
+    assert!(files.len() >= 3, "{files:?}");
+    let steps = "dpkg-source -x cowsay_*.dsc source && cd source && dpkg-buildpackage -us -uc -b -d";
+    let env = "{ DEB_BUILD_OPTIONS = \"nocheck noautodbgsym\", SOURCE_DATE_EPOCH = \"1700000000\" }";
+    let text = format!(
+        "[build.cowsay]\ncommand = \"{steps}\"\ninputs = {files:?}\noutputs = [\"*.deb\"]\ntags = [\"on-drone-Tarn\"]\nenv = {env}\n"
+    );
+    fs::write(work.join("build.toml"), text).expect("file");
+    let leader = lab.status(asked).and_then(|s| s.leader().map(str::to_owned)).expect("led");
+    assert!(SITE_A.contains(&leader.as_str()), "{leader}");
+    lab.mesh_ok(asked, &["build", "/root/cowsay/build.toml"]).unwrap_or_else(|why| panic!("{why}"));
+    let builds = lab.wait_builds(asked, "done", |b| is(b, "cowsay", "done"));
+    assert_eq!(builds[0]["host"], "drone-Tarn", "{builds:#?}");
+    lab.mesh_ok(asked, &["fetch", "b1", "--into", "/root/out"]).unwrap_or_else(|why| panic!("{why}"));
+    let out = lab.exec(asked, &["sh", "-c", "dpkg-deb -f /root/out/cowsay_*.deb Package"]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "cowsay");
 }
 
 #[test]
