@@ -2,8 +2,8 @@
 //! the host itself. A daemon is a child of its host's first process and ends with it. Who can reach nobody of the mesh
 //! cannot join, and is named.
 
-use super::command::{Done, Trouble};
 use super::Lab;
+use super::command::{Done, Trouble};
 use crate::daemon::{PATIENCE, ask, unexcused_errors};
 use crate::program::mesh;
 use crate::status::Status;
