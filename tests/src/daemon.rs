@@ -231,16 +231,7 @@ impl Daemon {
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Option<Value> {
-        let mut stream = UnixStream::connect(self.dir.join("mesh.sock")).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: mesh\r\nconnection: close\r\ncontent-type: application/json\r\n"
-        );
-        write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        serde_json::from_str(body).ok()
+        ask(&self.dir, method, path, body)
     }
 
     /// One build with its attempts, as this daemon knows it.
@@ -329,6 +320,19 @@ impl Drop for Daemon {
     }
 }
 
+/// Asks the daemon of a state folder; `None` while nobody answers.
+pub fn ask(dir: &Path, method: &str, path: &str, body: &str) -> Option<Value> {
+    let mut stream = UnixStream::connect(dir.join("mesh.sock")).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: mesh\r\nconnection: close\r\ncontent-type: application/json\r\n");
+    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str(body).ok()
+}
+
 /// A free port of a loopback address, for TCP and UDP alike. It is free when this returns; nobody else on
 /// the machine should pick it before the daemon does, because the kernel hands out others first.
 pub fn free_port(address: [u8; 4]) -> SocketAddr {
@@ -380,7 +384,7 @@ pub fn said(out: &Output) -> String {
 }
 
 /// The level stands before the first colon of a line; a build's own word ERROR further on is no error of ours.
-fn unexcused_errors(log: &str, excused: &[&str]) -> Vec<String> {
+pub(crate) fn unexcused_errors(log: &str, excused: &[&str]) -> Vec<String> {
     let is_error =
         |line: &&str| line.split_whitespace().take(2).any(|word| word == "ERROR") || line.contains("panicked at");
     log.lines().filter(is_error).filter(|l| !excused.iter().any(|e| l.contains(e))).map(str::to_owned).collect()

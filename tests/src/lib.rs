@@ -7,6 +7,7 @@
 pub mod bounded;
 pub mod daemon;
 pub mod fleet;
+pub mod lab;
 pub mod netns;
 pub mod program;
 pub mod source;
