@@ -2,6 +2,7 @@
 //!
 //! Pure and directed; that the simulator also meets such cases from random seeds is `mutants.rs`. Rules that live
 //! in a node's own files (admission, the disk, the start number) are played there by whole simulations.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
 use mesh::addresses::{Addresses, Source};
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End, Outcome, Phase, Receipt};
@@ -252,7 +253,8 @@ fn old_statement() -> bool {
 
 #[test]
 fn every_mutant_leaves_its_rule_out() {
-    let table: &[(Mutant, fn() -> bool)] = &[
+    type Case = (Mutant, fn() -> bool);
+    let table: &[Case] = &[
         (Mutant::NoFenceCheck, stale_assignment),
         (Mutant::NoFenceCheck, old_order),
         (Mutant::VoterSetsUnchecked, unsigned_voters),

@@ -316,7 +316,7 @@ fn a_cut_stops_one_direction_and_a_mended_one_delivers_what_waited() {
     det::run(1, Options::default(), || {
         let trace = Trace::new(None);
         let network = Network::flat(trace.clone());
-        let [one, two] = ["one", "two"].map(|name| std::sync::Arc::<str>::from(name));
+        let [one, two] = ["one", "two"].map(std::sync::Arc::<str>::from);
         for (number, name) in [&one, &two].into_iter().enumerate() {
             let address = std::net::Ipv4Addr::new(10, 0, 0, number as u8 + 1);
             network.add(name, [("lan".to_owned(), address)].into());

@@ -5,12 +5,13 @@ use std::time::Duration;
 /// All times of consensus. Every host of a mesh must use the same.
 ///
 /// `margin` is 5 % of `lease`: clocks may run that much apart (see [`mesh::lease`]). A heartbeat must exceed
-/// the worst round trip. Elections start between `election_min` and `lease` after the last word of a leader.
+/// the worst round trip. Elections start between `election_min` and `lease` after the promise to the last leader has
+/// ended: a candidate votes for itself, and must not break its own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// From one heartbeat to the next.
     pub heartbeat: Duration,
-    /// A follower campaigns after this much silence at the earliest, after `lease` at the latest.
+    /// A follower campaigns this much after the end of a leader's lease at the earliest, `lease` after it at the latest.
     pub election_min: Duration,
     /// How long a voter keeps its promise to a leader.
     pub lease: Duration,

@@ -35,6 +35,25 @@ pub enum Command {
     Replay(Replay),
     /// Make a failing plan as small as it still fails
     Shrink(Shrink),
+    /// Measure how quickly deaths are known in meshes of many hosts
+    Figures(Figures),
+}
+
+/// `sim figures`.
+#[derive(Args)]
+pub struct Figures {
+    /// Sizes of the meshes
+    #[arg(long, value_delimiter = ',', default_values_t = [6, 30, 100, 1_000])]
+    pub hosts: Vec<usize>,
+    /// Packets lost, of a hundred
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 5, 25], value_parser = clap::value_parser!(u8).range(0..=50))]
+    pub losses: Vec<u8>,
+    /// Where all randomness comes from
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Also write the table and a plot to this folder
+    #[arg(long)]
+    pub out: Option<std::path::PathBuf>,
 }
 
 /// What to list.

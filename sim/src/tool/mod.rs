@@ -4,6 +4,7 @@
 //! outside ([`Stages`]); nothing here knows hosts or nodes.
 
 mod args;
+mod figures;
 mod make;
 mod mutants;
 mod picture;
@@ -18,7 +19,7 @@ mod witness;
 
 pub use stages::Stages;
 
-use args::{Cli, Command, List, What};
+use args::{Cli, Command, Figures, List, What};
 use clap::Parser;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -101,6 +102,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, stages: &Stages, io: &mut 
         Command::Sweep(args) => sweep::sweep(&args, stages, io),
         Command::Mutants(args) => mutants::mutants(&args, stages, io),
         Command::Shrink(args) => shrink::shrink(&args, stages, io),
+        Command::Figures(args) => figures::figures(&args, io),
     };
     let code = done.unwrap_or_else(|wrong| {
         io.error(&wrong.text);

@@ -9,7 +9,6 @@ use sim::invariants::{Fact, HostSeen, Invariant, Jury, Name, Truth};
 use sim::plan::Plan;
 use sim::stage::{Failure, Stage};
 use sim::tool::Stages;
-use sim::trace::Trace;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -290,9 +290,11 @@ impl Raft {
         self.members.last().map(|(_, members)| members)
     }
 
+    /// Campaigns later. Not before the own promise to a leader is over: a candidate votes for itself.
     fn rest(&mut self, now: Time, dice: &mut Dice) {
         let spread = (self.timing.lease - self.timing.election_min).as_micros() as u64;
-        let at = now + self.timing.election_min + Duration::from_micros(dice.below(spread));
+        let promised = self.heard.map_or(now, |at| at + self.timing.lease);
+        let at = now.max(promised) + self.timing.election_min + Duration::from_micros(dice.below(spread));
         self.elect_at = at.max(self.quiet_until);
     }
 
