@@ -88,6 +88,15 @@ pub struct Line {
     pub member: bool,
 }
 
+/// Why a process does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoStart {
+    /// The host ran before, and its ledger's store is empty: it is to be evicted and invited again.
+    LedgerGone,
+    /// What must not happen.
+    Broken(String),
+}
+
 /// What a daemon has in memory.
 pub struct Process {
     pub(super) me: PeerKey,
@@ -123,10 +132,14 @@ impl Process {
     /// Starts on a machine that is enrolled. Counts its start number up, synced before it speaks.
     ///
     /// # Errors
-    /// When its state folder does not hold a mesh.
-    pub fn start(env: &mut Env<'_>, timing: Timing) -> Result<Process, String> {
-        let folder = env.m.disk.folder.clone().ok_or("not enrolled")?;
-        let mut ledger = Ledger::found(&folder.genesis).map_err(|e| e.to_string())?;
+    /// When its state folder does not hold a mesh, or its ledger is gone. What it promised is gone with it.
+    pub fn start(env: &mut Env<'_>, timing: Timing) -> Result<Process, NoStart> {
+        let folder = env.m.disk.folder.clone().ok_or_else(|| NoStart::Broken("not enrolled".into()))?;
+        if env.m.disk.start > 0 && !env.m.disk.made {
+            return Err(NoStart::LedgerGone);
+        }
+        env.m.disk.made = true;
+        let mut ledger = Ledger::found(&folder.genesis).map_err(|e| NoStart::Broken(e.to_string()))?;
         let start = env.m.disk.start + 1;
         if !mesh::mutants::on(mesh::mutants::Mutant::StartNumberNotSynced) {
             env.m.disk.start = start;
