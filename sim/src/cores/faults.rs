@@ -65,7 +65,10 @@ impl Cores {
                 self.invite(host, by)
             }
             Action::Evict { host, by } => self.revoke(host, by, "evicted"),
-            Action::Leave { host } => self.revoke(host, host, "left by itself"),
+            Action::Leave { host } => {
+                let host = self.running(host)?;
+                self.with(host, |p, env| p.leave(env)).ok_or("does not run")?
+            }
             Action::Stranger { host } => self.let_stranger(host),
             Action::Forge { host, what } => self.forge(host, *what),
             Action::Order { host } => {
@@ -274,7 +277,12 @@ impl Cores {
         let peer = self.hosts[host].machine.keys.key();
         let asked = self.with(by, |p, env| {
             let roster = p.ledger.roster();
-            if !roster.is_member(&peer) || roster.len() < 2 || (p.me != peer && !roster.member(&p.me)?.signer) {
+            let only_voter = p.ledger.voters().voters().iter().eq([&peer]);
+            if only_voter
+                || !roster.is_member(&peer)
+                || roster.len() < 2
+                || (p.me != peer && !roster.member(&p.me)?.signer)
+            {
                 return None;
             }
             p.ask(env, Command::Revoke(Revoke { peer, banned: false, reason: reason.into() }), WITHIN, Asker::Nobody);

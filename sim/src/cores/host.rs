@@ -123,6 +123,8 @@ pub struct Process {
     pub(super) tick_at: Time,
     pub(super) woken_at: Option<Time>,
     pub(super) leaving: bool,
+    /// It gives its vote to another until then, and leaves.
+    pub(super) retiring: Option<Time>,
     pub(super) requests: u64,
     pub(super) known: BTreeMap<PeerKey, (u64, u64)>,
     pub(super) orders: super::orders::Orders,
@@ -189,6 +191,7 @@ impl Process {
             tick_at: Time::default(),
             woken_at: None,
             leaving: false,
+            retiring: None,
             requests: 0,
             known: BTreeMap::new(),
             orders: super::orders::Orders::new(env, mesh_id(&folder.genesis), boot_id),
