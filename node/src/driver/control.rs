@@ -311,7 +311,7 @@ impl Control for Inner {
         let peer = self.shared.with(|l| l.roster().find(&host)).ok_or_else(|| {
             ApiError::not_found(format!("no host `{host}` is enrolled")).hint("`mesh status` lists the hosts")
         })?;
-        self.check_not_only_voter(&peer)?;
+        self.check_not_needed(&peer)?;
         self.ask(self.request_id(), Command::Revoke(Revoke { peer, banned: ban, reason })).await.map(drop)
     }
 

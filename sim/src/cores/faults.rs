@@ -277,11 +277,8 @@ impl Cores {
         let peer = self.hosts[host].machine.keys.key();
         let asked = self.with(by, |p, env| {
             let roster = p.ledger.roster();
-            let only_voter = p.ledger.voters().voters().iter().eq([&peer]);
-            if only_voter
-                || !roster.is_member(&peer)
-                || roster.len() < 2
-                || (p.me != peer && !roster.member(&p.me)?.signer)
+            let needed = p.is_needed(&peer);
+            if needed || !roster.is_member(&peer) || roster.len() < 2 || (p.me != peer && !roster.member(&p.me)?.signer)
             {
                 return None;
             }

@@ -196,21 +196,29 @@ impl Process {
         if signs && self.ledger.roster().signers() == 1 {
             return Err("is the last signer".into());
         }
-        if !voters.contains(&self.me) {
+        if !voters.contains(&self.me) && !self.raft.members().voters().contains(&self.me) {
             self.ask_to_leave(env);
         } else if voters.len() > 1 {
-            let alive = |peer: &&PeerKey| **peer != self.me && self.view.get(*peer).is_some_and(|h| h.alive);
-            if voters.iter().filter(alive).count() <= voters.len() / 2 {
+            if self.is_needed(&self.me) {
                 return Err("is needed: too few other voters are alive".into());
             }
             self.ask_to_leave(env);
         } else {
-            heir(&self.ledger, &self.view, &self.me).ok_or("is the only voter, and no other has caught up")?;
+            let heir = heir(&self.ledger, &self.view, &self.me).or(voters.iter().find(|v| **v != self.me).copied());
+            heir.ok_or("is the only voter, and no other has caught up")?;
             self.retiring = Some(self.now(env) + HAND_OVER_WITHIN);
             self.leading.woken = true;
         }
         self.settle(env);
         Ok(())
+    }
+
+    /// Whether the voters have no majority alive, as far as this host sees, without one of them.
+    pub(super) fn is_needed(&self, out: &PeerKey) -> bool {
+        let voters = self.ledger.voters().voters();
+        let alive = |peer: &PeerKey| *peer == self.me || self.view.get(peer).is_some_and(|h| h.alive);
+        let stays = |peer: &&PeerKey| *peer != out && self.ledger.roster().is_member(peer) && alive(peer);
+        voters.contains(out) && voters.iter().filter(stays).count() <= voters.len() / 2
     }
 
     fn ask_to_leave(&mut self, env: &mut Env<'_>) {
@@ -222,7 +230,8 @@ impl Process {
     pub(super) fn retire(&mut self, env: &mut Env<'_>) {
         let Some(until) = self.retiring else { return };
         let without_me = !self.ledger.voters().voters().contains(&self.me);
-        if without_me && self.ledger.leader().is_some_and(|(leader, _)| leader != self.me) {
+        let votes = self.raft.members().voters().contains(&self.me);
+        if without_me && !votes && self.ledger.leader().is_some_and(|(leader, _)| leader != self.me) {
             self.retiring = None;
             self.ask_to_leave(env);
         } else if self.now(env) >= until {
