@@ -242,6 +242,16 @@ fn voters(ledger: &Ledger, view: &View) -> Option<BTreeSet<PeerKey>> {
     (next != *present && next.contains(&leader)).then_some(next)
 }
 
+/// Who takes over from a sole voter that is about to leave: of the members that are alive and have caught up the
+/// one with the lowest key. `None` when there is nobody, or when the one that leaves is not the sole voter.
+pub fn heir(ledger: &Ledger, view: &View, leaver: &PeerKey) -> Option<PeerKey> {
+    let sole = ledger.voters().voters().iter().eq([leaver]);
+    let mut fit = view.iter().filter(|(peer, h)| {
+        *peer != leaver && h.alive && h.caught_up && !h.suspended && ledger.roster().is_member(peer)
+    });
+    fit.next().filter(|_| sole).map(|(peer, _)| *peer)
+}
+
 #[cfg(test)]
 #[path = "placement_tests.rs"]
 mod tests;

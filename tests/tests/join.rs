@@ -111,6 +111,32 @@ fn the_mesh_outlives_the_eviction_of_its_leader() {
 }
 
 #[test]
+fn of_two_hosts_the_only_voter_may_leave_and_the_other_goes_on() {
+    let mut fleet = Fleet::found("a", &Settings::default());
+    fleet.join_signer("b");
+    let status = fleet.settled();
+    assert_eq!((status.voters(), status.leader()), (1, Some("a")), "{status:?}");
+    let error = fleet["b"].fails(&["evict", "a", "--reason", "gone"]);
+    assert!(error.contains("only voter"), "{error}");
+
+    // With nobody to take the seat it stays, and leads on.
+    fleet["b"].stop();
+    fleet["a"].wait("alone", |s| s.alive() == 1);
+    let error = fleet["a"].fails(&["leave"]);
+    assert!(error.contains("only voter"), "{error}");
+    fleet["a"].ok(&["run", "--no-workspace", "--", "true"]);
+
+    fleet["b"].up();
+    fleet.settled();
+    fleet["a"].ok(&["leave"]);
+    assert!(fleet["a"].ended().success());
+    let status = fleet["b"].wait("alone and leading", |s| s.leader() == Some("b") && s.host("a").is_none());
+    assert_eq!((status.voters(), status.hosts().count()), (1, 1), "{status:?}");
+    let done = fleet["b"].ok(&["run", "--no-workspace", "--", "echo", "still", "building"]);
+    assert!(done.contains("still building"), "{done}");
+}
+
+#[test]
 fn a_host_that_leaves_is_gone_at_once_and_its_builds_go_elsewhere() {
     let mut fleet = Fleet::found("a", &Settings::default());
     let tagged = Settings { tags: vec!["here".into()], ..Settings::default() };

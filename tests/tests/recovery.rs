@@ -268,3 +268,18 @@ fn a_daemon_whose_ledger_cannot_be_written_ends_with_its_reason() {
     fleet["a"].wait("leading", |s| s.leader() == Some("a"));
     fleet["a"].ok(&["invite", "b"]);
 }
+
+/// Founding anew would make a second history of the same mesh, with itself as its only voter.
+#[test]
+fn a_founder_whose_ledger_is_gone_does_not_found_its_mesh_anew() {
+    let mut fleet = Fleet::up(&["a", "b"]);
+    fleet.settled();
+    fleet["a"].stop();
+    let ledger = fleet["a"].dir.join("ledger.redb");
+    assert!(ledger.exists(), "{}", ledger.display());
+    std::fs::remove_file(&ledger).expect("removed");
+    for _ in 0..2 {
+        let error = fleet["a"].fails(&["up"]);
+        assert!(error.contains("what this host promised when it voted") && error.contains("mesh evict"), "{error}");
+    }
+}

@@ -311,6 +311,7 @@ impl Control for Inner {
         let peer = self.shared.with(|l| l.roster().find(&host)).ok_or_else(|| {
             ApiError::not_found(format!("no host `{host}` is enrolled")).hint("`mesh status` lists the hosts")
         })?;
+        self.check_not_needed(&peer)?;
         self.ask(self.request_id(), Command::Revoke(Revoke { peer, banned: ban, reason })).await.map(drop)
     }
 
@@ -320,6 +321,7 @@ impl Control for Inner {
             return Err(ApiError::conflict("this is the only host of the mesh: it cannot leave")
                 .hint("stop the daemon and remove its state folder instead"));
         }
+        self.hand_over().await?;
         let reason = "left by itself".to_owned();
         let asked = self.ask(self.request_id(), Command::Revoke(Revoke { peer: self.me, banned: false, reason }));
         tokio::select! {

@@ -62,7 +62,7 @@ impl Inner {
             }
             did |= self.write_as_leader(fence, Command::Assign(Assign { attempts: assign })).await;
         }
-        if let Some(voters) = voters {
+        if let Some(voters) = self.heirs(&view).or(voters) {
             did |= self.change_voters(fence, voters).await;
         }
         self.follow_voters().await;

@@ -8,6 +8,7 @@
 
 mod control;
 mod execute;
+mod hand_over;
 mod lead;
 mod local;
 mod log;
@@ -149,6 +150,8 @@ pub struct Inner {
     deeds: Mutex<looks::Deeds>,
     outcast: Mutex<outcast::Outcast>,
     leaving: CancellationToken,
+    /// This host is about to leave, and as the leader gives its seat to another.
+    retiring: AtomicBool,
     /// Why this node cannot go on, when that is why it is leaving.
     broken: OnceLock<Broken>,
     /// Somebody connected since the last tick.
@@ -257,6 +260,7 @@ impl Node {
             deeds: Mutex::default(),
             outcast: Mutex::default(),
             leaving: CancellationToken::new(),
+            retiring: AtomicBool::new(false),
             broken: OnceLock::new(),
             newcomers: AtomicBool::new(false),
             keys: config.keys,

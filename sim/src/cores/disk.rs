@@ -41,6 +41,8 @@ pub struct Disk {
     pub start: u64,
     /// The ledger's store, as far as it is synced.
     pub store: Store,
+    /// There is a store: made at the host's first start, before anything is said.
+    pub made: bool,
     /// Blobs, as far as they are synced.
     pub blobs: BTreeSet<BlobId>,
     /// What is remembered of orders.

@@ -1,7 +1,7 @@
 //! What the events of the queue do to hosts.
 
 use super::admit::{Verdict, folder_of};
-use super::host::{Env, Line, Process};
+use super::host::{Env, Line, NoStart, Process};
 use super::message::{Dial, Event, Knock, Message, NoWay, ms};
 use super::stage::{Cores, Joining};
 use crate::invariants::Fact;
@@ -254,7 +254,9 @@ impl Cores {
         let mut env = Env { m: &mut at.machine, cx: &mut self.cx };
         match Process::start(&mut env, self.timing) {
             Ok(process) => at.process = Some(Box::new(process)),
-            Err(text) => self.broken = Some(format!("{} does not start: {text}", at.machine.name)),
+            // It stays away until somebody puts its store back, or puts it out.
+            Err(NoStart::LedgerGone) => {}
+            Err(NoStart::Broken(text)) => self.broken = Some(format!("{} does not start: {text}", at.machine.name)),
         }
     }
 

@@ -2,22 +2,26 @@
 
 use super::execute::spec_of;
 use super::message::Message;
-use super::raft::Store;
+use super::raft::{Payload, Store};
 use super::stage::Cores;
 use super::submit::Asker;
 use crate::action::{Action, Forgery, LEADER, Task};
 use crate::invariants::Fact;
 use mesh::build::{Attempt, End, Outcome, Phase};
-use mesh::identity::Keys;
+use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
 use mesh::ledger::{
     Assign, Assignment, AttemptEnd, Cancel, Command, Entry, Report, RequestId, Retry, Revoke, State, Submit,
 };
 use mesh::roster::{Cosignature, VoterChange};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long an owner's request waits for the ledger.
 const WITHIN: Duration = Duration::from_secs(30);
+
+/// How often owners look after a healed mesh, in microseconds.
+const TEND_EVERY: u64 = 5_000_000;
 
 type Done = Result<(), String>;
 
@@ -61,7 +65,10 @@ impl Cores {
                 self.invite(host, by)
             }
             Action::Evict { host, by } => self.revoke(host, by, "evicted"),
-            Action::Leave { host } => self.revoke(host, host, "left by itself"),
+            Action::Leave { host } => {
+                let host = self.running(host)?;
+                self.with(host, |p, env| p.leave(env)).ok_or("does not run")?
+            }
             Action::Stranger { host } => self.let_stranger(host),
             Action::Forge { host, what } => self.forge(host, *what),
             Action::Order { host } => {
@@ -108,15 +115,17 @@ impl Cores {
             }
             Action::LyingSync { host, on } => {
                 let host = self.host(host)?;
+                check(!*on || !self.votes(host), "votes: a voter's disk must not lie")?;
                 self.hosts[host].machine.disk.lies = *on;
                 Ok(())
             }
             Action::EmptyDisk { host } => {
                 let host = self.down(host)?;
-                check(self.hosts[host].machine.disk.folder.is_some(), "was never enrolled")?;
+                check(self.hosts[host].machine.disk.start > 0, "has never run")?;
+                check(self.can_spare(host), "votes, and too few other voters have a store")?;
                 let disk = &mut self.hosts[host].machine.disk;
                 disk.settle();
-                disk.store = Store::default();
+                (disk.store, disk.made) = (Store::default(), false);
                 self.wiped(host);
                 self.start(host);
                 Ok(())
@@ -132,6 +141,7 @@ impl Cores {
             }
             Action::Restore { host } => {
                 let host = self.down(host)?;
+                check(!self.votes(host), "votes: a voter must not go back")?;
                 let m = &mut self.hosts[host].machine;
                 m.disk = m.backup.clone().ok_or("has no backup")?;
                 self.wiped(host);
@@ -267,7 +277,9 @@ impl Cores {
         let peer = self.hosts[host].machine.keys.key();
         let asked = self.with(by, |p, env| {
             let roster = p.ledger.roster();
-            if !roster.is_member(&peer) || roster.len() < 2 || (p.me != peer && !roster.member(&p.me)?.signer) {
+            let needed = p.is_needed(&peer);
+            if needed || !roster.is_member(&peer) || roster.len() < 2 || (p.me != peer && !roster.member(&p.me)?.signer)
+            {
                 return None;
             }
             p.ask(env, Command::Revoke(Revoke { peer, banned: false, reason: reason.into() }), WITHIN, Asker::Nobody);
@@ -291,6 +303,9 @@ impl Cores {
         let host = self.host(host)?;
         check(self.cx.net.powered[host], "has no power")?;
         self.cx.net.powered[host] = false;
+        if self.hosts[host].machine.disk.lies && self.votes(host) {
+            self.hosts[host].machine.disk.settle(); // it became a voter since it began to lie: it has flushed in time
+        }
         let unsynced = self.hosts[host].machine.disk.unsynced() as u64;
         let kept = self.cx.dice.below(unsynced + 1) as usize;
         let wiped = self.hosts[host].machine.disk.cut(kept);
@@ -314,6 +329,52 @@ impl Cores {
             self.cx.queue.push(self.cx.now, event);
         }
         Ok(())
+    }
+
+    /// All sets of voters that count for some host, by its log.
+    fn voter_sets(&self) -> Vec<BTreeSet<PeerKey>> {
+        let mut sets = vec![];
+        for host in self.hosts.iter().filter(|h| h.copy_of.is_none() && !h.out) {
+            let log = &host.machine.disk.store.log;
+            let newest = log.iter().rev().find_map(|item| match &item.payload {
+                Payload::Members(members) => Some(members.joint.clone()),
+                Payload::Blank | Payload::Batch(_) => None,
+            });
+            sets.extend(newest.unwrap_or_default());
+            if let Some(process) = &host.process {
+                sets.extend(process.raft.members().joint);
+                sets.push(process.ledger.voters().voters().clone());
+            }
+        }
+        sets
+    }
+
+    /// Whether any host counts it among the voters.
+    fn votes(&self, host: usize) -> bool {
+        let key = self.hosts[host].machine.keys.key();
+        self.voter_sets().iter().any(|set| set.contains(&key))
+    }
+
+    /// Whether a majority of every set of voters keeps its store without this host: else only recovery helps.
+    fn can_spare(&self, host: usize) -> bool {
+        let key = self.hosts[host].machine.keys.key();
+        let whole = |h: &&super::stage::Host| h.machine.number != host && h.machine.disk.made && !h.out;
+        let others: BTreeSet<PeerKey> =
+            self.hosts.iter().filter(|h| h.copy_of.is_none()).filter(whole).map(|h| h.machine.keys.key()).collect();
+        let spares = |set: &BTreeSet<PeerKey>| !set.contains(&key) || set.intersection(&others).count() > set.len() / 2;
+        self.voter_sets().iter().all(spares)
+    }
+
+    /// What owners do in a healed mesh: who cannot start because its ledger is gone is put out.
+    pub(super) fn tend(&mut self) {
+        if !self.healed || !self.cx.now.is_multiple_of(TEND_EVERY) {
+            return;
+        }
+        let gone = |h: &&super::stage::Host| h.process.is_none() && h.machine.disk.start > 0 && !h.machine.disk.made;
+        let gone: Vec<String> = self.hosts.iter().filter(gone).map(|h| h.machine.name.to_string()).collect();
+        for host in gone {
+            let _ = self.revoke(&host, LEADER, "its ledger is gone"); // when somebody leads and has enrolled it
+        }
     }
 
     /// What was on a disk is not to be asked for any more.
@@ -461,6 +522,7 @@ impl Cores {
 
     /// Ends every fault that can end.
     pub(super) fn mend_all(&mut self) {
+        self.healed = true;
         self.cx.net.loss = 0;
         self.cx.net.cuts.clear();
         self.cx.net.down.clear();

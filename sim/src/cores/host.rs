@@ -88,6 +88,15 @@ pub struct Line {
     pub member: bool,
 }
 
+/// Why a process does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoStart {
+    /// The host ran before, and its ledger's store is empty: it is to be evicted and invited again.
+    LedgerGone,
+    /// What must not happen.
+    Broken(String),
+}
+
 /// What a daemon has in memory.
 pub struct Process {
     pub(super) me: PeerKey,
@@ -114,6 +123,8 @@ pub struct Process {
     pub(super) tick_at: Time,
     pub(super) woken_at: Option<Time>,
     pub(super) leaving: bool,
+    /// It gives its vote to another until then, and leaves.
+    pub(super) retiring: Option<Time>,
     pub(super) requests: u64,
     pub(super) known: BTreeMap<PeerKey, (u64, u64)>,
     pub(super) orders: super::orders::Orders,
@@ -123,10 +134,14 @@ impl Process {
     /// Starts on a machine that is enrolled. Counts its start number up, synced before it speaks.
     ///
     /// # Errors
-    /// When its state folder does not hold a mesh.
-    pub fn start(env: &mut Env<'_>, timing: Timing) -> Result<Process, String> {
-        let folder = env.m.disk.folder.clone().ok_or("not enrolled")?;
-        let mut ledger = Ledger::found(&folder.genesis).map_err(|e| e.to_string())?;
+    /// When its state folder does not hold a mesh, or its ledger is gone. What it promised is gone with it.
+    pub fn start(env: &mut Env<'_>, timing: Timing) -> Result<Process, NoStart> {
+        let folder = env.m.disk.folder.clone().ok_or_else(|| NoStart::Broken("not enrolled".into()))?;
+        if env.m.disk.start > 0 && !env.m.disk.made {
+            return Err(NoStart::LedgerGone);
+        }
+        env.m.disk.made = true;
+        let mut ledger = Ledger::found(&folder.genesis).map_err(|e| NoStart::Broken(e.to_string()))?;
         let start = env.m.disk.start + 1;
         if !mesh::mutants::on(mesh::mutants::Mutant::StartNumberNotSynced) {
             env.m.disk.start = start;
@@ -176,6 +191,7 @@ impl Process {
             tick_at: Time::default(),
             woken_at: None,
             leaving: false,
+            retiring: None,
             requests: 0,
             known: BTreeMap::new(),
             orders: super::orders::Orders::new(env, mesh_id(&folder.genesis), boot_id),

@@ -7,8 +7,8 @@ use super::submit::Asker;
 use crate::invariants::Fact;
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
-use mesh::ledger::{Assign, Command, Entry, Lead, Lose, Reply};
-use mesh::placement::plan;
+use mesh::ledger::{Assign, Command, Entry, Lead, Lose, Reply, Revoke};
+use mesh::placement::{heir, plan};
 use mesh::roster::{Cosignature, VoterChange};
 use mesh::time::Time;
 use std::collections::{BTreeSet, VecDeque};
@@ -18,6 +18,11 @@ const TICK: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the other voters have to sign.
 const COSIGN: Duration = Duration::from_secs(2);
+
+/// How long another may take to lead in the place of one that leaves.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(20);
+/// How long a wish to leave waits for the ledger.
+const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Signatures that are being gathered.
 struct Gathering {
@@ -71,7 +76,10 @@ impl Process {
             self.write_as_leader(env, fence, Command::Lead(lead));
             return;
         }
-        let plan = plan(&self.ledger, &self.view);
+        let mut plan = plan(&self.ledger, &self.view);
+        if let Some(heir) = self.retiring.and_then(|_| heir(&self.ledger, &self.view, &self.me)) {
+            plan.voters = Some(BTreeSet::from([heir]));
+        }
         let todo = &mut self.leading.todo;
         if !plan.lose.is_empty() {
             todo.push_back((fence, Command::Lose(Lose { attempts: plan.lose })));
@@ -172,6 +180,63 @@ impl Process {
         let check = self.ledger.voters().check(body, |k| self.ledger.roster().is_member(k));
         check.map_err(|e| e.to_string())?;
         Ok(Cosignature::new(&env.m.keys, body))
+    }
+
+    /// Leaves the mesh; a sole voter gives its vote to another first, and stays when there is none. After
+    /// `node::driver::hand_over`.
+    ///
+    /// # Errors
+    /// Why it stays.
+    pub fn leave(&mut self, env: &mut Env<'_>) -> Result<(), String> {
+        let voters = self.ledger.voters().voters();
+        let signs = self.ledger.roster().member(&self.me).is_some_and(|m| m.signer);
+        if !self.ledger.roster().is_member(&self.me) || self.ledger.roster().len() < 2 {
+            return Err("is no member, or the only one".into());
+        }
+        if signs && self.ledger.roster().signers() == 1 {
+            return Err("is the last signer".into());
+        }
+        if !voters.contains(&self.me) && !self.raft.members().voters().contains(&self.me) {
+            self.ask_to_leave(env);
+        } else if voters.len() > 1 {
+            if self.is_needed(&self.me) {
+                return Err("is needed: too few other voters are alive".into());
+            }
+            self.ask_to_leave(env);
+        } else {
+            let heir = heir(&self.ledger, &self.view, &self.me).or(voters.iter().find(|v| **v != self.me).copied());
+            heir.ok_or("is the only voter, and no other has caught up")?;
+            self.retiring = Some(self.now(env) + HAND_OVER_WITHIN);
+            self.leading.woken = true;
+        }
+        self.settle(env);
+        Ok(())
+    }
+
+    /// Whether the voters have no majority alive, as far as this host sees, without one of them.
+    pub(super) fn is_needed(&self, out: &PeerKey) -> bool {
+        let voters = self.ledger.voters().voters();
+        let alive = |peer: &PeerKey| *peer == self.me || self.view.get(peer).is_some_and(|h| h.alive);
+        let stays = |peer: &&PeerKey| *peer != out && self.ledger.roster().is_member(peer) && alive(peer);
+        voters.contains(out) && voters.iter().filter(stays).count() <= voters.len() / 2
+    }
+
+    fn ask_to_leave(&mut self, env: &mut Env<'_>) {
+        let revoke = Revoke { peer: self.me, banned: false, reason: "left by itself".into() };
+        self.ask(env, Command::Revoke(revoke), LEAVE_WITHIN, Asker::Nobody);
+    }
+
+    /// Whether another leads by now, with the vote that was this host's.
+    pub(super) fn retire(&mut self, env: &mut Env<'_>) {
+        let Some(until) = self.retiring else { return };
+        let without_me = !self.ledger.voters().voters().contains(&self.me);
+        let votes = self.raft.members().voters().contains(&self.me);
+        if without_me && !votes && self.ledger.leader().is_some_and(|(leader, _)| leader != self.me) {
+            self.retiring = None;
+            self.ask_to_leave(env);
+        } else if self.now(env) >= until {
+            self.retiring = None;
+        }
     }
 
     /// Consensus has the ledger's voters vote, and everybody else listen.

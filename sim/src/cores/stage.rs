@@ -61,6 +61,8 @@ pub struct Cores {
     pub(super) hosts: Vec<Host>,
     pub(super) timing: Timing,
     pub(super) broken: Option<String>,
+    /// All faults have ended.
+    pub(super) healed: bool,
     enrolled: Vec<usize>,
     seed: u64,
     trace: Option<Trace>,
@@ -87,7 +89,7 @@ impl Cores {
         let seed = plan.seed;
         let mut cx = Cx::new(net, seed, Record::new(timeline));
         cx.keys = hosts.iter().map(|h| (h.machine.keys.key(), h.machine.number)).collect();
-        Ok(Cores { cx, hosts, timing: Timing::default(), broken: None, enrolled, seed, trace: None })
+        Ok(Cores { cx, hosts, timing: Timing::default(), broken: None, healed: false, enrolled, seed, trace: None })
     }
 
     /// The same, and every second its hash goes into a trace.
@@ -387,6 +389,7 @@ impl Stage for Cores {
             self.happen(event);
         }
         self.cx.now = end;
+        self.tend();
         if let Some(trace) = self.trace.as_ref().filter(|_| end.is_multiple_of(1_000_000)) {
             trace.record_at(Duration::from_micros(end), "hash", Event::Logged(&self.cx.record.hash()));
         }

@@ -273,6 +273,7 @@ impl Process {
         for peer in dead {
             self.disconnect(env, peer);
         }
+        self.retire(env);
         self.addresses.expire(now);
         for peer in self.others() {
             self.dial(env, peer);

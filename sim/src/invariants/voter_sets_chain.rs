@@ -3,7 +3,7 @@
 //! The chain is walked with every rule in force, whatever the run leaves out. Never asks who leads or
 //! whether the voters answer.
 
-use super::{HostSeen, Invariant, Name, Truth};
+use super::{Fact, HostSeen, Invariant, Name, Truth};
 use mesh::identity::PeerKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -45,6 +45,13 @@ impl Invariant for VoterSetsChain {
         walked.map_err(|error| format!("{}: {error}", host.name))
     }
 
+    fn fact(&mut self, _at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
+        if let Fact::Wiped { host } = fact {
+            self.last.remove(host); // with its disk it may go back, and count its starts from before
+        }
+        Ok(())
+    }
+
     fn exercised(&self) -> u64 {
         self.judged
     }
@@ -52,7 +59,7 @@ impl Invariant for VoterSetsChain {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Fleet, second};
+    use super::super::fixture::{Fleet, name, second};
     use super::*;
     use mesh::mutants::{Mutant, with};
 
@@ -77,5 +84,18 @@ mod tests {
         assert!(other.vote_in(&[2], &[1]).is_ok());
         assert_eq!(rule.look(second(1), &fleet.seen(1), &fleet), Ok(()));
         assert!(rule.look(second(1), &other.seen(2), &fleet).is_err());
+    }
+
+    #[test]
+    fn going_back_is_a_fault_but_with_a_disk_that_went_back() {
+        let mut fleet = Fleet::of(3);
+        let before = fleet.clone();
+        let mut rule = VoterSetsChain::default();
+        assert!(fleet.vote_in(&[1, 2, 3], &[1]).is_ok());
+        assert_eq!(rule.look(second(1), &fleet.seen(1), &fleet), Ok(()));
+        assert!(rule.look(second(2), &before.seen(1), &fleet).is_err(), "the same start, an older set");
+        assert_eq!(rule.look(second(3), &fleet.seen(1), &fleet), Ok(()));
+        assert_eq!(rule.fact(second(4), &Fact::Wiped { host: name(1) }, &fleet), Ok(()));
+        assert_eq!(rule.look(second(5), &before.seen(1), &fleet), Ok(()), "its starts are counted from before, too");
     }
 }
