@@ -139,6 +139,15 @@ impl Addresses {
         true
     }
 
+    /// Where this host no longer listens: the address may be another's by now (incident 17).
+    pub fn forget_own(&mut self, addr: &str) {
+        if !mutants::on(Mutant::LeadsNeverExpire)
+            && let Some(own) = self.peers.get_mut(&self.me)
+        {
+            own.remove(addr);
+        }
+    }
+
     /// What a peer's presence names now. Leads of older presences go, unless they are proved.
     pub fn learn_presence(&mut self, peer: PeerKey, addrs: &[String], now: Time) {
         if mutants::on(Mutant::FirstAddressForEver) && self.peers.contains_key(&peer) {

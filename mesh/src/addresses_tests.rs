@@ -165,3 +165,24 @@ fn a_new_presence_replaces_the_old_ones_addresses() {
     table.learn_presence(drone, std::slice::from_ref(&new), at(5));
     assert_eq!(table.leads(&drone, at(5)), [new]);
 }
+
+#[test]
+fn incident_17_two_hosts_that_swap_addresses_still_look_for_each_other() {
+    let (me, other) = (key(1), key(2));
+    let (first, second) = ("/ip4/10.42.0.12/tcp/7400", "/ip4/10.42.0.14/tcp/7400");
+    let mut table = Addresses::new(me);
+    table.learn(me, first, Source::Interface, None, at(0));
+    table.proved(other, second, at(0));
+    table.learn_presence(other, &[second.to_owned()], at(0));
+    // DHCP gives each the other's.
+    table.learn(me, second, Source::Interface, None, at(10));
+    table.learn_presence(other, &[first.to_owned()], at(11));
+    // The naive table keeps what was its own, and so takes the other's new address for its own.
+    assert!(!table.leads(&other, at(11)).contains(&first.to_owned()));
+    table.forget_own(first);
+    assert!(table.leads(&other, at(11)).contains(&first.to_owned()));
+    assert_eq!(table.nat_of(&other, first), None);
+    // Only where this host listens is forgotten in this way.
+    table.forget_own(first);
+    assert!(table.leads(&other, at(11)).contains(&first.to_owned()));
+}
