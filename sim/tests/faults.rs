@@ -30,6 +30,7 @@ fn plan(topology: &str, hosts: &[&str], seed: u64, actions: Vec<(u64, Action)>) 
         safety_ms: 25_000,
         liveness_ms: 120_000,
         actions: actions.into_iter().map(|(at_ms, action)| Timed { at_ms, action }).collect(),
+        expect: vec![],
     }
 }
 
