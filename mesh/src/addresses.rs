@@ -72,6 +72,8 @@ pub struct Lead {
     /// The last failure since then.
     pub failed: Option<(Time, Failure)>,
     failures: u32,
+    /// The peer claims it: its newest presence names it, or the invitation does while no presence is known.
+    claimed: bool,
 }
 
 impl Lead {
@@ -139,6 +141,15 @@ impl Addresses {
         true
     }
 
+    /// Where this host no longer listens: the address may be another's by now (incident 17).
+    pub fn forget_own(&mut self, addr: &str) {
+        if !mutants::on(Mutant::LeadsNeverExpire)
+            && let Some(own) = self.peers.get_mut(&self.me)
+        {
+            own.remove(addr);
+        }
+    }
+
     /// What a peer's presence names now. Leads of older presences go, unless they are proved.
     pub fn learn_presence(&mut self, peer: PeerKey, addrs: &[String], now: Time) {
         if mutants::on(Mutant::FirstAddressForEver) && self.peers.contains_key(&peer) {
@@ -147,6 +158,7 @@ impl Addresses {
         if let Some(leads) = self.peers.get_mut(&peer) {
             leads.retain(|addr, lead| lead.source != Source::Gossip || lead.proved.is_some() || addrs.contains(addr));
             for (addr, lead) in leads.iter_mut() {
+                lead.claimed = addrs.contains(addr);
                 if lead.source == Source::Gossip && !addrs.contains(addr) {
                     lead.source = Source::Identify; // proved once, but the peer no longer claims it
                 }
@@ -232,7 +244,7 @@ impl Addresses {
         let ip = ip_of(addr).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())?;
         let at = |lead: &(&String, &Lead)| lead.1.source != Source::Observed && ip_of(lead.0) == Some(ip);
         let owns = |lead: &Lead| lead.proved.is_some() || lead.source == Source::Interface;
-        let has = |lead: &Lead| owns(lead) || matches!(lead.source, Source::Gossip | Source::Configured);
+        let has = |lead: &Lead| owns(lead) || lead.claimed || lead.source == Source::Configured;
         let leads = self.peers.get(peer)?;
         if leads.iter().filter(at).any(|(_, lead)| has(lead)) {
             return None;
@@ -240,7 +252,7 @@ impl Addresses {
         let mut others = self.peers.iter().filter(|(other, _)| *other != peer);
         let bare = ip.to_canonical().to_string();
         let came_from_it = |leads: &BTreeMap<String, Lead>| {
-            leads.contains_key(&bare) && leads.iter().filter(at).any(|(_, lead)| lead.source == Source::Gossip)
+            leads.contains_key(&bare) && leads.iter().filter(at).any(|(_, lead)| lead.claimed)
         };
         others
             .find(|(_, leads)| came_from_it(leads) || leads.iter().filter(at).any(|(_, lead)| owns(lead)))
@@ -282,6 +294,7 @@ impl Addresses {
         let leads = self.peers.entry(peer).or_default();
         if let Some(lead) = leads.get_mut(addr) {
             lead.last_seen = now;
+            lead.claimed |= source == Source::Gossip;
             if source < lead.source {
                 lead.source = source;
                 lead.observer = observer;
@@ -307,7 +320,16 @@ impl Addresses {
                 None => return,
             };
         }
-        let lead = Lead { source, observer, first_seen: now, last_seen: now, proved: None, failed: None, failures: 0 };
+        let lead = Lead {
+            source,
+            observer,
+            first_seen: now,
+            last_seen: now,
+            proved: None,
+            failed: None,
+            failures: 0,
+            claimed: matches!(source, Source::Invitation | Source::Gossip),
+        };
         leads.insert(addr.to_owned(), lead);
     }
 }

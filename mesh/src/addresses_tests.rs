@@ -165,3 +165,46 @@ fn a_new_presence_replaces_the_old_ones_addresses() {
     table.learn_presence(drone, std::slice::from_ref(&new), at(5));
     assert_eq!(table.leads(&drone, at(5)), [new]);
 }
+
+#[test]
+fn incident_17_two_hosts_that_swap_addresses_still_look_for_each_other() {
+    let (me, other) = (key(1), key(2));
+    let (first, second) = ("/ip4/10.42.0.12/tcp/7400", "/ip4/10.42.0.14/tcp/7400");
+    let mut table = Addresses::new(me);
+    table.learn(me, first, Source::Interface, None, at(0));
+    table.proved(other, second, at(0));
+    table.learn_presence(other, &[second.to_owned()], at(0));
+    // DHCP gives each the other's.
+    table.learn(me, second, Source::Interface, None, at(10));
+    table.learn_presence(other, &[first.to_owned()], at(11));
+    // The naive table keeps what was its own, and so takes the other's new address for its own.
+    assert!(!table.leads(&other, at(11)).contains(&first.to_owned()));
+    table.forget_own(first);
+    assert!(table.leads(&other, at(11)).contains(&first.to_owned()));
+    assert_eq!(table.nat_of(&other, first), None);
+    // Only where this host listens is forgotten in this way.
+    table.forget_own(first);
+    assert!(table.leads(&other, at(11)).contains(&first.to_owned()));
+}
+
+#[test]
+fn incident_2_a_container_dials_the_host_that_invited_it_on_the_address_they_share() {
+    let (container, workstation, third) = (key(1), key(2), key(3));
+    let (first, second) = ("/ip4/10.42.0.50/tcp/7400", "/ip4/10.42.0.50/tcp/7401");
+    let mut table = Addresses::new(container);
+    table.learn(container, second, Source::Interface, None, at(0));
+    table.learn(workstation, first, Source::Invitation, None, at(0));
+    assert_eq!(table.nat_of(&workstation, first), None, "the invitation names it");
+    assert_eq!(table.leads(&workstation, at(0)), [first]);
+    // The presence says the same.
+    table.learn_presence(workstation, &[first.to_owned()], at(1));
+    assert_eq!(table.leads(&workstation, at(1)), [first]);
+    // This host's own port is nobody else's, whoever names it.
+    table.learn(third, second, Source::Invitation, None, at(1));
+    assert_eq!(table.leads(&third, at(1)), Vec::<String>::new());
+    // Once it names other addresses only, what is left is the masquerade of whoever has the address.
+    let moved = "/ip4/192.168.20.9/tcp/7400";
+    table.learn_presence(workstation, &[moved.to_owned()], at(2));
+    assert_eq!(table.nat_of(&workstation, first), Some(container));
+    assert_eq!(table.leads(&workstation, at(2)), [moved]);
+}

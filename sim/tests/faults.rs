@@ -31,6 +31,7 @@ fn plan(topology: &str, hosts: &[&str], seed: u64, actions: Vec<(u64, Action)>) 
         liveness_ms: 120_000,
         expect: vec![],
         actions: actions.into_iter().map(|(at_ms, action)| Timed { at_ms, action }).collect(),
+        expect: vec![],
     }
 }
 

@@ -51,8 +51,11 @@ impl Membership {
     /// a host asks on the older.
     fn asked_by(&mut self, from: PeerKey, probe: &Probe, now: Time) {
         // Of whom only a small record is kept is a copy known by the watchers, and what they tell.
-        let Some(subject) = self.subjects.get(&from) else { return };
+        let Some(subject) = self.subjects.get_mut(&from) else { return };
         let known = subject.known();
+        if probe.start > known.start && subject.rival.is_none_or(|(start, _)| probe.start > start) {
+            subject.rival = Some((probe.start, now)); // restarted, or a copy: whoever answers from now on tells
+        }
         let evidence = match subject.origin {
             Some(first) if probe.start == known.start && probe.origin != first => {
                 CloneEvidence::TwoOrigins { start: known.start, first, second: probe.origin }
@@ -73,6 +76,11 @@ impl Membership {
         let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
         let asked = subject.settle(reply.nonce).ok_or(Refused::OutOfPlace("a reply to no probe"))?;
         let Reply { incarnation, stamp_us, origin, .. } = reply;
+        // A life that has ended answers nothing that was asked after the next one spoke.
+        let rival = subject.rival.filter(|(start, since)| incarnation.start < *start && asked > *since);
+        if let Some((newest, _)) = rival {
+            self.cloned(from, CloneEvidence::OlderAnswers { newest, answered: incarnation.start });
+        }
         self.word(from, Word { incarnation, stamp_us, origin, proof: None, asked: Some(asked) }, now)?;
 
         let pace = self.config.probe - self.config.probe / 10 + self.jitter(self.config.probe / 5);

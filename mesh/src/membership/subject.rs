@@ -111,6 +111,8 @@ pub(super) struct Subject {
     /// When its present start number was learned.
     pub learned: Time,
     pub origin: Option<u64>,
+    /// A higher start than is known that has asked us, and when it first did.
+    pub rival: Option<(u64, Time)>,
     pub relayed: bool,
     /// When it last answered this host itself.
     pub answered: Option<Time>,
@@ -164,6 +166,7 @@ impl Subject {
             stamp_us: 0,
             learned: now,
             origin: None,
+            rival: None,
             relayed: false,
             answered: None,
             credit,
@@ -383,6 +386,7 @@ impl Subject {
         self.stamp_us = 0;
         self.learned = now;
         self.origin = None;
+        self.rival = None; // a copy that is still there asks again
         self.farewell = None;
         self.word = None;
     }

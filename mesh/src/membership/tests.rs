@@ -416,6 +416,35 @@ fn a_copy_that_only_asks_is_noticed() {
     assert!(world.core(1).host(&keys(2).key()).unwrap().cloned, "no echo lasts so long");
 }
 
+/// Members keep to the connection with the original, which answers on; the copy has the higher start.
+#[test]
+fn a_copy_with_a_higher_start_that_only_asks_is_noticed() {
+    let mut world = world(3, 18);
+    let asks = |start| Input::Probe {
+        from: keys(2).key(),
+        bytes: encode(&Probe { nonce: 1, want_presence: false, want_proof: false, start, origin: 5 }),
+    };
+    world.run(2_000);
+    world.give(0, asks(3));
+    let cloned = |world: &mut World| world.core(0).host(&keys(2).key()).unwrap().cloned;
+    assert!(!cloned(&mut world), "it may have restarted");
+    world.run(3_000);
+    assert!(cloned(&mut world), "the older start answers what was asked later");
+    let evidence = CloneEvidence::OlderAnswers { newest: 3, answered: 1 };
+    let said = Output::Clone { peer: keys(2).key(), evidence };
+    assert_eq!(world.log.iter().filter(|(_, at, o)| *at == 0 && *o == said).count(), 1, "once");
+
+    // A host that really restarted asks first as well, and is no copy; that one has gone ends the doubt.
+    for start in [4, 5] {
+        world.kill(2, true);
+        world.give(0, asks(start));
+        world.start(2, start);
+        world.run(5_000);
+        assert!(!cloned(&mut world), "start {start}");
+        all_alive(&world);
+    }
+}
+
 #[test]
 fn facts_make_a_new_presence_only_when_they_change() {
     let mut world = world(3, 15);

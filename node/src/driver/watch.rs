@@ -118,6 +118,7 @@ impl Inner {
             }
             NetEvent::NotListening(address) => {
                 tracing::info!(%address, "no longer listening");
+                lock(&self.addresses).forget_own(&plain(&address));
                 let facts = self.presence_facts();
                 lock(&self.members).set_facts(facts, now);
             }

@@ -102,7 +102,11 @@ impl Process {
 
     pub(super) fn listen(&mut self, env: &mut Env<'_>) {
         let now = self.now(env);
-        for address in env.cx.net.addresses_of(self.host) {
+        let present = env.cx.net.addresses_of(self.host);
+        for old in self.addresses.rows(&self.me, now).into_iter().filter(|row| !present.contains(&row.addr)) {
+            self.addresses.forget_own(&old.addr);
+        }
+        for address in present {
             self.addresses.learn(self.me, &address, Source::Interface, None, now);
         }
         let facts = self.presence_facts(env);
