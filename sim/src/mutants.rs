@@ -47,7 +47,9 @@ pub const CAUGHT: &[Catch] = &[
     cores(Mutant::AdmitAnybody, "no-strangers", &["stranger"], 12),
     cores(Mutant::StartNumberNotSynced, "numbers-rise", &["crash", "power-cut"], 8),
     cores(Mutant::OldStatementsCount, "numbers-rise", &["replay-late", "crash"], 8),
-    cores(Mutant::LedgerTimeIsWallClock, "ledger-time-rises", &["clock-jump", "crash"], 50),
+    cores(Mutant::LedgerTimeIsWallClock, "ledger-time-rises", &["clock-jump", "crash"], 150),
+    cores(Mutant::IdentityByAddress, "orders-hit-their-target", &["network"], 60),
+    cores(Mutant::OneAccuserIsEnough, "healthy-is-not-down", &["cut"], 60),
     cores(Mutant::RequestIdIgnored, "requests-count-once", &["crash"], 15),
 ];
 
@@ -56,10 +58,13 @@ pub const CAUGHT: &[Catch] = &[
 pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::NoFenceCheck, "a forged assignment finds a queued build too rarely; no late leader's entry is replayed"),
     (Mutant::AckBeforeSync, "a majority must lose its power within the half millisecond of a sync"),
-    (Mutant::IdentityByAddress, "an order is rarely under way to an address that has just moved"),
     (Mutant::RevocationIgnored, "whom a roster has taken out is not dialled by the others in the cores' tier"),
-    (Mutant::OneAccuserIsEnough, "no drawn cut keeps exactly one host from another for as long as a verdict takes"),
-    (Mutant::NoFreshWord, "the same"),
+    (Mutant::NoFreshWord, "no drawn cut keeps two hosts, and only two, from a third for as long as a verdict takes"),
+    (Mutant::RetriesWithoutBound, "incident 8: a build that breaks everywhere has to be drawn"),
+    (Mutant::PackageFailureBlamesHost, "incident 9: as many failures on each host have to be drawn"),
+    (Mutant::AssignsWhatRuns, "incident 11: no invariant counts the attempts that run at one time"),
+    (Mutant::RetryChangesTheBuild, "incident 16: a retry of what has failed has to be drawn"),
+    (Mutant::FirstAddressForEver, "incident 17: the addresses of all hosts of a pair have to change"),
     (Mutant::LeadsNeverExpire, "no run has as many addresses as the bound, nor lasts for a day"),
 ];
 

@@ -82,7 +82,7 @@ fn derived_seeds_differ_by_every_part() {
 #[test]
 fn the_program_says_how_it_went() {
     let sim = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output().unwrap().status.code();
-    assert_eq!(sim(&["run", "--scenario", "nonsense"]), Some(2));
-    assert_eq!(sim(&["run", "--scenario", "swarms", "--trace", "/nowhere/at/all"]), Some(2));
-    assert_eq!(sim(&["run", "--scenario", "swarms", "--repeat", "2", "--real-randomness"]), Some(3));
+    assert_eq!(sim(&["run", "--scenario", "nonsense"]), Some(64));
+    assert_eq!(sim(&["run", "--scenario", "swarms", "--trace", "/nowhere/at/all"]), Some(64));
+    assert_eq!(sim(&["run", "--scenario", "swarms", "--repeat", "2", "--real-randomness"]), Some(4));
 }

@@ -1,3 +1,5 @@
+//! What a trace keeps of each host, and that keeping it changes no hash.
+
 use super::*;
 use std::sync::mpsc;
 

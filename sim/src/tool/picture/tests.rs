@@ -1,3 +1,5 @@
+//! Pictures of runs made by hand: spans, marks, and well-formed XML.
+
 use super::*;
 use crate::plan::{Tier, Timed};
 use mesh::identity::PeerKey;
