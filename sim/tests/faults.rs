@@ -29,7 +29,6 @@ fn plan(topology: &str, hosts: &[&str], seed: u64, actions: Vec<(u64, Action)>) 
         hosts: hosts.iter().map(|&name| name.into()).collect(),
         safety_ms: 25_000,
         liveness_ms: 120_000,
-        expect: vec![],
         actions: actions.into_iter().map(|(at_ms, action)| Timed { at_ms, action }).collect(),
         expect: vec![],
     }
