@@ -307,6 +307,11 @@ fn members_come_and_go_and_strangers_stay_outside() {
         let key = d.key("h4");
         d.act(Action::Evict { host: host("h4"), by: host("h1") });
         d.until("h4 is out", |stage| stage.nodes().ledger("h2", |l| l.roster().is_member(&key)) == Some(false));
+        // Whoever leaves while the voters are few is asked to wait.
+        d.until("h4 votes no more", |stage| {
+            stage.nodes().ledger("h3", |l| !l.voters().voters().contains(&key) && l.voters().voters().len() == 3)
+                == Some(true)
+        });
         d.act(Action::Leave { host: host("h3") });
         d.until("h3 has stopped", |stage| stage.nodes().is_gone("h3") && stage.nodes().is_gone("h4"));
         d.heal();

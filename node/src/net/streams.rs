@@ -142,6 +142,11 @@ impl Table {
         connections.values().flat_map(|of_peer| of_peer.values().map(|c| c.info.clone())).collect()
     }
 
+    /// A peer's connections, the oldest first.
+    pub(crate) fn ids(&self, peer: PeerKey) -> Vec<ConnectionId> {
+        lock(&self.connections).get(&peer).map(|of_peer| of_peer.keys().copied().collect()).unwrap_or_default()
+    }
+
     pub(crate) fn opened(&self) -> Opened {
         lock(&self.opened).clone()
     }

@@ -104,8 +104,8 @@ pub fn start(
         }
     }
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
-    let (net, end) = Net::new(book, table);
-    let task = Task { swarm, shared: Arc::clone(&net.shared), outbox: VecDeque::new(), whys: BTreeMap::new() };
+    let (net, end) = Net::new(book, Arc::clone(&table));
+    let task = Task { swarm, table, shared: Arc::clone(&net.shared), outbox: VecDeque::new(), whys: BTreeMap::new() };
     spawn(Box::pin(task.run(events, end)));
     Ok((net, receiver))
 }
@@ -123,7 +123,7 @@ pub(super) fn assemble<B: NetworkBehaviour>(
 pub(super) fn identify(pair: &Keypair, agent: String) -> identify::Behaviour {
     let config = identify::Config::new("/mesh/1".into(), pair.public())
         .with_agent_version(agent)
-        .with_push_listen_addr_updates(true)
+        .with_push_listen_addr_updates(false) // presence tells, and in an order of our own
         .with_cache_size(0); // claimed addresses are the driver's business
     identify::Behaviour::new(config)
 }
@@ -148,6 +148,7 @@ pub(super) fn gossip(pair: &Keypair) -> Result<gossipsub::Behaviour, String> {
 
 struct Task {
     swarm: Swarm<Behaviour>,
+    table: Arc<Table>,
     shared: Arc<Shared>,
     outbox: VecDeque<NetEvent>,
     /// Why we are closing the connections of a peer.
@@ -177,8 +178,11 @@ impl Task {
         let Mailbox { revoke, disconnect, dial, publish } = std::mem::take(&mut *lock(&self.shared.mailbox));
         for (peers, why) in [(revoke, "revoked"), (disconnect, "closed by this host")] {
             for peer in peers {
-                if peer.peer_id().is_some_and(|id| self.swarm.disconnect_peer_id(id).is_ok()) {
-                    self.whys.entry(peer).or_insert(why);
+                // One by one, the oldest first: the swarm itself would go by the hash of numbers that count per process.
+                for id in self.table.ids(peer) {
+                    if self.swarm.close_connection(id) {
+                        self.whys.entry(peer).or_insert(why);
+                    }
                 }
             }
         }

@@ -192,7 +192,7 @@ fn masquerade() -> Script {
 fn container() -> Script {
     Script {
         topology: "container-shares-address",
-        hosts: &["workstation", "drone", "builder"],
+        hosts: &["drone", "workstation", "builder"],
         actions: vec![
             (2_000, Action::Crash { host: "builder".into() }),
             (8_000, Action::Order { host: "builder".into() }),

@@ -242,10 +242,11 @@ fn mutant(word: &str) -> Result<Mutant, String> {
 
 /// A hint: the name that looks most like a word, and where all are listed.
 pub fn near<'a>(word: &str, names: impl Iterator<Item = &'a str>, what: &str) -> String {
-    // Pairs of letters that both have: enough to find a typing error.
+    // Pairs of letters that both have, of all that they have (Dice's coefficient): enough to find a typing error.
     let pairs = |text: &str| text.as_bytes().windows(2).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let wanted = pairs(word);
-    let alike = |name: &str| pairs(name).iter().filter(|pair| wanted.contains(pair)).count();
+    let both = |name: &str| pairs(name).iter().filter(|pair| wanted.contains(pair)).count();
+    let alike = |name: &str| both(name) * 1_000 / (pairs(name).len() + wanted.len()).max(1);
     match names.max_by_key(|name| alike(name)).filter(|name| alike(name) > 0) {
         Some(name) => format!("did you mean `{name}`? `sim list {what}` has all"),
         None => format!("`sim list {what}` has all"),
