@@ -4,7 +4,10 @@
 //! with the peer's id on that very address; until then it is somebody's claim. The source address of
 //! an inbound connection is only ever shown: behind a masquerade it is another host's (incident 1).
 //! Nothing here dials: the driver asks for [`Addresses::leads`], dials, and reports the outcome.
-//! Relays, hole punching and the whole topology come with later issues.
+//!
+//! A host that others cannot dial waits behind relays, and says so in its presence: `/p2p/RELAY/p2p-circuit`. A relay
+//! is named by its key and never by an address, so that a circuit is not one more address to be wrong. A host that
+//! passes on others' circuits says [`OFFER`]. Nobody can say either for somebody else.
 
 use crate::identity::PeerKey;
 use crate::membership::ADDRESS_BYTES_MAX;
@@ -26,6 +29,9 @@ pub const RETRY_MIN: Duration = Duration::from_millis(500);
 /// that knows nobody else's address waits to be dialled; a refused dial costs next to nothing.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// What a host that relays for others says among its addresses.
+pub const OFFER: &str = "/p2p-circuit";
+
 /// Where a lead comes from, the most trusted first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Source {
@@ -39,6 +45,8 @@ pub enum Source {
     Gossip,
     /// The peer's identify message.
     Identify,
+    /// The peer's own presence: it waits behind this relay.
+    Relay,
     /// The source of an inbound connection: shown, never dialled.
     Observed,
 }
@@ -85,6 +93,11 @@ impl Lead {
         self.source == Source::Configured || now < self.fresh() + LEAD_LIFE || mutants::on(Mutant::LeadsNeverExpire)
     }
 
+    /// Something to dial without a relay.
+    fn is_direct(&self) -> bool {
+        !matches!(self.source, Source::Observed | Source::Relay)
+    }
+
     fn next_try(&self) -> Option<Time> {
         let (at, _) = self.failed.as_ref()?;
         let pause = RETRY_MIN * 2u32.saturating_pow(self.failures.saturating_sub(1).min(16));
@@ -107,6 +120,16 @@ pub struct Row {
     pub nat_of: Option<PeerKey>,
     /// The last failure since the proof.
     pub failed: Option<Failure>,
+    /// Who said so; `None` when this host knows by itself.
+    pub observer: Option<PeerKey>,
+    /// Since it came first.
+    pub first_ms: u64,
+    /// Since a handshake last succeeded on it, if one has.
+    pub proved_ms: Option<u64>,
+    /// Since that failure.
+    pub failed_ms: Option<u64>,
+    /// Until it is forgotten, unless it is told or proved again. What is configured is not.
+    pub expires_ms: Option<u64>,
 }
 
 /// The table. Addresses are multiaddrs without `/p2p`, observed ones bare IPs.
@@ -114,24 +137,43 @@ pub struct Row {
 pub struct Addresses {
     me: PeerKey,
     peers: BTreeMap<PeerKey, BTreeMap<String, Lead>>,
+    /// Who offers to relay, by its last presence.
+    offers: BTreeSet<PeerKey>,
+}
+
+/// The lead to a peer that waits behind a relay.
+pub fn circuit_through(relay: &PeerKey) -> String {
+    format!("/p2p/{relay}{OFFER}")
+}
+
+/// The relay of such a lead.
+pub fn relay_in(addr: &str) -> Option<PeerKey> {
+    addr.strip_prefix("/p2p/")?.strip_suffix(OFFER)?.parse().ok()
 }
 
 impl Addresses {
     /// An empty table of this host.
     pub fn new(me: PeerKey) -> Self {
-        Addresses { me, peers: BTreeMap::new() }
+        Addresses { me, peers: BTreeMap::new(), offers: BTreeSet::new() }
     }
 
     /// Forgets whoever is no longer enrolled.
     pub fn set_members(&mut self, members: &BTreeSet<PeerKey>) {
         self.peers.retain(|peer, _| *peer == self.me || members.contains(peer));
+        self.offers.retain(|peer| members.contains(peer));
     }
 
     /// Takes a lead. Our own listeners are learned for our own key, as [`Source::Interface`]. What
     /// is no address, or only a source, is not taken: `false`.
     pub fn learn(&mut self, peer: PeerKey, addr: &str, source: Source, observer: Option<PeerKey>, now: Time) -> bool {
-        let names_peer = addr.contains("/p2p/") && !addr.ends_with("/p2p-circuit"); // a circuit names its relay
-        if source == Source::Observed || addr.len() > ADDRESS_BYTES_MAX || !addr.starts_with('/') || names_peer {
+        if source == Source::Observed || addr.len() > ADDRESS_BYTES_MAX || !addr.starts_with('/') {
+            return false;
+        }
+        let fits = match source {
+            Source::Relay => relay_in(addr).is_some_and(|relay| relay != peer && relay != self.me),
+            _ => !addr.split('/').any(|part| part == "p2p" || part == "p2p-circuit"),
+        };
+        if !fits {
             return false;
         }
         if ip_of(addr).is_some_and(leads_nowhere) {
@@ -150,12 +192,18 @@ impl Addresses {
         }
     }
 
-    /// What a peer's presence names now. Leads of older presences go, unless they are proved.
+    /// What a peer's presence names now. Leads of older presences go, unless they are proved; a relay that it
+    /// no longer waits behind goes in any case.
     pub fn learn_presence(&mut self, peer: PeerKey, addrs: &[String], now: Time) {
         if mutants::on(Mutant::FirstAddressForEver) && self.peers.contains_key(&peer) {
             return;
         }
+        match addrs.iter().any(|addr| addr == OFFER) {
+            true => self.offers.insert(peer),
+            false => self.offers.remove(&peer),
+        };
         if let Some(leads) = self.peers.get_mut(&peer) {
+            leads.retain(|addr, lead| lead.source != Source::Relay || addrs.contains(addr));
             leads.retain(|addr, lead| lead.source != Source::Gossip || lead.proved.is_some() || addrs.contains(addr));
             for (addr, lead) in leads.iter_mut() {
                 lead.claimed = addrs.contains(addr);
@@ -165,13 +213,20 @@ impl Addresses {
             }
         }
         for addr in addrs {
-            self.learn(peer, addr, Source::Gossip, Some(peer), now);
+            let source = if addr.ends_with(OFFER) { Source::Relay } else { Source::Gossip };
+            self.learn(peer, addr, source, Some(peer), now);
         }
+    }
+
+    /// Whether a peer offers to relay for others.
+    pub fn offers_relay(&self, peer: &PeerKey) -> bool {
+        self.offers.contains(peer)
     }
 
     /// A dial of ours to this address ended in a handshake with this peer.
     pub fn proved(&mut self, peer: PeerKey, addr: &str, now: Time) {
-        self.note(peer, addr, Source::Identify, None, now);
+        let source = if relay_in(addr).is_some() { Source::Relay } else { Source::Identify };
+        self.note(peer, addr, source, None, now);
         if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
             lead.proved = Some(now);
             lead.failed = None;
@@ -204,7 +259,7 @@ impl Addresses {
         self.note(peer, &ip.to_canonical().to_string(), Source::Observed, Some(me), now);
     }
 
-    /// Where to dial the peer, most promising first: proved, then by source. Without what is backing
+    /// Where to dial the peer directly, most promising first: proved, then by source. Without what is backing
     /// off, expired, observed, or proved to be another peer's.
     pub fn leads(&self, peer: &PeerKey, now: Time) -> Vec<String> {
         let Some(leads) = self.peers.get(peer) else { return Vec::new() };
@@ -216,7 +271,7 @@ impl Addresses {
         }
         let mut usable: Vec<(&String, &Lead)> = leads
             .iter()
-            .filter(|(_, lead)| lead.source != Source::Observed && lead.lives(now))
+            .filter(|(_, lead)| lead.is_direct() && lead.lives(now))
             .filter(|(_, lead)| lead.next_try().is_none_or(|at| at <= now))
             .filter(|(addr, lead)| lead.proved.is_some() || !self.is_anothers(peer, addr))
             .collect();
@@ -227,12 +282,24 @@ impl Addresses {
         usable.into_iter().map(|(addr, _)| addr.clone()).collect()
     }
 
+    /// The relays that the peer says it waits behind, most promising first; without what is backing off.
+    pub fn relays(&self, peer: &PeerKey, now: Time) -> Vec<PeerKey> {
+        let Some(leads) = self.peers.get(peer) else { return Vec::new() };
+        let mut due: Vec<(&String, &Lead)> = leads
+            .iter()
+            .filter(|(_, lead)| lead.source == Source::Relay && lead.lives(now))
+            .filter(|(_, lead)| lead.next_try().is_none_or(|at| at <= now))
+            .collect();
+        due.sort_by_key(|(addr, lead)| {
+            (std::cmp::Reverse(lead.proved.filter(|_| lead.failed.is_none())), lead.failures, (*addr).clone())
+        });
+        due.into_iter().filter_map(|(addr, _)| relay_in(addr)).collect()
+    }
+
     /// When the next lead of the peer may be tried; `None` when there is none at all.
     pub fn next_try(&self, peer: &PeerKey, now: Time) -> Option<Time> {
         let usable = |(addr, lead): &(&String, &Lead)| {
-            lead.source != Source::Observed
-                && lead.lives(now)
-                && (lead.proved.is_some() || !self.is_anothers(peer, addr))
+            lead.is_direct() && lead.lives(now) && (lead.proved.is_some() || !self.is_anothers(peer, addr))
         };
         self.peers.get(peer)?.iter().filter(usable).map(|(_, lead)| lead.next_try().unwrap_or(now).max(now)).min()
     }
@@ -268,6 +335,12 @@ impl Addresses {
             age_ms: now.since(lead.proved.unwrap_or(lead.last_seen)).as_millis() as u64,
             nat_of: self.nat_of(peer, addr),
             failed: lead.failed.as_ref().map(|(_, reason)| reason.clone()),
+            observer: lead.observer,
+            first_ms: now.since(lead.first_seen).as_millis() as u64,
+            proved_ms: lead.proved.map(|at| now.since(at).as_millis() as u64),
+            failed_ms: lead.failed.as_ref().map(|(at, _)| now.since(*at).as_millis() as u64),
+            expires_ms: (lead.source != Source::Configured)
+                .then(|| (lead.fresh() + LEAD_LIFE).since(now).as_millis() as u64),
         };
         self.peers.get(peer).into_iter().flatten().filter(|(_, lead)| lead.lives(now)).map(row).collect()
     }

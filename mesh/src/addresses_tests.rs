@@ -151,9 +151,14 @@ fn what_leads_nowhere_is_not_taken() {
     }
     assert!(!table.learn(key(2), GATEWAY, Source::Observed, None, at(0)));
     assert!(!table.learn(key(2), "/ip6/fe80::1/tcp/1", Source::Gossip, None, at(0)));
-    assert!(table.learn(key(3), "/ip4/10.0.0.1/tcp/1/p2p/12D3KooW/p2p-circuit", Source::Gossip, None, at(0)));
-    table.proved(key(4), "/ip4/10.0.0.1/tcp/1", at(0));
-    assert_eq!(table.leads(&key(3), at(0)).len(), 1, "the relay's address is no masquerade");
+    let circuit = circuit_through(&key(4));
+    for addr in [OFFER, "/ip4/10.0.0.1/tcp/1/p2p/12D3KooW/p2p-circuit", "/p2p/12D3KooW/p2p-circuit", &circuit] {
+        assert!(!table.learn(key(3), addr, Source::Gossip, None, at(0)), "{addr}");
+    }
+    for (peer, relay) in [(3, 3), (3, 1)] {
+        let own = circuit_through(&key(relay));
+        assert!(!table.learn(key(peer), &own, Source::Relay, None, at(0)), "a circuit through itself, or through us");
+    }
     assert!(table.learn(key(2), "/dns4/host.lan/udp/7400/quic-v1", Source::Configured, None, at(0)));
     assert_eq!(table.leads(&key(2), at(0)).len(), 1);
 }
@@ -207,4 +212,44 @@ fn incident_2_a_container_dials_the_host_that_invited_it_on_the_address_they_sha
     table.learn_presence(workstation, &[moved.to_owned()], at(2));
     assert_eq!(table.nat_of(&workstation, first), Some(container));
     assert_eq!(table.leads(&workstation, at(2)), [moved]);
+}
+
+#[test]
+fn a_host_behind_a_relay_says_so_itself_and_nobody_else_can() {
+    let (mut table, gateway, drone) = site_a();
+    let circuit = circuit_through(&gateway);
+    assert_eq!(relay_in(&circuit), Some(gateway));
+    table.learn_presence(drone, &[OFFER.to_owned(), circuit.clone(), DRONE.to_owned()], at(3));
+    assert_eq!(table.leads(&drone, at(3)), [DRONE], "what is dialled directly names no relay");
+    assert_eq!(table.relays(&drone, at(3)), [gateway]);
+    assert!(table.offers_relay(&drone) && !table.offers_relay(&gateway));
+    let rows = table.rows(&drone, at(3));
+    let row = rows.iter().find(|r| r.addr == circuit).expect("shown");
+    assert_eq!((row.source, row.nat_of, row.observer), (Source::Relay, None, Some(drone)));
+    // Two hosts behind one relay share the address, and it is neither's masquerade.
+    let other = key(4);
+    table.learn_presence(other, std::slice::from_ref(&circuit), at(3));
+    table.proved(other, &circuit, at(4));
+    assert_eq!(table.relays(&drone, at(4)), [gateway]);
+    assert!(!table.learn(drone, &circuit, Source::Identify, Some(other), at(4)));
+    // It backs off like any lead, and is forgotten when the peer no longer says so, proved or not.
+    table.failed(drone, &circuit, Failure::Timeout, at(5));
+    assert_eq!(table.relays(&drone, at(5)), []);
+    assert_eq!(table.relays(&drone, at(6)), [gateway]);
+    table.proved(drone, &circuit, at(7));
+    table.learn_presence(drone, &[DRONE.to_owned()], at(8));
+    assert_eq!(table.relays(&drone, at(8)), []);
+    assert!(!table.offers_relay(&drone));
+}
+
+#[test]
+fn a_peer_fills_its_own_lines_and_no_others() {
+    let (mut table, gateway, drone) = site_a();
+    let of_drone = table.rows(&drone, at(3));
+    let flood: Vec<String> = (0..1_000u32).map(|n| format!("/ip4/10.0.{}.{}/tcp/7400", n / 250, n % 250)).collect();
+    let relays: Vec<String> = (10..200).map(|n| circuit_through(&key(n))).collect();
+    table.learn_presence(gateway, &[flood, relays].concat(), at(3));
+    assert!(table.rows(&gateway, at(3)).len() <= LEADS_MAX + OBSERVED_MAX);
+    assert_eq!(table.rows(&drone, at(3)), of_drone);
+    assert_eq!(table.leads(&gateway, at(3))[0], GATEWAY, "what is proved is not washed away");
 }

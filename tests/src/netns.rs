@@ -78,11 +78,33 @@ impl Lab {
 
     /// Makes a host forward, and replace the source of what leaves by `interface` with its own address.
     pub fn masquerade(&self, router: &str, interface: &str) {
+        self.masquerade_as(router, interface, "masquerade");
+    }
+
+    /// The same with a port drawn anew for each connection: nobody can tell where the next one will come from.
+    pub fn masquerade_random(&self, router: &str, interface: &str) {
+        self.masquerade_as(router, interface, "masquerade fully-random");
+    }
+
+    fn masquerade_as(&self, router: &str, interface: &str, how: &str) {
         self.exec(router, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         let rules = format!(
             "add table ip nat; add chain ip nat post {{ type nat hook postrouting priority srcnat; }}; add rule ip nat post \
-             oifname \"{interface}\" counter masquerade"
+             oifname \"{interface}\" counter {how}"
         );
+        self.exec(router, &["nft", &rules]);
+    }
+
+    /// Drops what comes to a router by an interface and belongs to no connection that was begun behind it, as the
+    /// router of a home does.
+    pub fn answers_only(&self, router: &str, interface: &str) {
+        let chain = |hook: &str| {
+            format!(
+                "add chain ip home {hook} {{ type filter hook {hook} priority 0; }}; add rule ip home {hook} iifname \
+                 \"{interface}\" ct state new,invalid counter drop"
+            )
+        };
+        let rules = format!("add table ip home; {}; {}", chain("input"), chain("forward"));
         self.exec(router, &["nft", &rules]);
     }
 

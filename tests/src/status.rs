@@ -33,6 +33,11 @@ impl Status {
         self.host(name).and_then(|h| h["state"].as_str()).unwrap_or("")
     }
 
+    /// `self`, `direct`, `relay` or `none`; empty when the host is not listed.
+    pub fn path(&self, name: &str) -> &str {
+        self.host(name).and_then(|h| h["path"].as_str()).unwrap_or("")
+    }
+
     pub fn alive(&self) -> usize {
         self.hosts().filter(|h| h["state"] == "alive").count()
     }

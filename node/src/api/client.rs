@@ -331,6 +331,14 @@ impl Client {
         self.post::<Ok1>("/v1/evict", request).await.map(|_| ())
     }
 
+    /// How a host is reached.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn ping(&self, host: &str, count: u32) -> Result<PingReport> {
+        self.get(&format!("/v1/hosts/{host}/ping?count={count}")).await
+    }
+
     /// Leaves the mesh.
     ///
     /// # Errors

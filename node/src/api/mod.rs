@@ -5,6 +5,7 @@
 //! door. The command line ([`crate::cli`]) is the first client.
 
 pub mod client;
+mod ping;
 pub mod server;
 mod spec;
 pub mod types;
@@ -15,7 +16,7 @@ use futures::stream::BoxStream;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
 use std::io;
 use tokio::sync::mpsc;
-use types::{ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, Status};
+use types::{ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, Status};
 
 /// A blob on its way, chunk by chunk.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -96,6 +97,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When there is no such host, this one is no signer, or it is the last.
     async fn evict(&self, host: String, ban: bool, reason: String) -> Result<(), ApiError>;
+
+    /// How a host is reached: its path, `count` round trips, and what is known of every lead to it.
+    ///
+    /// # Errors
+    /// When there is no such host. That it does not answer is no error but the report.
+    async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError>;
 
     /// Leaves the mesh for good, then stops.
     ///

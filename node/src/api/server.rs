@@ -26,6 +26,10 @@ use tokio_util::sync::CancellationToken;
 /// A request's JSON. A submission as large as an entry of the ledger fits several times over.
 const JSON_BYTES_MAX: usize = 16 << 20;
 
+/// Round trips of one ping when nothing is said, and at most: all within the time that a client waits.
+const PINGS: u32 = 5;
+const PINGS_MAX: u32 = 100;
+
 type Ctl = State<Arc<dyn Control>>;
 type Answer = Result<Response, ApiError>;
 
@@ -99,6 +103,7 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/progress", post(progress))
         .route("/v1/invite", post(invite))
         .route("/v1/evict", post(evict))
+        .route("/v1/hosts/{name}/ping", get(ping))
         .route("/v1/leave", post(leave))
         .route("/v1/shutdown", post(shutdown))
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
@@ -290,6 +295,27 @@ async fn evict(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Ans
     }
     control.evict(host, ban, reason).await?;
     done()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PingQuery {
+    count: Option<u32>,
+}
+
+async fn ping(
+    State(control): Ctl,
+    Path(host): Path<String>,
+    wish: Result<Query<PingQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    if !valid_host_name(&host) {
+        return Err(bad_host_name(&host));
+    }
+    let count = query(wish)?.count.unwrap_or(PINGS);
+    if !(1..=PINGS_MAX).contains(&count) {
+        return Err(ApiError::bad_request(format!("{count} round trips; 1 to {PINGS_MAX} are allowed")));
+    }
+    ok(&control.ping(host, count).await?)
 }
 
 async fn leave(State(control): Ctl) -> Answer {

@@ -50,6 +50,7 @@ pub(crate) fn sample_status() -> Status {
             boot_id: "00".into(),
             boot_enabled: None,
             path: PathKind::Own,
+            relay: None,
             addresses: vec![address],
             version: "0.1.0".into(),
         }],
@@ -80,6 +81,42 @@ fn detail(id: BuildId, revision: u64, state: BuildState, manifest: Option<BlobId
         code: state.is_final().then_some(0),
         manifest,
         attempts_detail: vec![],
+    }
+}
+
+/// A host behind a relay, whose own address is somebody else's.
+pub(crate) fn sample_ping(host: &str, count: u32) -> PingReport {
+    let lead = |addr: &str, source: &str| PingLead {
+        addr: addr.into(),
+        source: source.into(),
+        observer: Some(host.into()),
+        first_ms: 60_000,
+        proved_ms: None,
+        failed: None,
+        failed_ms: None,
+        answered_by: None,
+        nat_of: None,
+        expires_ms: Some(86_340_000),
+    };
+    PingReport {
+        version: VERSION,
+        host: host.into(),
+        peer: mesh::identity::Keys::from_seed([3; 32]).key(),
+        path: PathKind::Relay,
+        relay: Some("hub".into()),
+        address: None,
+        round_trips_us: (1..=u64::from(count)).map(|n| n * 1_000).collect(),
+        error: None,
+        leads: vec![
+            PingLead { proved_ms: Some(2_000), ..lead("/p2p/12D3/p2p-circuit", "relay") },
+            PingLead {
+                failed: Some("gate answered".into()),
+                failed_ms: Some(1_000),
+                answered_by: Some("gate".into()),
+                nat_of: Some("gate".into()),
+                ..lead("/ip4/10.0.0.1/tcp/7400", "identify")
+            },
+        ],
     }
 }
 
@@ -152,6 +189,10 @@ impl Control for Fake {
         self.note(format!("evict {host} {ban} {reason}"));
         Ok(())
     }
+    async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError> {
+        self.note(format!("ping {host} {count}"));
+        Ok(sample_ping(&host, count))
+    }
     async fn leave(&self) -> Result<(), ApiError> {
         Err(ApiError::no_leader())
     }
@@ -221,13 +262,20 @@ async fn every_route_answers() {
     let request = InviteRequest { name: "berta".into(), expires_ms: 1, signer: true };
     assert_eq!(client.invite(&request).await.unwrap(), "token-berta-true");
     client.evict(&EvictRequest { host: "berta".into(), ban: true, reason: "r".into() }).await.unwrap();
+    assert_eq!(client.ping("berta", 3).await.unwrap(), sample_ping("berta", 3));
+    for (host, count) in [("berta", 0), ("berta", 101), ("be%20rta", 1)] {
+        assert!(
+            matches!(client.ping(host, count).await, Err(ClientError::Api(e)) if e.status == 400),
+            "{host} {count}"
+        );
+    }
     assert!(matches!(client.leave().await, Err(ClientError::Api(e)) if e == ApiError::no_leader()));
     client.shutdown().await.unwrap();
     let asked = fake.asked.lock().unwrap().join("; ");
     assert_eq!(
         asked,
         "BuildFilter { state: Some(Queued), limit: Some(7) }; cancel [b1, b2]; logs Some(Attempt(2)) true; \
-         evict berta true r; shutdown"
+         evict berta true r; ping berta 3; shutdown"
     );
 }
 
@@ -300,7 +348,7 @@ fn the_shape_of_status_stays() {
         "leader": {"host": "anna", "peer": peer, "epoch": 1, "term": 2, "lease_ms": 1500},
         "hosts": [{"name": "anna", "peer": peer, "state": "alive", "since_ms": 90000, "cores": 4, "free_cores": 3,
             "voter": true, "protected": false, "allow_reboot": false, "boot_id": "00", "boot_enabled": null,
-            "path": "self", "version": "0.1.0",
+            "path": "self", "relay": null, "version": "0.1.0",
             "addresses": [{"addr": "/ip4/10.0.0.1/tcp/7400", "source": "identify", "proved": true, "age_ms": 5, "nat_of": "edge"}]}],
         "cores": {"total": 4, "alive": 4},
         "builds": {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0},

@@ -1,5 +1,6 @@
 //! What travels over the API, as JSON. Fields may be added, never renamed without raising [`VERSION`].
 
+pub use super::ping::{PingLead, PingReport};
 pub use super::spec::{InputJson, SpecJson};
 use bytes::Bytes;
 use mesh::build::{Attempt, BlobId, BuildId, OutputFile};
@@ -159,6 +160,9 @@ pub struct Host {
     pub boot_enabled: Option<bool>,
     /// How it is reached.
     pub path: PathKind,
+    /// Through whom, when it is reached over a relay that is known.
+    #[serde(default)]
+    pub relay: Option<String>,
     /// Where it may be.
     pub addresses: Vec<Address>,
     /// The version it runs; empty when unknown.

@@ -16,13 +16,19 @@ use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::future::Future;
 use std::io;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// A peer that is silent for this long has gone.
 pub const IDLE: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(30) };
 
 /// How often a peer that works on a long answer says so.
 const WORKING: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
+
+/// How long a blob that broke off waits for a stream that brings more of it: a path is found in a few seconds.
+const RESUME_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between two tries.
+const RESUME_PAUSE: Duration = Duration::from_millis(200);
 
 /// Ids in one question. More are asked in turns.
 pub const HAVE_IDS_MAX: usize = 1_000;
@@ -275,6 +281,57 @@ pub async fn fetch(
 ) -> io::Result<u64> {
     let mut download = Download::new(store, id, max_bytes).await?;
     download.run(stream, source).await?;
+    conclude(download, stream, source).await
+}
+
+/// The same on streams that `open` gives: when one breaks after something has come, the blob goes on where it was on
+/// the next, as long as that brings more within [`RESUME_WITHIN`].
+///
+/// # Errors
+/// As [`fetch`]; and at once what `open` says, or why the first stream broke, when nothing has come yet.
+pub async fn fetch_on<S, F>(
+    open: impl Fn() -> F,
+    source: PeerKey,
+    store: &dyn BlobStore,
+    id: BlobId,
+    max_bytes: u64,
+) -> io::Result<u64>
+where
+    S: Duplex,
+    F: Future<Output = io::Result<S>>,
+{
+    let mut download = Download::new(store, id, max_bytes).await?;
+    let mut until = None;
+    loop {
+        let had = download.have;
+        let error = match open().await {
+            Ok(mut stream) => match download.run(&mut stream, source).await {
+                Ok(()) => return conclude(download, &mut stream, source).await,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let is_answer = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::StorageFull
+        );
+        if download.have > had {
+            until = Some(Instant::now() + RESUME_WITHIN);
+        }
+        if is_answer || until.is_none_or(|until| Instant::now() >= until) {
+            return Err(error);
+        }
+        tracing::info!(%source, %id, have = download.have, %error, "a blob broke off, and goes on on another stream");
+        sleep(RESUME_PAUSE).await;
+    }
+}
+
+/// Checks and keeps what has come; a source that sent other bytes is told.
+async fn conclude(download: Download, stream: &mut impl Duplex, source: PeerKey) -> io::Result<u64> {
+    let id = download.id;
     match download.finish().await {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             let told = ask(stream, &Request::Corrupt(Corrupt { id })).await;

@@ -95,6 +95,62 @@ async fn a_broken_download_goes_on_where_it_was() {
     assert_eq!(get(&ours, id, 1 << 20).await.unwrap(), bytes);
 }
 
+/// Answers one request with this much of a blob, then is gone.
+fn dying(bytes: &[u8], until: usize) -> Compat<tokio::io::DuplexStream> {
+    let (here, there) = tokio::io::duplex(64 << 10);
+    let bytes = bytes.to_vec();
+    tokio::spawn(async move {
+        let mut there = there.compat();
+        let asked = read_frame(&mut there, Request::MAX).await.unwrap().unwrap();
+        let Ok(Request::Get(get)) = wire::decode(&asked, Request::MAX) else { panic!("not a blob") };
+        answer(&mut there, &Answer::Blob(bytes.len() as u64)).await.unwrap();
+        for chunk in bytes[get.offset as usize..until].chunks(10_000) {
+            write_frame(&mut there, chunk).await.unwrap();
+        }
+    });
+    here.compat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blob_goes_on_over_other_streams_and_nothing_comes_twice() {
+    let (theirs, ours) = (MemoryBlobs::new(1 << 30), MemoryBlobs::new(1 << 30));
+    let bytes: Vec<u8> = (0..900_000u32).map(|n| (n % 251) as u8).collect();
+    let id = put(&theirs, &bytes).await.unwrap();
+    let opened = std::cell::Cell::new(0);
+    let open = || {
+        opened.set(opened.get() + 1);
+        let stream = match opened.get() {
+            1 => Ok(dying(&bytes, 300_000)),
+            2 | 3 => Err(io::Error::other("not connected")), // a path is being found
+            4 => Ok(dying(&bytes, 310_000)),                 // panics if it is asked for what has come already
+            _ => Ok(served(&theirs)),
+        };
+        std::future::ready(stream)
+    };
+    assert_eq!(fetch_on(open, key(), &ours, id, 1 << 20).await.unwrap(), 900_000);
+    assert_eq!(opened.get(), 5);
+    assert_eq!(get(&ours, id, 1 << 20).await.unwrap(), bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_gone_is_given_up() {
+    let ours = MemoryBlobs::new(1 << 30);
+    let id = BlobId::of(b"elsewhere");
+    let began = Instant::now();
+    let gone = || Err::<Compat<tokio::io::DuplexStream>, _>(io::Error::other("not connected"));
+    let never = || std::future::ready(gone());
+    fetch_on(never, key(), &ours, id, 1 << 20).await.unwrap_err();
+    assert_eq!(began.elapsed(), Duration::ZERO, "nothing has come: another host may have it");
+    let once = std::cell::Cell::new(true);
+    let open = || {
+        let stream = if once.replace(false) { Ok(dying(&[7; 1_000], 500)) } else { gone() };
+        std::future::ready(stream)
+    };
+    fetch_on(open, key(), &ours, id, 1 << 20).await.unwrap_err();
+    let waited = began.elapsed();
+    assert!(waited >= RESUME_WITHIN && waited < RESUME_WITHIN * 2, "{waited:?}");
+}
+
 #[tokio::test]
 async fn holding_may_take_long_but_silence_may_not() {
     let store = MemoryBlobs::new(1 << 20);

@@ -90,6 +90,14 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// How a host is reached: path, round trips, and what was tried
+    Ping {
+        /// Its name
+        host: String,
+        /// Round trips
+        #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        count: u32,
+    },
     /// Run a command on the best host, as if it were here
     Run(RunArgs),
     /// Run the builds of a file

@@ -356,6 +356,17 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         Command::Evict { host, reason } => revoke(client, out, host, reason, false).await?,
         Command::Ban { host, reason } => revoke(client, out, host, reason, true).await?,
         Command::Status { watch } => return status(client, out, watch).await,
+        Command::Ping { host, count } => {
+            if !mesh::roster::valid_host_name(&host) {
+                return Err(crate::api::server::bad_host_name(&host).into());
+            }
+            let report = client.ping(&host, count).await?;
+            match out.json {
+                true => out.json(&report)?,
+                false => out.line(show::ping(&report))?,
+            }
+            return Ok(if report.round_trips_us.is_empty() { EXIT_FAILED } else { EXIT_OK });
+        }
         Command::Run(wish) => return run::run(client, out, wish).await,
         Command::Build { file, detach } => return run::build(client, out, &file, detach).await,
         Command::Builds { state, limit } => {

@@ -1,6 +1,6 @@
 //! Status and builds as text for people. Pure: the same value gives the same text.
 
-use crate::api::types::{BuildSummary, HostState, Level, PathKind, Status, Warning};
+use crate::api::types::{BuildSummary, HostState, Level, PathKind, PingLead, PingReport, Status, Warning};
 use mesh::build::BuildId;
 use std::time::Duration;
 
@@ -66,12 +66,7 @@ pub(crate) fn status(s: &Status) -> String {
             HostState::Down => "down",
             HostState::Left => "left",
         };
-        let path = match h.path {
-            PathKind::Own => "self",
-            PathKind::Direct => "direct",
-            PathKind::Relay => "relay",
-            PathKind::None => "none",
-        };
+        let path = path_word(h.path);
         let leads = s.leader.as_ref().is_some_and(|l| l.peer == h.peer);
         let mut role = vec![if leads {
             "leader"
@@ -100,6 +95,57 @@ pub(crate) fn status(s: &Status) -> String {
     }
     out.extend(s.next.iter().map(|next| format!("next: {}", plain(next))));
     out.join("\n")
+}
+
+fn path_word(path: PathKind) -> &'static str {
+    match path {
+        PathKind::Own => "self",
+        PathKind::Direct => "direct",
+        PathKind::Relay => "relay",
+        PathKind::None => "none",
+    }
+}
+
+/// The whole of `mesh ping`: the path, the round trips, then every lead and what came of it.
+pub(crate) fn ping(r: &PingReport) -> String {
+    let way = match (r.path, &r.relay) {
+        (PathKind::Relay, Some(relay)) => format!("relay through {}", plain(relay)),
+        (path, _) => path_word(path).to_owned(),
+    };
+    let at = r.address.as_deref().map(|a| format!(", {}", plain(a))).unwrap_or_default();
+    let mut out = vec![format!("{} {}: {way}{at}", plain(&r.host), r.peer)];
+    let ms = |us: u64| us as f64 / 1_000.0;
+    if let (Some(min), Some(max)) = (r.round_trips_us.iter().min(), r.round_trips_us.iter().max()) {
+        let n = r.round_trips_us.len() as u64;
+        let avg = r.round_trips_us.iter().sum::<u64>() / n;
+        out.push(format!("{n} round trips: min {:.1} avg {:.1} max {:.1} ms", ms(*min), ms(avg), ms(*max)));
+    }
+    out.extend(r.error.as_deref().map(|error| format!("no answer: {}", plain(error))));
+    if r.leads.is_empty() && r.path != PathKind::Own {
+        out.push("no lead to it is known".into());
+    } else if !r.leads.is_empty() {
+        let head = ["TRIED", "SOURCE", "FROM", "RESULT"].map(str::to_owned).to_vec();
+        let row = |l: &PingLead| {
+            let from = l.observer.as_deref().map_or("-".into(), plain);
+            [plain(&l.addr), l.source.clone(), from, lead_result(l)].to_vec()
+        };
+        out.push(table(&std::iter::once(head).chain(r.leads.iter().map(row)).collect::<Vec<_>>()));
+    }
+    out.join("\n")
+}
+
+/// What came of a lead.
+fn lead_result(l: &PingLead) -> String {
+    let result = match (&l.failed, l.proved_ms) {
+        (Some(why), _) => format!("failed {} ago: {}", ago(l.failed_ms.unwrap_or(0)), plain(why)),
+        (None, Some(proved)) => format!("proved {} ago", ago(proved)),
+        (None, None) if l.source == "observed" => "seen as the source of its connection; never dialled".into(),
+        (None, None) => format!("not tried, known for {}", ago(l.first_ms)),
+    };
+    match &l.nat_of {
+        Some(nat) => format!("{result} (the NAT at {})", plain(nat)),
+        None => result,
+    }
 }
 
 /// 0 healthy, 1 degraded, 2 no leader. Notes do no harm.

@@ -118,11 +118,18 @@ impl Inner {
                 self.shared
                     .with(|l| l.builds().get(id).is_some_and(|b| b.running().any(|a| a.number == attempt.number)))
             };
+            let (mut sent, mut broken) = (0, None);
             while running() {
-                match self.stream_live_log(attempt.host, id, attempt.number, follow, &bytes).await {
+                match self.stream_live_log(attempt.host, id, attempt.number, follow, &mut sent, &bytes).await {
                     // Its host has not read so far in the ledger, or is done with it: look again.
                     Err(error) if error.kind() == io::ErrorKind::NotFound && follow => tokio::time::sleep(SOON).await,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    // Its connection is gone: it goes on, on another one, for as long as the attempt may be running.
+                    Err(error) if follow => {
+                        tracing::debug!(host = self.name_of(&attempt.host), %error, sent, "a log broke off");
+                        broken = Some(error);
+                        tokio::time::sleep(SOON).await;
+                    }
                     other => {
                         drop(bytes);
                         return other;
@@ -136,8 +143,8 @@ impl Inner {
             });
             let ended = ended.await;
             let result = match ended.outcome().and_then(|o| o.log) {
-                Some(log) => self.stream_kept_log(log, &ended.holders, &bytes).await,
-                None => Ok(()),
+                Some(log) => self.stream_kept_log(log, &ended.holders, sent, &bytes).await,
+                None => broken.map_or(Ok(()), Err),
             };
             drop(bytes);
             result
@@ -313,6 +320,13 @@ impl Control for Inner {
         })?;
         self.check_not_needed(&peer)?;
         self.ask(self.request_id(), Command::Revoke(Revoke { peer, banned: ban, reason })).await.map(drop)
+    }
+
+    async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError> {
+        let peer = self.shared.with(|l| l.roster().find(&host)).ok_or_else(|| {
+            ApiError::not_found(format!("no host `{host}` is enrolled")).hint("`mesh status` lists the hosts")
+        })?;
+        Ok(self.ping_host(peer, count).await)
     }
 
     async fn leave(&self) -> Result<(), ApiError> {

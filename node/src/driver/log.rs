@@ -66,11 +66,18 @@ impl LiveLog {
     }
 }
 
+/// A place in a live log; one beyond all logs is at its end.
+fn offset(from: u64) -> usize {
+    from.min(LOG_BYTES_MAX) as usize
+}
+
 #[derive(Serialize_tuple, Deserialize_tuple)]
 struct Ask {
     build: BuildId,
     attempt: Attempt,
     follow: bool,
+    /// From which byte on: a log goes on where its connection broke.
+    from: u64,
 }
 
 impl Inner {
@@ -79,41 +86,42 @@ impl Inner {
         lock(&self.jobs).get(&(build, attempt)).map(|job| job.log.clone())
     }
 
-    /// Sends a running attempt's log to `out`, from wherever it runs. Returns when it ended, or when what
-    /// there is was sent and nobody follows.
+    /// Sends a running attempt's log to `out`, from wherever it runs and from byte `sent` on, which moves with what
+    /// was sent. Returns when it ended, or when what there is was sent and nobody follows.
     ///
     /// # Errors
-    /// When its host cannot be asked, or no longer has it.
+    /// `NotFound` when its host no longer has it; anything else when it cannot be asked: ask again.
     pub async fn stream_live_log(
         &self,
         host: PeerKey,
         build: BuildId,
         attempt: Attempt,
         follow: bool,
+        sent: &mut u64,
         out: &mpsc::Sender<Bytes>,
     ) -> io::Result<()> {
         if host == self.me {
             let log = self.live_log(build, attempt).ok_or(io::ErrorKind::NotFound)?;
-            let mut offset = 0;
             loop {
-                let chunk = log.read(offset, follow).await;
+                let chunk = log.read(offset(*sent), follow).await;
                 if chunk.is_empty() {
                     return Ok(());
                 }
-                offset += chunk.len();
+                *sent += chunk.len() as u64;
                 if out.send(chunk).await.is_err() {
                     return Ok(());
                 }
             }
         }
         let mut stream = self.net.open(host, Protocol::Logs).await.map_err(io::Error::other)?;
-        frame::write_frame(&mut stream, &encode(&Ask { build, attempt, follow })).await?;
+        frame::write_frame(&mut stream, &encode(&Ask { build, attempt, follow, from: *sent })).await?;
         loop {
             let chunk = frame::read_frame(&mut stream, CHUNK + 1).await?;
             match chunk.split_first() {
                 None => return Ok(()),
                 Some((0, _)) => return Err(io::ErrorKind::NotFound.into()),
                 Some((_, bytes)) => {
+                    *sent += bytes.len() as u64;
                     if out.send(Bytes::copy_from_slice(bytes)).await.is_err() {
                         return Ok(());
                     }
@@ -122,13 +130,19 @@ impl Inner {
         }
     }
 
-    /// Sends a log that was kept as a blob.
+    /// Sends a log that was kept as a blob, from byte `from` on.
     ///
     /// # Errors
     /// When no host that is reachable has it.
-    pub async fn stream_kept_log(&self, log: BlobId, holders: &[PeerKey], out: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    pub async fn stream_kept_log(
+        &self,
+        log: BlobId,
+        holders: &[PeerKey],
+        from: u64,
+        out: &mpsc::Sender<Bytes>,
+    ) -> io::Result<()> {
         self.fetch_blob(log, holders).await?;
-        let (_, mut reader) = self.blobs.open(log, 0).await?;
+        let (_, mut reader) = self.blobs.open(log, from).await?;
         while let Some(chunk) = reader.chunk().await? {
             if out.send(chunk).await.is_err() {
                 break;
@@ -146,14 +160,34 @@ impl Inner {
             let _ = frame::write_frame(&mut stream, &[0]).await;
             return;
         };
-        let mut offset = 0;
+        let mut at = offset(ask.from);
         loop {
-            let chunk = log.read(offset, ask.follow).await;
-            offset += chunk.len();
+            let chunk = log.read(at, ask.follow).await;
+            at += chunk.len();
             let framed = if chunk.is_empty() { vec![] } else { [&[1][..], &chunk].concat() };
             if frame::write_frame(&mut stream, &framed).await.is_err() || chunk.is_empty() {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_goes_on_from_any_byte_and_ends_once() {
+        let log = LiveLog::default();
+        log.push(b"first second ");
+        let mut got = log.read(0, true).await.to_vec();
+        got.truncate(6); // what had come when the connection broke
+        log.push(b"third");
+        log.close();
+        while let chunk @ [_, ..] = &log.read(offset(got.len() as u64), true).await[..] {
+            got.extend_from_slice(chunk);
+        }
+        assert_eq!(got, b"first second third");
+        assert!(log.read(offset(u64::MAX), true).await.is_empty(), "no log is so long");
     }
 }

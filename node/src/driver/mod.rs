@@ -14,6 +14,8 @@ mod local;
 mod log;
 mod looks;
 mod outcast;
+mod paths;
+mod ping;
 mod policy;
 mod replicate;
 mod shared;
@@ -139,6 +141,7 @@ pub struct Inner {
     wake_leader: Notify,
     members: Mutex<Membership>,
     addresses: Mutex<Addresses>,
+    paths: Mutex<paths::Paths>,
     probe_out: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
     probe_in: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
     jobs: Mutex<BTreeMap<(BuildId, Attempt), Running>>,
@@ -251,6 +254,7 @@ impl Node {
             wake_leader: Notify::new(),
             members: Mutex::new(members),
             addresses: Mutex::new(Addresses::new(me)),
+            paths: Mutex::default(),
             probe_out: Mutex::default(),
             probe_in: Mutex::default(),
             jobs: Mutex::default(),
@@ -346,6 +350,7 @@ impl Inner {
         self.serve(Protocol::Cosign, move |peer, stream| this.clone().serve_cosign(peer, stream))?;
         let this = self.clone();
         self.serve(Protocol::Logs, move |_, stream| this.clone().serve_logs(stream))?;
+        self.serve(Protocol::Ping, |_, stream| ping::echo(stream))?;
         let this = self.clone();
         self.serve(Protocol::Blobs, move |peer, stream| this.clone().serve_blobs(peer, stream))?;
         let this = self.clone();

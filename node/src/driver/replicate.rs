@@ -61,8 +61,11 @@ impl Inner {
     }
 
     async fn fetch_from(&self, peer: PeerKey, id: BlobId) -> io::Result<()> {
-        let mut stream = self.net.open(peer, Protocol::Blobs).await.map_err(io::Error::other)?;
-        transfer::fetch(&mut stream, peer, &*self.blobs, id, BLOB_BYTES_MAX).await.map(drop)
+        let open = || {
+            let net = self.net.clone();
+            async move { net.open(peer, Protocol::Blobs).await.map_err(io::Error::other) }
+        };
+        transfer::fetch_on(open, peer, &*self.blobs, id, BLOB_BYTES_MAX).await.map(drop)
     }
 
     /// Hosts that the ledger says hold a blob that is some build's manifest or log.

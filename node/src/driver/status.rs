@@ -3,6 +3,7 @@
 use super::Inner;
 use super::shared::lock;
 use crate::api::types::{self as api, HostState, Level, PathKind, Warning};
+use crate::net::Path;
 use mesh::addresses::Source;
 use mesh::identity::PeerKey;
 use mesh::membership::State;
@@ -88,11 +89,7 @@ impl Inner {
                     Some(State::Left) => HostState::Left,
                     Some(State::Suspect) | None => HostState::Suspect,
                 };
-                let path = match (*peer == self.me, self.net.is_connected(*peer)) {
-                    (true, _) => PathKind::Own,
-                    (false, true) => PathKind::Direct,
-                    (false, false) => PathKind::None,
-                };
+                let (path, relay) = self.path_to(peer);
                 let rows = addresses.rows(peer, now);
                 let row = |r: mesh::addresses::Row| api::Address {
                     nat_of: r.nat_of.map(|k| names.get(&k).cloned().unwrap_or_else(|| k.short())),
@@ -127,6 +124,7 @@ impl Inner {
                     boot_id: presence.map(|p| crate::state_folder::hex(&p.boot_id)).unwrap_or_default(),
                     boot_enabled: facts.boot_enabled,
                     path,
+                    relay: relay.map(|k| names.get(&k).cloned().unwrap_or_else(|| k.short())),
                     addresses: rows.into_iter().map(row).collect(),
                     version: facts.version,
                 });
@@ -242,6 +240,16 @@ impl Inner {
             strangers: self.net.strangers(),
             warnings,
             next,
+        }
+    }
+
+    /// How a host is reached now, and through whom.
+    pub(super) fn path_to(&self, peer: &PeerKey) -> (PathKind, Option<PeerKey>) {
+        match self.net.path(*peer) {
+            _ if *peer == self.me => (PathKind::Own, None),
+            Some(Path::Direct) => (PathKind::Direct, None),
+            Some(Path::Relayed(relay)) => (PathKind::Relay, relay),
+            None => (PathKind::None, None),
         }
     }
 
@@ -365,13 +373,14 @@ fn warning(code: &str, host: Option<&str>, text: String) -> Warning {
     Warning { code: code.into(), level, host: host.map(str::to_owned), text }
 }
 
-fn source_word(source: Source) -> &'static str {
+pub(super) fn source_word(source: Source) -> &'static str {
     match source {
         Source::Configured => "configured",
         Source::Invitation => "invitation",
         Source::Interface => "interface",
         Source::Gossip => "gossip",
         Source::Identify => "identify",
+        Source::Relay => "relay",
         Source::Observed => "observed",
     }
 }

@@ -3,11 +3,11 @@
 use super::shared::lock;
 use super::status::{self, Stranger};
 use super::{INPUTS_MAX, Inner, Known, TICK, wall_ms};
-use crate::net::{DialFailure, Level, Multiaddr, NetEvent, Protocol, Reason, Refusal, Stream, frame};
+use crate::net::{DialFailure, Level, Multiaddr, NetEvent, Protocol, Reason, Refusal, Stream, frame, relay_of};
 use futures::future::{Either, select};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::multiaddr::Protocol as Part;
-use mesh::addresses::{Failure, Source};
+use mesh::addresses::{self, Failure, Source};
 use mesh::identity::PeerKey;
 use mesh::ledger::Changes;
 use mesh::membership::{DIGEST_BYTES_MAX, Input, Members, Output, PROBE_BYTES_MAX, State};
@@ -125,19 +125,16 @@ impl Inner {
             NetEvent::Connected { peer, level, address, dialed } => {
                 tracing::debug!(host = self.name_of(&peer), ?level, %address, dialed, "connected");
                 lock(&self.outcast).admitted_by(&peer);
-                let plain = plain(&address);
-                match dialed {
-                    true => lock(&self.addresses).proved(peer, &plain, now),
-                    false => {
-                        if let Some(ip) = ip_of(&address) {
-                            lock(&self.addresses).observed(peer, ip, now);
-                        }
-                    }
-                }
+                self.learn_path(peer, &address, dialed);
                 lock(&self.members).handle(Input::Connected(peer), now);
                 self.newcomers.store(true, Ordering::Relaxed);
                 self.wake_leader.notify_one();
             }
+            NetEvent::Another { peer, address, dialed } => {
+                tracing::debug!(host = self.name_of(&peer), %address, dialed, "connected once more");
+                self.learn_path(peer, &address, dialed);
+            }
+            NetEvent::Reserved { relay, ended } => self.on_reserved(relay, ended),
             NetEvent::Disconnected { peer, why } => {
                 tracing::debug!(host = self.name_of(&peer), why, "disconnected");
                 lock(&self.probe_out).remove(&peer);
@@ -149,6 +146,7 @@ impl Inner {
                     self.on_refused(peer, refusal);
                 }
                 if let Some(address) = address {
+                    self.circuit_settled(peer, &address);
                     let failure = match failure {
                         DialFailure::Refused => Failure::Refused,
                         DialFailure::Timeout => Failure::Timeout,
@@ -168,7 +166,9 @@ impl Inner {
             }
             NetEvent::Gossip { from: _, bytes } => lock(&self.members).handle(Input::Statement(bytes), now),
             NetEvent::Identified { peer, listen, .. } => {
-                for address in listen {
+                // Its loopback is ours to us, unless that is where we met.
+                let at_home = self.net.best(peer).is_some_and(|c| is_loopback(&c.address));
+                for address in listen.into_iter().filter(|a| at_home || !is_loopback(a)) {
                     lock(&self.addresses).learn(peer, &plain(&address), Source::Identify, Some(peer), now);
                 }
             }
@@ -281,28 +281,25 @@ impl Inner {
             self.net.disconnect(peer);
         }
         lock(&self.addresses).expire(now);
-        let members: Vec<PeerKey> = self.shared.with(|l| l.roster().members().map(|(k, _)| *k).collect());
-        for peer in members.into_iter().chain(self.policy.told_members()) {
-            if peer != self.me && !self.net.is_connected(peer) {
-                self.dial(peer);
-            }
-        }
+        self.tend_paths();
         self.refresh_view();
     }
 
     /// Dials a peer at the leads whose turn it is.
-    fn dial(&self, peer: PeerKey) {
+    pub(super) fn dial(&self, peer: PeerKey) {
         if self.net.is_connected(peer) {
             return;
         }
-        let now = self.now();
-        let leads: Vec<Multiaddr> = {
-            let leads = lock(&self.addresses).leads(&peer, now);
-            leads.iter().filter_map(|a| a.parse().ok()).collect()
-        };
+        let leads = self.leads_to(&peer);
         if !leads.is_empty() {
             self.net.dial(peer, leads);
         }
+    }
+
+    /// The leads to a peer whose turn it is, without relays.
+    pub(super) fn leads_to(&self, peer: &PeerKey) -> Vec<Multiaddr> {
+        let leads = lock(&self.addresses).leads(peer, self.now());
+        leads.iter().filter_map(|a| a.parse().ok()).collect()
     }
 
     /// The leader's view, made from the watchers'.
@@ -444,8 +441,16 @@ impl Inner {
         }
     }
 
-    /// Where this host listens, as it tells others: without loopback, unless that is all there is.
+    /// Where this host can be found, as it tells others: relays that it waits behind, whether it relays itself,
+    /// and where it listens. Nothing that others say they have seen is in it.
     pub(super) fn own_addresses(&self) -> Vec<String> {
+        let circuits = self.net.reserved().iter().map(addresses::circuit_through).collect();
+        let offer = self.offers_relay().then(|| addresses::OFFER.to_owned());
+        [circuits, Vec::from_iter(offer), self.own_listeners()].concat() // a long list is cut at its end
+    }
+
+    /// Where this host listens: without loopback, unless that is all there is.
+    fn own_listeners(&self) -> Vec<String> {
         let all = self.net.listening();
         let outside: Vec<String> = all.iter().filter(|a| !is_loopback(a)).map(plain).collect();
         if outside.is_empty() { all.iter().map(plain).collect() } else { outside }
@@ -454,18 +459,21 @@ impl Inner {
     /// Leads to a member for somebody who joins.
     pub(super) fn leads_to_tell(&self, peer: &PeerKey) -> Vec<String> {
         if *peer == self.me {
-            return self.own_addresses();
+            return self.own_listeners();
         }
         lock(&self.addresses).leads(peer, self.now())
     }
 }
 
-/// An address without the peer it ends with.
-fn plain(address: &Multiaddr) -> String {
+/// An address as the table of leads has it: without the peer it ends with, and a circuit by its relay's key.
+pub(super) fn plain(address: &Multiaddr) -> String {
+    if let Some(relay) = relay_of(address) {
+        return addresses::circuit_through(&relay);
+    }
     address.iter().filter(|part| !matches!(part, Part::P2p(_))).collect::<Multiaddr>().to_string()
 }
 
-fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Part::Ip4(ip) => Some(ip.into()),
         Part::Ip6(ip) => Some(ip.into()),

@@ -12,6 +12,8 @@ mod gate;
 pub mod hello;
 mod join;
 mod muxer;
+mod paths;
+mod relaying;
 mod streams;
 mod swarm;
 pub mod transport;
@@ -20,7 +22,9 @@ pub use admission::{Admission, AdmitError, Level};
 pub use gate::Limits;
 pub use hello::{Reason, Refusal};
 pub use join::{JoinError, join_once};
-pub use libp2p::{Multiaddr, Stream};
+pub use libp2p::Multiaddr;
+pub use paths::{Path, Stream};
+pub use relaying::relay_of;
 pub use streams::{Inbound, Opened, Protocol};
 pub use swarm::start;
 
@@ -71,6 +75,23 @@ pub enum NetEvent {
         address: Multiaddr,
         /// Whether we dialled.
         dialed: bool,
+    },
+    /// Another connection with a peer stands, beside the first: another dial, a spare for blobs, a direct one in
+    /// place of a relayed one.
+    Another {
+        /// Who.
+        peer: PeerKey,
+        /// The other end.
+        address: Multiaddr,
+        /// Whether we dialled.
+        dialed: bool,
+    },
+    /// A relay will pass on who dials us through it, or does so no longer.
+    Reserved {
+        /// Which.
+        relay: PeerKey,
+        /// For people: why not.
+        ended: Option<String>,
     },
     /// The last connection with a peer is gone.
     Disconnected {
@@ -215,8 +236,21 @@ pub struct Connection {
     pub address: Multiaddr,
     /// Whether we dialled.
     pub dialed: bool,
+    /// Whether it goes through a relay.
+    pub relayed: bool,
+    /// The relay, when it is known.
+    pub relay: Option<PeerKey>,
     /// Since when.
     pub since: Instant,
+}
+
+/// When a dial makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dial {
+    /// No connection stands, and none is being made.
+    Apart,
+    /// Whatever stands; but not while another dial is under way.
+    Beside,
 }
 
 /// What the Swarm's task is to do next. One entry a peer, so that it stays small while nobody looks.
@@ -224,7 +258,9 @@ pub struct Connection {
 struct Mailbox {
     revoke: BTreeSet<PeerKey>,
     disconnect: BTreeSet<PeerKey>,
-    dial: BTreeMap<PeerKey, Vec<Multiaddr>>,
+    dial: BTreeMap<PeerKey, (Dial, Vec<Multiaddr>)>,
+    dial_via: BTreeMap<PeerKey, PeerKey>,
+    reserve: BTreeSet<PeerKey>,
     publish: VecDeque<Vec<u8>>,
 }
 
@@ -235,6 +271,7 @@ struct Shared {
     mailbox: Mutex<Mailbox>,
     posted: Notify,
     listening: Mutex<BTreeSet<Multiaddr>>,
+    reserved: Mutex<BTreeSet<PeerKey>>,
     strangers: AtomicU64,
 }
 
@@ -260,6 +297,7 @@ impl Net {
             mailbox: Mutex::default(),
             posted: Notify::new(),
             listening: Mutex::default(),
+            reserved: Mutex::default(),
             strangers: AtomicU64::new(0),
         };
         (Net { shared: Arc::new(shared), _end: Arc::new(end.clone().drop_guard()) }, end)
@@ -270,7 +308,8 @@ impl Net {
         self.shared.posted.notify_one();
     }
 
-    /// Opens a stream on a standing connection, the oldest one. Never dials.
+    /// Opens a stream on a standing connection: a direct one before a relayed one, and for blobs one of their
+    /// own where there is or can be one. Dials nobody who is not connected.
     ///
     /// # Errors
     /// [`NetError::NotConnected`] at once without a connection; within five seconds when the peer does
@@ -291,17 +330,60 @@ impl Net {
     /// Dials a peer at these addresses, unless it is connected or being dialled. The result comes as
     /// an event. After [`Net::disconnect`], wait for [`NetEvent::Disconnected`] first.
     pub fn dial(&self, peer: PeerKey, addresses: Vec<Multiaddr>) {
+        self.post_dial(peer, Dial::Apart, addresses);
+    }
+
+    /// The same for a peer that is connected already, over a relay: the way to a better path.
+    pub fn dial_beside(&self, peer: PeerKey, addresses: Vec<Multiaddr>) {
+        self.post_dial(peer, Dial::Beside, addresses);
+    }
+
+    fn post_dial(&self, peer: PeerKey, when: Dial, addresses: Vec<Multiaddr>) {
         self.post(|mail| {
             if mail.dial.len() < DIALS_MAX {
-                mail.dial.insert(peer, addresses);
+                mail.dial.insert(peer, (when, addresses));
             }
         });
+    }
+
+    /// Dials a peer through a relay, unless it is connected. The relay has to be connected directly, and the
+    /// peer to have a reservation there; the result comes as an event.
+    pub fn dial_via(&self, peer: PeerKey, relay: PeerKey) {
+        self.post(|mail| {
+            if mail.dial_via.len() < DIALS_MAX {
+                mail.dial_via.insert(peer, relay);
+            }
+        });
+    }
+
+    /// Asks a directly connected member to pass on whoever dials us through it, until the connection with it ends.
+    /// Told as [`NetEvent::Reserved`].
+    pub fn reserve(&self, relay: PeerKey) {
+        self.post(|mail| {
+            mail.reserve.insert(relay);
+        });
+    }
+
+    /// The relays that hold a reservation of ours.
+    pub fn reserved(&self) -> BTreeSet<PeerKey> {
+        lock(&self.shared.reserved).clone()
+    }
+
+    /// How a peer is reached now. `None` without a connection.
+    pub fn path(&self, peer: PeerKey) -> Option<Path> {
+        self.shared.table.path(peer)
+    }
+
+    /// The connection with a peer that most streams take.
+    pub fn best(&self, peer: PeerKey) -> Option<Connection> {
+        self.shared.table.best(peer)
     }
 
     /// Closes all connections with a peer. It may come back.
     pub fn disconnect(&self, peer: PeerKey) {
         self.post(|mail| {
             mail.dial.remove(&peer);
+            mail.dial_via.remove(&peer);
             mail.disconnect.insert(peer);
         });
     }
@@ -312,6 +394,7 @@ impl Net {
         self.shared.book.revoke(peer); // at once: from here on nothing of it is taken
         self.post(|mail| {
             mail.dial.remove(&peer);
+            mail.dial_via.remove(&peer);
             mail.revoke.insert(peer);
         });
     }

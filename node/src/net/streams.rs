@@ -1,5 +1,5 @@
-//! Streams: everything that is neither gossip nor identify. A stream is opened on the oldest standing
-//! connection with a peer, whoever dialled it; nothing here ever dials.
+//! Streams: everything that is neither gossip nor identify. A stream is opened on the best standing
+//! connection with a peer ([`super::paths`]), whoever dialled it; nothing here ever dials.
 //!
 //! A host offers the protocols that somebody here accepts, and to a peer that is let in for catching up
 //! [`Protocol::Raft`] alone. Each protocol has a queue of its own: one that is not read loses its
@@ -7,6 +7,8 @@
 //! relative, keeps one waiting stream per protocol, drops the rest of a burst, and dials.)
 
 use super::admission::{Book, Level};
+use super::paths::{self, Path, Rank, Stream, Usage};
+use super::relaying::{bare, is_circuit, relay_of};
 use super::{Connection, NetError, lock};
 use futures::future::{Ready, ready};
 use libp2p::core::Endpoint;
@@ -17,18 +19,19 @@ use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound, StreamUpgradeError,
 };
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour, Stream,
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
     SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use mesh::identity::PeerKey;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long opening a stream may take.
 pub(crate) const OPEN_DEADLINE: Duration = Duration::from_secs(5);
@@ -41,6 +44,12 @@ const OPENED_MAX: usize = 256;
 
 /// Requests for streams that wait for one connection.
 const REQUESTS_MAX: usize = 64;
+
+/// How long the first blob waits for a connection of its own before it takes the one that all share.
+const SPARE_WAIT: Duration = Duration::from_secs(1);
+
+/// When no connection for blobs could be had, how long until that is tried again.
+const SPARE_RETRY: Duration = Duration::from_secs(600);
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,11 +68,13 @@ pub enum Protocol {
     Cosign,
     /// Comparisons of what two members know of the others.
     Digest,
+    /// Round trips, for people.
+    Ping,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 7] = [
+    pub const ALL: [Protocol; 8] = [
         Protocol::Raft,
         Protocol::Probe,
         Protocol::Blobs,
@@ -71,6 +82,7 @@ impl Protocol {
         Protocol::Submit,
         Protocol::Cosign,
         Protocol::Digest,
+        Protocol::Ping,
     ];
 
     /// Its name on the wire, with its version.
@@ -79,10 +91,11 @@ impl Protocol {
             Protocol::Raft => "/mesh/raft/1",
             Protocol::Probe => "/mesh/probe/1",
             Protocol::Blobs => "/mesh/blobs/1",
-            Protocol::Logs => "/mesh/logs/1",
+            Protocol::Logs => "/mesh/logs/2",
             Protocol::Submit => "/mesh/submit/1",
             Protocol::Cosign => "/mesh/cosign/1",
             Protocol::Digest => "/mesh/digest/1",
+            Protocol::Ping => "/mesh/ping/1",
         }
     }
 
@@ -112,15 +125,31 @@ pub(crate) struct Request {
 
 struct Standing {
     info: Connection,
+    rank: Rank,
+    /// Whether it was dialled from a port of its own, so that a second one can be had in the same way.
+    plain: bool,
     requests: mpsc::Sender<Request>,
 }
 
 /// What stands and what is accepted; shared by handle, behaviour and handlers.
 pub(crate) struct Table {
+    me: PeerKey,
     book: Arc<Book>,
     connections: Mutex<BTreeMap<PeerKey, BTreeMap<ConnectionId, Standing>>>,
     acceptors: Mutex<BTreeMap<Protocol, mpsc::Sender<(PeerKey, Stream)>>>,
     opened: Mutex<Opened>,
+    /// Tells that `connections` has changed.
+    changed: Notify,
+    spares: Mutex<Spares>,
+    /// Tells the Swarm's task that a spare is wanted.
+    pub(super) bell: Notify,
+}
+
+/// Second connections, for blobs.
+#[derive(Default)]
+struct Spares {
+    wanted: BTreeSet<PeerKey>,
+    asked: BTreeMap<PeerKey, Instant>,
 }
 
 /// With whom streams were opened lately, either way.
@@ -133,8 +162,17 @@ pub struct Opened {
 }
 
 impl Table {
-    pub(crate) fn new(book: Arc<Book>) -> Arc<Self> {
-        Arc::new(Table { book, connections: Mutex::default(), acceptors: Mutex::default(), opened: Mutex::default() })
+    pub(crate) fn new(me: PeerKey, book: Arc<Book>) -> Arc<Self> {
+        Arc::new(Table {
+            me,
+            book,
+            connections: Mutex::default(),
+            acceptors: Mutex::default(),
+            opened: Mutex::default(),
+            changed: Notify::new(),
+            spares: Mutex::default(),
+            bell: Notify::new(),
+        })
     }
 
     pub(crate) fn connections(&self) -> Vec<Connection> {
@@ -164,6 +202,29 @@ impl Table {
         lock(&self.connections).contains_key(&peer)
     }
 
+    /// Looks at the connections with a peer in the order of preference.
+    fn sorted<T>(&self, peer: PeerKey, look: impl FnOnce(&[(&Connection, &Rank)]) -> T) -> T {
+        let connections = lock(&self.connections);
+        let of_peer = connections.get(&peer).into_iter().flat_map(BTreeMap::values);
+        look(&paths::sort(of_peer.map(|c| (&c.info, &c.rank))))
+    }
+
+    /// The connection that most streams take.
+    pub(crate) fn best(&self, peer: PeerKey) -> Option<Connection> {
+        self.sorted(peer, |sorted| sorted.first().map(|(info, _)| (*info).clone()))
+    }
+
+    pub(crate) fn path(&self, peer: PeerKey) -> Option<Path> {
+        self.best(peer).map(|c| if c.relayed { Path::Relayed(c.relay) } else { Path::Direct })
+    }
+
+    /// Connections that are not needed any more.
+    pub(crate) fn dispensable(&self, now: Instant) -> Vec<ConnectionId> {
+        let peers: Vec<PeerKey> =
+            lock(&self.connections).iter().filter(|(_, of_peer)| of_peer.len() > 1).map(|(peer, _)| *peer).collect();
+        peers.into_iter().flat_map(|peer| self.sorted(peer, |s| paths::dispensable(s, self.me, now))).collect()
+    }
+
     pub(crate) fn accept(&self, protocol: Protocol) -> Result<Inbound, NetError> {
         let mut acceptors = lock(&self.acceptors);
         if acceptors.get(&protocol).is_some_and(|sender| !sender.is_closed()) {
@@ -175,10 +236,17 @@ impl Table {
     }
 
     pub(crate) async fn open(&self, peer: PeerKey, protocol: Protocol) -> Result<Stream, NetError> {
+        if protocol == Protocol::Blobs
+            && let Some(until) = self.want_spare(peer)
+        {
+            let _ = timeout_at(until, self.spare(peer)).await; // without one, blobs go where everything goes
+        }
         let requests = {
             let connections = lock(&self.connections);
-            let oldest = connections.get(&peer).and_then(|of_peer| of_peer.values().next());
-            oldest.ok_or(NetError::NotConnected(peer))?.requests.clone()
+            let of_peer = connections.get(&peer).ok_or(NetError::NotConnected(peer))?;
+            let sorted = paths::sort(of_peer.values().map(|c| (&c.info, &c.rank)));
+            let chosen = paths::choose(&sorted, protocol).and_then(|rank| of_peer.get(&rank.id));
+            chosen.ok_or(NetError::NotConnected(peer))?.requests.clone()
         };
         let (reply, answer) = oneshot::channel();
         let ask = async {
@@ -187,6 +255,49 @@ impl Table {
             answer.await.map_err(gone)?
         };
         timeout(OPEN_DEADLINE, ask).await.unwrap_or(Err(NetError::OpenTimeout { peer, protocol }))
+    }
+
+    /// The direct connection with a peer, when it is the only one and we could dial another like it.
+    fn only_direct(&self, peer: PeerKey) -> Option<Multiaddr> {
+        let connections = lock(&self.connections);
+        let mut direct = connections.get(&peer)?.values().filter(|c| !c.info.relayed);
+        let only = direct.next().filter(|_| direct.next().is_none())?;
+        (only.rank.dialer == self.me && only.plain).then(|| only.info.address.clone())
+    }
+
+    /// Waits until a second connection stands, or none at all.
+    async fn spare(&self, peer: PeerKey) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable(); // so that no change falls in between
+            if self.only_direct(peer).is_none() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Asks for a second connection for blobs, if this host is the one to dial it; until when to wait for it.
+    fn want_spare(&self, peer: PeerKey) -> Option<Instant> {
+        self.only_direct(peer)?;
+        let mut spares = lock(&self.spares);
+        let now = Instant::now();
+        let asked = match spares.asked.get(&peer) {
+            Some(at) if now < *at + SPARE_RETRY => *at,
+            _ => {
+                spares.asked.insert(peer, now);
+                spares.wanted.insert(peer);
+                self.bell.notify_one();
+                now
+            }
+        };
+        Some(asked + SPARE_WAIT).filter(|until| now < *until)
+    }
+
+    /// Second connections to dial now: to whom, and where.
+    pub(super) fn take_wanted(&self) -> Vec<(PeerKey, Multiaddr)> {
+        let wanted = std::mem::take(&mut lock(&self.spares).wanted);
+        wanted.into_iter().filter_map(|peer| Some((peer, self.only_direct(peer)?))).collect()
     }
 
     /// What is offered to a peer at this moment.
@@ -198,6 +309,9 @@ impl Table {
     }
 
     fn deliver(&self, peer: PeerKey, protocol: Protocol, stream: Stream) {
+        if protocol == Protocol::Blobs {
+            let _ = self.want_spare(peer); // the peer may not be able to dial us: the next one finds it
+        }
         if !self.book.level(peer).is_some_and(|level| protocol.open_to(level)) {
             return; // revoked since the protocol was offered
         }
@@ -223,16 +337,33 @@ impl Streams {
         &self,
         id: ConnectionId,
         peer: PeerId,
-        address: &Multiaddr,
+        address: Multiaddr,
         dialed: bool,
+        role: Endpoint,
+        plain: bool,
     ) -> Result<Handler, ConnectionDenied> {
         let Some(peer) = PeerKey::from_peer_id(&peer) else {
             return Err(ConnectionDenied::new(NetError::UnusableKey)); // the gate has denied it before
         };
+        let table = &self.table;
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-        let info = Connection { peer, address: address.clone(), dialed, since: Instant::now() };
-        lock(&self.table.connections).entry(peer).or_default().insert(id, Standing { info, requests });
-        Ok(Handler { peer, table: self.table.clone(), requests: receiver })
+        let usage = Usage::new();
+        let mut connections = lock(&table.connections);
+        let relayed = is_circuit(&address);
+        // Of an inbound circuit only the relay's address may be known: it is the relay's that is connected there.
+        let at = |c: &Standing| {
+            !c.info.relayed && bare(&address).to_string() == format!("{}/p2p-circuit", bare(&c.info.address))
+        };
+        let relay = relay_of(&address).or_else(|| {
+            connections.values().flat_map(BTreeMap::values).find(|c| relayed && at(c)).map(|c| c.info.peer)
+        });
+        let info = Connection { peer, address, dialed, relayed, relay, since: Instant::now() };
+        let dialer = if role.is_dialer() { table.me } else { peer };
+        let rank = Rank { id, dialer, usage: Arc::clone(&usage) };
+        connections.entry(peer).or_default().insert(id, Standing { info, rank, plain, requests });
+        drop(connections);
+        table.changed.notify_waiters();
+        Ok(Handler { peer, table: Arc::clone(table), usage, requests: receiver })
     }
 }
 
@@ -244,10 +375,11 @@ impl NetworkBehaviour for Streams {
         &mut self,
         id: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.attach(id, peer, remote, false)
+        let address = if is_circuit(local) { local } else { remote };
+        self.attach(id, peer, address.clone(), false, Endpoint::Listener, false)
     }
 
     fn handle_established_outbound_connection(
@@ -255,10 +387,10 @@ impl NetworkBehaviour for Streams {
         id: ConnectionId,
         peer: PeerId,
         address: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
+        role: Endpoint,
+        port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.attach(id, peer, address, true)
+        self.attach(id, peer, address.clone(), true, role, port_use == PortUse::New)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -269,8 +401,11 @@ impl NetworkBehaviour for Streams {
             of_peer.remove(&connection_id);
             if of_peer.is_empty() {
                 connections.remove(&peer);
+                lock(&self.table.spares).asked.remove(&peer);
             }
         }
+        drop(connections);
+        self.table.changed.notify_waiters();
     }
 
     fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
@@ -286,6 +421,7 @@ impl NetworkBehaviour for Streams {
 pub(crate) struct Handler {
     peer: PeerKey,
     table: Arc<Table>,
+    usage: Arc<Usage>,
     requests: mpsc::Receiver<Request>,
 }
 
@@ -325,10 +461,15 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (stream, protocol), ..
             }) => {
+                let stream = Stream::new(stream, self.usage.begin(protocol));
                 self.table.deliver(self.peer, protocol, stream);
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (stream, _), info }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: (stream, protocol),
+                info,
+            }) => {
                 self.table.note_opened(self.peer);
+                let stream = Stream::new(stream, self.usage.begin(protocol));
                 let _ = info.reply.send(Ok(stream)); // whoever asked may have given up: the stream ends
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: Request { protocol, reply }, error }) => {
@@ -358,22 +499,22 @@ impl UpgradeInfo for Offer {
     }
 }
 
-impl InboundUpgrade<Stream> for Offer {
-    type Output = (Stream, Protocol);
+impl InboundUpgrade<libp2p::Stream> for Offer {
+    type Output = (libp2p::Stream, Protocol);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
-    fn upgrade_inbound(self, stream: Stream, protocol: Protocol) -> Self::Future {
+    fn upgrade_inbound(self, stream: libp2p::Stream, protocol: Protocol) -> Self::Future {
         ready(Ok((stream, protocol)))
     }
 }
 
-impl OutboundUpgrade<Stream> for Offer {
-    type Output = (Stream, Protocol);
+impl OutboundUpgrade<libp2p::Stream> for Offer {
+    type Output = (libp2p::Stream, Protocol);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
-    fn upgrade_outbound(self, stream: Stream, protocol: Protocol) -> Self::Future {
+    fn upgrade_outbound(self, stream: libp2p::Stream, protocol: Protocol) -> Self::Future {
         ready(Ok((stream, protocol)))
     }
 }

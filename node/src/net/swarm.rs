@@ -2,23 +2,27 @@
 //!
 //! One loop. Events wait in a short outbox while the driver is busy; when it is full the Swarm is not
 //! polled any more, and libp2p holds its peers back. Commands are taken all the same, so that neither
-//! side can wait for the other in a circle.
+//! side can wait for the other in a circle. What relays and hole punching ask of a Swarm is in
+//! [`circuits`].
+
+mod circuits;
 
 use super::admission::{self, AdmitError, Level, Usher};
 use super::errors::{answered, chain, dial_failure, hung_up, other, verdict};
 use super::gate::Gate;
 use super::hello::{Reason, Refusal};
+use super::relaying::{self, is_circuit};
 use super::streams::{Streams, Table};
-use super::{DialFailure, Mailbox, Net, NetConfig, NetError, NetEvent, Shared, lock};
+use super::{Dial, DialFailure, Mailbox, Net, NetConfig, NetError, NetEvent, Shared, lock, transport as transports};
 use crate::seams::{MakeTransport, Spawn};
 use futures::StreamExt;
 use libp2p::core::connection::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, TransportError};
+use libp2p::core::transport::{Boxed, ListenerId, Transport, TransportError};
 use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, DialError, ListenError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify};
+use libp2p::{Multiaddr, PeerId, Swarm, dcutr, gossipsub, identify, relay};
 use mesh::identity::PeerKey;
 use mesh::limits::STATEMENT_BYTES_MAX;
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +44,9 @@ const TOPIC: &str = "mesh/statements/v1";
 /// Author, signature, key and topic around a statement.
 const GOSSIP_OVERHEAD_BYTES: usize = 1_024;
 
+/// How often connections that are not needed any more are looked for.
+const TIDY: Duration = Duration::from_secs(1);
+
 /// Addresses taken from one identify message.
 const IDENTIFY_ADDRESSES_MAX: usize = 32;
 
@@ -50,6 +57,9 @@ struct Behaviour {
     identify: identify::Behaviour,
     gossip: gossipsub::Behaviour,
     streams: Streams,
+    relay: relay::Behaviour,
+    circuits: relay::client::Behaviour,
+    punch: dcutr::Behaviour,
 }
 
 /// What the behaviours tell.
@@ -57,6 +67,9 @@ struct Behaviour {
 enum Told {
     Identify(Box<identify::Event>),
     Gossip(Box<gossipsub::Event>),
+    Relay(Box<relay::Event>),
+    Circuits(Box<relay::client::Event>),
+    Punch(Box<dcutr::Event>),
 }
 
 impl From<identify::Event> for Told {
@@ -68,6 +81,24 @@ impl From<identify::Event> for Told {
 impl From<gossipsub::Event> for Told {
     fn from(event: gossipsub::Event) -> Self {
         Told::Gossip(Box::new(event))
+    }
+}
+
+impl From<relay::Event> for Told {
+    fn from(event: relay::Event) -> Self {
+        Told::Relay(Box::new(event))
+    }
+}
+
+impl From<relay::client::Event> for Told {
+    fn from(event: relay::client::Event) -> Self {
+        Told::Circuits(Box::new(event))
+    }
+}
+
+impl From<dcutr::Event> for Told {
+    fn from(event: dcutr::Event) -> Self {
+        Told::Punch(Box::new(event))
     }
 }
 
@@ -87,25 +118,37 @@ pub fn start(
     spawn: Spawn,
 ) -> Result<(Net, mpsc::Receiver<NetEvent>), NetError> {
     let pair = config.keys.libp2p();
-    let raw = transport(&pair).map_err(|error| NetError::Transport(error.to_string()))?;
+    let failed = |error: std::io::Error| NetError::Transport(error.to_string());
+    let id = pair.public().to_peer_id();
+    // A circuit is one more stream of bytes: the same handshake and the same admission as on any other.
+    let (circuits, circuits_client) = relay::client::new(id);
+    let circuits = transports::secure(circuits.map_err(std::io::Error::other), &pair).map_err(failed)?;
+    let raw = transports::either(circuits, transport(&pair).map_err(failed)?);
     let book = Arc::default();
-    let table = Table::new(Arc::clone(&book));
+    let table = Table::new(config.keys.key(), Arc::clone(&book));
     let usher = Usher { policy: config.admission, book: Arc::clone(&book) };
     let behaviour = Behaviour {
         gate: Gate::new(Arc::clone(&book), config.limits),
         identify: identify(&pair, config.agent),
         gossip: gossip(&pair).map_err(NetError::Transport)?,
         streams: Streams::new(Arc::clone(&table)),
+        relay: relaying::server(id),
+        circuits: circuits_client,
+        punch: dcutr::Behaviour::new(id),
     };
     let mut swarm = assemble(admission::wrap(raw, Arc::new(usher)), behaviour, &pair, spawn);
+    // A reservation has to name an address of its relay, and members find a relay by its key. A real address would
+    // do harm: libp2p offers what is confirmed to nobody as a place to punch a hole to.
+    swarm.add_external_address(Multiaddr::empty().with(libp2p::multiaddr::Protocol::P2p(id)));
     for address in config.listen {
         if let Err(error) = swarm.listen_on(address.clone()) {
             return Err(NetError::Listen { address, text: chain(&error) });
         }
     }
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
-    let (net, end) = Net::new(book, Arc::clone(&table));
-    let task = Task { swarm, table, shared: Arc::clone(&net.shared), outbox: VecDeque::new(), whys: BTreeMap::new() };
+    let (net, end) = Net::new(book, table);
+    let shared = Arc::clone(&net.shared);
+    let task = Task { swarm, shared, outbox: VecDeque::new(), whys: BTreeMap::new(), reservations: Vec::new() };
     spawn(Box::pin(task.run(events, end)));
     Ok((net, receiver))
 }
@@ -148,21 +191,26 @@ pub(super) fn gossip(pair: &Keypair) -> Result<gossipsub::Behaviour, String> {
 
 struct Task {
     swarm: Swarm<Behaviour>,
-    table: Arc<Table>,
     shared: Arc<Shared>,
     outbox: VecDeque<NetEvent>,
     /// Why we are closing the connections of a peer.
     whys: BTreeMap<PeerKey, &'static str>,
+    /// Listeners at relays, and whose they are.
+    reservations: Vec<(ListenerId, PeerKey)>,
 }
 
 impl Task {
     async fn run(mut self, events: mpsc::Sender<NetEvent>, end: CancellationToken) {
         let shared = Arc::clone(&self.shared);
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = end.cancelled() => break,
                 () = shared.posted.notified() => self.collect(),
+                () = shared.table.bell.notified() => self.dial_spares(),
+                _ = tidy.tick() => self.tidy(),
                 room = events.reserve(), if !self.outbox.is_empty() => match room {
                     Ok(room) => if let Some(event) = self.outbox.pop_front() { room.send(event) },
                     Err(_) => break, // nobody listens any more
@@ -175,20 +223,27 @@ impl Task {
 
     /// Does what is in the mailbox.
     fn collect(&mut self) {
-        let Mailbox { revoke, disconnect, dial, publish } = std::mem::take(&mut *lock(&self.shared.mailbox));
+        let mail = std::mem::take(&mut *lock(&self.shared.mailbox));
+        let Mailbox { revoke, disconnect, dial, dial_via, reserve, publish } = mail;
         for (peers, why) in [(revoke, "revoked"), (disconnect, "closed by this host")] {
             for peer in peers {
                 // One by one, the oldest first: the swarm itself would go by the hash of numbers that count per process.
-                for id in self.table.ids(peer) {
+                for id in self.shared.table.ids(peer) {
                     if self.swarm.close_connection(id) {
                         self.whys.entry(peer).or_insert(why);
                     }
                 }
             }
         }
-        for (peer, addresses) in dial {
-            self.dial(peer, addresses);
+        for (peer, (when, addresses)) in dial {
+            let condition = match when {
+                Dial::Apart => PeerCondition::DisconnectedAndNotDialing,
+                Dial::Beside => PeerCondition::NotDialing,
+            };
+            self.dial(peer, condition, addresses);
         }
+        reserve.into_iter().for_each(|relay| self.reserve(relay));
+        dial_via.into_iter().for_each(|(peer, relay)| self.dial_via(peer, relay));
         for statement in publish {
             if let Err(error) = self.swarm.behaviour_mut().gossip.publish(gossipsub::IdentTopic::new(TOPIC), statement)
             {
@@ -197,16 +252,12 @@ impl Task {
         }
     }
 
-    fn dial(&mut self, peer: PeerKey, addresses: Vec<Multiaddr>) {
+    fn dial(&mut self, peer: PeerKey, condition: PeerCondition, addresses: Vec<Multiaddr>) {
         let Some(id) = peer.peer_id() else {
             let failure = DialFailure::Other(NetError::UnusableKey.to_string());
             return self.outbox.push_back(NetEvent::DialFailed { peer, address: None, failure });
         };
-        let opts = DialOpts::peer_id(id)
-            .condition(PeerCondition::DisconnectedAndNotDialing)
-            .addresses(addresses)
-            .allocate_new_port()
-            .build();
+        let opts = DialOpts::peer_id(id).condition(condition).addresses(addresses).allocate_new_port().build();
         if let Err(error) = self.swarm.dial(opts) {
             self.on_dial_error(peer, error);
         }
@@ -216,11 +267,19 @@ impl Task {
         match event {
             SwarmEvent::Behaviour(Told::Identify(event)) => self.on_identify(*event),
             SwarmEvent::Behaviour(Told::Gossip(event)) => self.on_gossip(*event),
+            SwarmEvent::Behaviour(told) => self.on_circuits(told),
+            SwarmEvent::NewListenAddr { listener_id, address } if is_circuit(&address) => {
+                self.on_reserved(listener_id);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } if is_circuit(&address) => {} // its listener closes next
             SwarmEvent::NewListenAddr { address, .. } => {
                 lock(&self.shared.listening).insert(address.clone());
                 self.outbox.push_back(NetEvent::Listening(address));
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_closed_listener(address),
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } if self.is_reservation(listener_id) => {
+                self.on_reservation_ended(listener_id, reason);
+            }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 tracing::warn!(?addresses, ?reason, "a listener has closed");
                 addresses.into_iter().for_each(|address| self.on_closed_listener(address));
@@ -228,12 +287,15 @@ impl Task {
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener reports an error"),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
                 let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
-                if num_established.get() == 1 {
-                    let dialed = endpoint.is_dialer();
-                    let level = self.shared.book.level(peer).unwrap_or(Level::CatchUp);
-                    let address = remote(endpoint);
-                    self.outbox.push_back(NetEvent::Connected { peer, level, address, dialed });
-                }
+                let dialed = endpoint.is_dialer();
+                let address = remote(endpoint);
+                self.outbox.push_back(match num_established.get() {
+                    1 => {
+                        let level = self.shared.book.level(peer).unwrap_or(Level::CatchUp);
+                        NetEvent::Connected { peer, level, address, dialed }
+                    }
+                    _ => NetEvent::Another { peer, address, dialed },
+                });
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
@@ -268,6 +330,7 @@ impl Task {
         let identify::Event::Received { peer_id, info, .. } = event else { return };
         let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
         let mut listen = info.listen_addrs;
+        listen.retain(|address| !is_circuit(address)); // where it waits behind relays, its presence says
         listen.truncate(IDENTIFY_ADDRESSES_MAX);
         let (observed, mut agent) = (info.observed_addr, info.agent_version);
         agent.truncate(agent.floor_char_boundary(mesh::limits::TEXT_BYTES_MAX));
@@ -346,9 +409,11 @@ impl Task {
     }
 }
 
+/// The other end; of a circuit, the circuit.
 fn remote(endpoint: ConnectedPoint) -> Multiaddr {
     match endpoint {
         ConnectedPoint::Dialer { address, .. } => address,
+        ConnectedPoint::Listener { local_addr, .. } if is_circuit(&local_addr) => local_addr,
         ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
     }
 }

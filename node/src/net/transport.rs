@@ -26,14 +26,21 @@ const QUIC_STREAMS_MAX: u32 = 512;
 pub fn real() -> MakeTransport {
     Box::new(|keys| {
         let streams = tcp(keys)?;
-        let datagrams = quic(keys);
-        Ok(streams
-            .or_transport(datagrams)
-            .map(|output, _| match output {
-                Either::Left(pair) | Either::Right(pair) => pair,
-            })
-            .boxed())
+        Ok(either(streams, quic(keys)))
     })
+}
+
+/// Two transports as one: what the first cannot dial or listen on is the second's.
+pub(super) fn either(
+    first: Boxed<(PeerId, StreamMuxerBox)>,
+    second: Boxed<(PeerId, StreamMuxerBox)>,
+) -> Boxed<(PeerId, StreamMuxerBox)> {
+    first
+        .or_transport(second)
+        .map(|output, _| match output {
+            Either::Left(pair) | Either::Right(pair) => pair,
+        })
+        .boxed()
 }
 
 fn tcp(keys: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {

@@ -4,7 +4,7 @@ use super::*;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Echoes each stream's one frame.
-fn echo(net: &Net, protocol: Protocol) {
+pub(super) fn echo(net: &Net, protocol: Protocol) {
     let mut inbound = net.accept(protocol).unwrap();
     tokio::spawn(async move {
         while let Some((_, mut stream)) = inbound.recv().await {
@@ -17,14 +17,14 @@ fn echo(net: &Net, protocol: Protocol) {
     });
 }
 
-async fn ask(net: &Net, peer: PeerKey, protocol: Protocol, bytes: &[u8]) -> Vec<u8> {
+pub(super) async fn ask(net: &Net, peer: PeerKey, protocol: Protocol, bytes: &[u8]) -> Vec<u8> {
     let mut stream = net.open(peer, protocol).await.unwrap();
     frame::write_frame(&mut stream, bytes).await.unwrap();
     frame::read_frame(&mut stream, 1 << 20).await.unwrap()
 }
 
 /// Publishes until it is heard: who is subscribed spreads by gossip's own messages.
-async fn gossip_reaches(from: &Node, to: &mut Node, statement: &[u8]) {
+pub(super) async fn gossip_reaches(from: &Node, to: &mut Node, statement: &[u8]) {
     let heard = to.wait("gossip", |e| match e {
         NetEvent::Gossip { from, bytes } if bytes.starts_with(statement) => Some(*from),
         _ => None,
@@ -263,4 +263,29 @@ async fn events_wait_for_a_slow_driver() {
     a.disconnected(b.key).await;
     let held = a.seen.iter().filter(|e| matches!(e, NetEvent::Gossip { .. })).count();
     assert!(held < 1_000, "{held} of {published} statements were waiting here instead of at their author's");
+}
+
+#[tokio::test]
+async fn blobs_have_a_connection_of_their_own() {
+    for listen in [TCP, QUIC] {
+        let (a, b) = pair(listen).await; // `b` has dialled
+        echo(&a.net, Protocol::Blobs);
+        echo(&b.net, Protocol::Blobs);
+        echo(&a.net, Protocol::Raft);
+        assert_eq!(ask(&b.net, a.key, Protocol::Blobs, b"first").await, b"first");
+        assert_eq!(b.net.connections().len(), 2, "{:?}", b.net.connections());
+        assert_eq!(ask(&b.net, a.key, Protocol::Raft, b"vote").await, b"vote");
+        assert_eq!(ask(&a.net, b.key, Protocol::Blobs, b"back").await, b"back");
+        assert_eq!(a.net.connections().len(), 2, "one spare serves both ways");
+    }
+    // Who was dialled cannot dial: the first blob goes where everything goes, and the other end sees to the rest.
+    let (a, b) = pair(TCP).await;
+    echo(&b.net, Protocol::Blobs);
+    assert_eq!(ask(&a.net, b.key, Protocol::Blobs, b"first").await, b"first");
+    let spare = async {
+        while a.net.connections().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), spare).await.expect("a spare");
 }

@@ -3,6 +3,7 @@
 
 mod joining;
 mod members;
+mod relayed;
 mod strangers;
 
 use super::swarm::{assemble, gossip, identify};

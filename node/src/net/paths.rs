@@ -1,0 +1,230 @@
+//! Several connections with one peer: which of them a stream takes, and which may go.
+//!
+//! Direct before relayed; among equals the one whose dialler has the smaller key, then the oldest: both ends
+//! choose alike without a word. Blobs take the last of the direct ones and everything else the first, so that a
+//! large transfer holds up nothing that somebody waits for. A connection that is not the first goes when it is not
+//! needed: a relayed one once a direct one has stood for a moment and no log or blob is on its way over it (what
+//! stands on it for ever, such as consensus, opens anew on the direct one), a direct one when it lies idle.
+//! Nothing here dials; the Swarm's task does what these tables ask for.
+
+use super::Connection;
+use super::streams::Protocol;
+use futures::io::{AsyncRead, AsyncWrite};
+use libp2p::swarm::ConnectionId;
+use mesh::identity::PeerKey;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A direct connection that has stood for so long is trusted with what the relay carried.
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
+
+/// A spare connection without streams for so long is closed by whoever dialled it.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// On a connection of our own.
+    Direct,
+    /// Over a circuit; the relay, when it is known.
+    Relayed(Option<PeerKey>),
+}
+
+/// The streams of one connection, of both ends: each stream has an end here.
+pub(super) struct Usage(Mutex<Counts>);
+
+struct Counts {
+    open: usize,
+    /// Of these, streams that would lose something if they broke.
+    pinned: usize,
+    idle_since: Instant,
+}
+
+impl Usage {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Usage(Mutex::new(Counts { open: 0, pinned: 0, idle_since: Instant::now() })))
+    }
+
+    /// Counts a stream until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>, protocol: Protocol) -> Using {
+        let pinned = matches!(protocol, Protocol::Logs | Protocol::Blobs);
+        let mut counts = super::lock(&self.0);
+        counts.open += 1;
+        counts.pinned += usize::from(pinned);
+        drop(counts);
+        Using { usage: Arc::clone(self), pinned }
+    }
+
+    fn is_pinned(&self) -> bool {
+        super::lock(&self.0).pinned > 0
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let counts = super::lock(&self.0);
+        counts.open == 0 && now.duration_since(counts.idle_since) >= IDLE
+    }
+}
+
+/// A stream that is counted.
+pub(super) struct Using {
+    usage: Arc<Usage>,
+    pinned: bool,
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        let mut counts = super::lock(&self.usage.0);
+        counts.open -= 1;
+        counts.pinned -= usize::from(self.pinned);
+        counts.idle_since = Instant::now();
+    }
+}
+
+/// A stream with a peer.
+pub struct Stream {
+    inner: libp2p::Stream,
+    _using: Using,
+}
+
+impl Stream {
+    pub(super) fn new(inner: libp2p::Stream, using: Using) -> Self {
+        Stream { inner, _using: using }
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+/// What is told apart of a connection.
+pub(super) struct Rank {
+    pub(super) id: ConnectionId,
+    /// Who acted as the dialler.
+    pub(super) dialer: PeerKey,
+    pub(super) usage: Arc<Usage>,
+}
+
+/// Puts the connections with one peer in the order in which both ends prefer them.
+pub(super) fn sort<'a>(of_peer: impl Iterator<Item = (&'a Connection, &'a Rank)>) -> Vec<(&'a Connection, &'a Rank)> {
+    let mut all: Vec<_> = of_peer.collect();
+    all.sort_by_key(|(info, rank)| (info.relayed, rank.dialer, rank.id));
+    all
+}
+
+/// The one that a new stream takes.
+pub(super) fn choose<'a>(sorted: &[(&'a Connection, &'a Rank)], protocol: Protocol) -> Option<&'a Rank> {
+    match protocol {
+        Protocol::Blobs => sorted.iter().rfind(|(info, _)| !info.relayed).or(sorted.first()),
+        _ => sorted.first(),
+    }
+    .map(|(_, rank)| *rank)
+}
+
+/// Those that may go now, as seen by the host `me`.
+pub(super) fn dispensable(sorted: &[(&Connection, &Rank)], me: PeerKey, now: Instant) -> Vec<ConnectionId> {
+    let direct_since = sorted.iter().filter(|(info, _)| !info.relayed).map(|(info, _)| info.since).min();
+    let settled = direct_since.is_some_and(|since| now.duration_since(since) >= SETTLE);
+    let may_go = |(info, rank): &&(&Connection, &Rank)| {
+        (info.relayed && settled && !rank.usage.is_pinned()) || (rank.dialer == me && rank.usage.is_idle(now))
+    };
+    sorted.iter().skip(1).filter(may_go).map(|(_, rank)| rank.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::identity::Keys;
+
+    fn keys() -> (PeerKey, PeerKey) {
+        let [a, b] = [1, 2].map(|n| Keys::from_seed([n; 32]).key());
+        (a.min(b), a.max(b))
+    }
+
+    fn one(id: usize, relayed: bool, dialer: PeerKey, since: Instant) -> (Connection, Rank) {
+        let (_, peer) = keys();
+        let address = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
+        let info = Connection { peer, address, dialed: true, relayed, relay: None, since };
+        (info, Rank { id: ConnectionId::new_unchecked(id), dialer, usage: Usage::new() })
+    }
+
+    fn sorted(all: &[(Connection, Rank)]) -> Vec<(&Connection, &Rank)> {
+        sort(all.iter().map(|(info, rank)| (info, rank)))
+    }
+
+    fn ids(n: &[usize]) -> Vec<ConnectionId> {
+        n.iter().map(|n| ConnectionId::new_unchecked(*n)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_ends_choose_alike() {
+        let (low, high) = keys();
+        let now = Instant::now();
+        // The two ends number their connections differently.
+        let here = [one(1, true, low, now), one(2, false, high, now), one(3, false, low, now)];
+        let there = [one(9, true, low, now), one(5, false, low, now), one(7, false, high, now)];
+        for (all, first, last) in [(here, 3, 2), (there, 5, 7)] {
+            let sorted = sorted(&all);
+            for protocol in Protocol::ALL {
+                let expected = if protocol == Protocol::Blobs { last } else { first };
+                assert_eq!(choose(&sorted, protocol).unwrap().id, ConnectionId::new_unchecked(expected));
+            }
+        }
+        let relayed = [one(1, true, low, now)];
+        assert!(choose(&sorted(&relayed), Protocol::Blobs).is_some(), "better than none");
+        assert!(choose(&[], Protocol::Raft).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_relay_is_shed_but_never_under_a_log_or_a_blob() {
+        let (low, high) = keys();
+        let all = [one(1, true, low, Instant::now()), one(2, false, high, Instant::now())];
+        let gone = |at| dispensable(&sorted(&all), low, at);
+        assert_eq!(gone(Instant::now()), [], "the direct one has only just come");
+        let later = Instant::now() + SETTLE;
+        let raft = all[0].1.usage.begin(Protocol::Raft);
+        assert_eq!(gone(later), ids(&[1]), "consensus opens anew");
+        let log = all[0].1.usage.begin(Protocol::Logs);
+        assert_eq!(gone(later), []);
+        drop(log);
+        assert_eq!(gone(later), ids(&[1]));
+        drop(raft);
+        assert_eq!(dispensable(&sorted(&all[..1]), low, later), [], "the only one stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_spare_goes_when_idle_and_only_by_its_dialler() {
+        let (low, high) = keys();
+        let all = [one(1, false, low, Instant::now()), one(2, false, low, Instant::now())];
+        let gone = |me, at| dispensable(&sorted(&all), me, at);
+        assert_eq!(gone(low, Instant::now()), []);
+        let blob = all[1].1.usage.begin(Protocol::Blobs);
+        assert_eq!(gone(low, Instant::now() + 2 * IDLE), [], "a blob is under way");
+        drop(blob);
+        assert_eq!(gone(low, Instant::now() + IDLE), ids(&[2]));
+        assert_eq!(gone(high, Instant::now() + IDLE), [], "the other end waits for that");
+    }
+}
