@@ -164,3 +164,30 @@ async fn a_host_that_is_alive_twice_neither_acknowledges_nor_votes() {
     let done = leader.consensus.propose(proposal(2)).await.expect("goes on");
     assert!(hosts[2].consensus.wait_applied(done.index).await);
 }
+
+/// A voter whose leader is gone, asked for one vote by two processes of one key: who gets it.
+async fn asked_twice(naive: Naive, second: Process) -> [bool; 2] {
+    let (net, hosts) = grown(3).await;
+    let disk = hosts[2].crash().await;
+    let voter = start(3, &net, disk, naive, u64::MAX).await;
+    hosts[0].crash().await;
+    hosts[1].crash().await;
+    tokio::time::sleep(2 * Timing::default().quarantine()).await; // virtual: nobody is promised anything any more
+    let vote = Request::Vote(VoteRequest::new(RaftVote::new(99, key(2)), Some(far_ahead())));
+    let mut granted = [false; 2];
+    for (process, granted) in [Process { start: 1, origin: 1 }, second].into_iter().zip(&mut granted) {
+        *granted = matches!(ask_as(process, &voter, key(2), &vote).await, Reply::Vote(reply) if reply.vote_granted);
+    }
+    granted
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_vote_is_not_given_to_two_processes_of_a_key() {
+    for start in [1, 2] {
+        let second = Process { start, origin: 2 };
+        assert_eq!(asked_twice(WATCHED, second).await, [true, false], "start {start}");
+        assert_eq!(asked_twice(NAIVE, second).await, [true, true], "naive: both may lead in one term, start {start}");
+    }
+    let same = Process { start: 1, origin: 1 };
+    assert_eq!(asked_twice(WATCHED, same).await, [true, true], "an answer that got lost is given again");
+}

@@ -416,13 +416,20 @@ fn far_ahead() -> types::LogId {
     types::LogId::new(openraft::type_config::alias::CommittedLeaderIdOf::<TypeConfig>::new(98), 9_999)
 }
 
+const ASKER: Process = Process { start: 1_000_000, origin: 1 };
+
 async fn ask(host: &Host, peer: PeerKey, request: &Request) -> Reply {
+    ask_as(ASKER, host, peer, request).await
+}
+
+async fn ask_as(asker: Process, host: &Host, peer: PeerKey, request: &Request) -> Reply {
     let (near, far) = tokio::io::duplex(64 << 10);
     let consensus = host.consensus.clone();
     tokio::spawn(async move { consensus.serve(peer, Box::new(far.compat())).await });
     let mut near = near.compat();
     let hello: rpc::Hello = rpc::read(&mut near, 1 << 10).await.unwrap().expect("says who it is");
     assert_eq!(hello.0, host.consensus.desk.process);
+    rpc::write(&mut near, &rpc::Hello(asker)).await.unwrap();
     rpc::write(&mut near, request).await.unwrap();
     rpc::read(&mut near, 1 << 20).await.unwrap().expect("an answer")
 }
@@ -449,6 +456,7 @@ async fn a_host_speaks_for_itself_only_and_only_a_voter_is_heard() {
     let served = tokio::spawn(async move { consensus.serve(key(8), Box::new(far.compat())).await });
     let mut near = near.compat();
     let _hello: Option<rpc::Hello> = rpc::read(&mut near, 1 << 10).await.unwrap();
+    rpc::write(&mut near, &rpc::Hello(ASKER)).await.unwrap();
     futures::AsyncWriteExt::write_all(&mut near, &(9u32 << 20).to_be_bytes()).await.unwrap();
     assert_eq!(served.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
 }

@@ -5,6 +5,7 @@
 //! means, opens a connection or decides who should vote. Streams come from `node::net`, entries go to
 //! `mesh::ledger`, the rule of the lease is [`mesh::lease`].
 
+mod askers;
 mod disk;
 mod machine;
 mod peers;
@@ -28,6 +29,7 @@ pub use timing::Timing;
 pub use types::{Applied, Payload};
 
 use crate::seams::{Blocking, OpenStore, Spawn};
+use askers::Askers;
 use disk::Disk;
 use futures::StreamExt;
 use mesh::identity::PeerKey;
@@ -72,7 +74,8 @@ pub struct ConsensusConfig {
     pub epoch: u64,
     /// Off only to show what it is good for: without it a restart can put two leases in force at once.
     pub boot_quarantine: bool,
-    /// Off only to show what it is good for: without it a follower whose log went back stops the leader.
+    /// Off only to show what it is good for: without it a follower whose log went back stops the leader, and two
+    /// processes of one key may lead at once.
     pub watch_peers: bool,
     /// Seeds election timeouts. Must differ between starts and hosts, or elections tie for ever.
     pub seed: [u8; 32],
@@ -194,7 +197,7 @@ impl Consensus {
         let store = Store::start(disk, &found, &scope, blocking);
         let machine = machine::Machine::new(machine, store.clone(), snapshot)?;
         let peers = Arc::new(Peers::default());
-        let network = rpc::Network { me, dial, peers: peers.clone(), patience: timing.lease, watch_peers };
+        let network = rpc::Network { me, process, dial, peers: peers.clone(), patience: timing.lease, watch_peers };
         let raft = scope
             .run(Raft::new(me, Arc::new(raft_config), network, store, machine))
             .await
@@ -215,6 +218,7 @@ impl Consensus {
             me,
             process,
             peers: peers.clone(),
+            askers: watch_peers.then(|| Askers::new(timing.quarantine())),
             raft: raft.clone(),
             scope: scope.clone(),
             quiet_until,
@@ -476,6 +480,7 @@ impl Consensus {
         };
         let removed = self.change(self.raft.change_membership(change, false)).await?;
         self.peers.forget(peer);
+        self.desk.askers.iter().for_each(|askers| askers.forget(&peer));
         Ok(removed)
     }
 

@@ -55,7 +55,7 @@ pub trait Dial: Send + Sync + 'static {
     async fn open(&self, peer: PeerKey) -> io::Result<Box<dyn Duplex>>;
 }
 
-/// The first message of a stream, from the side that answers.
+/// The first message of a stream, from either side: which process it is.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Hello(pub Process);
 
@@ -123,6 +123,8 @@ pub(super) async fn read<T: DeserializeOwned>(
 /// Makes openraft's clients.
 pub(super) struct Network {
     pub me: PeerKey,
+    /// Which process this is.
+    pub process: Process,
     pub dial: Arc<dyn Dial>,
     pub peers: Arc<Peers>,
     /// How long a request with entries may take: a slow uplink needs more than a heartbeat does.
@@ -136,6 +138,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, peer: PeerKey, _node: &EmptyNode) -> Client {
         Client {
             me: self.me,
+            own: self.process,
             peer,
             dial: self.dial.clone(),
             record: self.peers.record(peer),
@@ -163,6 +166,7 @@ impl Line {
 /// One of openraft's clients of a peer.
 pub(super) struct Client {
     me: PeerKey,
+    own: Process,
     peer: PeerKey,
     dial: Arc<dyn Dial>,
     peers: Arc<Peers>,
@@ -224,6 +228,7 @@ impl Client {
     /// An answer to that which openraft has to see instead of the one to its own request comes along.
     async fn open(&self, leading: Option<&Vote>) -> io::Result<(Line, Option<Reply>)> {
         let mut stream = self.dial.open(self.peer).await?;
+        write(&mut stream, &Hello(self.own)).await?;
         let Hello(process) = read(&mut stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let mut line = Line { stream, process };
         if !self.watch_peers {

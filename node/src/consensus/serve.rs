@@ -5,6 +5,7 @@
 //! that is behind does not know the newest voters yet), unless no membership is known at all. And for 1.05
 //! leases after a start no vote is given, for this host may have promised otherwise before it.
 
+use super::askers::{Askers, Other};
 use super::peers::{Peers, Process};
 use super::rpc::{self, Duplex, Hello, REQUEST_BYTES_MAX, Reply, Request, SNAPSHOT_BYTES_MAX};
 use super::rt::Scope;
@@ -12,12 +13,13 @@ use super::types::{Raft, Snapshot, Vote};
 use mesh::identity::PeerKey;
 use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::sync::CancellationToken;
 
-/// Streams that one peer may have open: openraft keeps three, elections take one more each, and a peer that
-/// restarted may leave old ones behind.
+/// Streams that one peer may have open: openraft keeps three, elections take one more each, and a connection that went
+/// dead, or a process that ended, leaves old ones behind. One more ends the oldest: what is newest is alive.
 const STREAMS_MAX: usize = 16;
 
 /// Why a request was not passed on to Raft.
@@ -40,6 +42,12 @@ pub enum Refusal {
     /// The key of the asker or of this host is alive twice.
     #[error("the key of {0:?} is alive twice: it neither gives nor gets a vote")]
     Cloned(PeerKey),
+    /// Another process of this key is served.
+    #[error("another process of the key of {0:?} is served here: a cloned disk or a restored backup")]
+    Twin(PeerKey),
+    /// What was promised to the process before this one still holds.
+    #[error("{0:?} has just started, and what was promised to it before still holds")]
+    TooEarly(PeerKey),
     /// Leadership is handed over by a leader that is no voter any more, and by no other.
     #[error("the leader is still a voter: its lease has to run out")]
     StillVoter,
@@ -54,28 +62,53 @@ pub(super) struct Desk {
     /// Which process this is: said first on each stream.
     pub process: Process,
     pub peers: Arc<Peers>,
+    /// Which process of each key is served; none to serve all.
+    pub askers: Option<Askers>,
     pub raft: Raft,
     pub scope: Scope,
     /// No votes before this moment.
     pub quiet_until: Time,
     pub vouched: Mutex<BTreeSet<PeerKey>>,
-    pub streams: Mutex<BTreeMap<PeerKey, usize>>,
+    pub streams: Mutex<Seats>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The streams of each peer, the oldest first, with what ends them.
+pub(super) type Seats = BTreeMap<PeerKey, VecDeque<(u64, CancellationToken)>>;
+
 /// Counts a stream for as long as it lives.
-struct Seat<'a>(&'a Desk, PeerKey);
+struct Seat<'a> {
+    desk: &'a Desk,
+    peer: PeerKey,
+    number: u64,
+    end: CancellationToken,
+}
+
+impl<'a> Seat<'a> {
+    fn take(desk: &'a Desk, peer: PeerKey) -> Seat<'a> {
+        let (mut seats, end) = (lock(&desk.streams), CancellationToken::new());
+        let taken = seats.entry(peer).or_default();
+        if taken.len() >= STREAMS_MAX
+            && let Some((_, oldest)) = taken.pop_front()
+        {
+            oldest.cancel();
+        }
+        let number = taken.back().map_or(0, |(last, _)| last + 1);
+        taken.push_back((number, end.clone()));
+        Seat { desk, peer, number, end }
+    }
+}
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut streams = lock(&self.0.streams);
-        if let Some(count) = streams.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                streams.remove(&self.1);
+        let mut seats = lock(&self.desk.streams);
+        if let Some(taken) = seats.get_mut(&self.peer) {
+            taken.retain(|(number, _)| *number != self.number);
+            if taken.is_empty() {
+                seats.remove(&self.peer);
             }
         }
     }
@@ -84,25 +117,27 @@ impl Drop for Seat<'_> {
 impl Desk {
     /// Answers a stream until it ends.
     pub(super) async fn serve(self: Arc<Self>, peer: PeerKey, mut stream: Box<dyn Duplex>) -> io::Result<()> {
-        let _seat = {
-            let mut streams = lock(&self.streams);
-            let count = streams.entry(peer).or_default();
-            if *count >= STREAMS_MAX {
-                let text = format!("{peer:?} has {STREAMS_MAX} Raft streams open already");
-                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+        let seat = Seat::take(&self, peer);
+        tokio::select! {
+            biased;
+            () = seat.end.cancelled() => {
+                Err(io::Error::other(format!("{peer:?} has opened {STREAMS_MAX} later Raft streams")))
             }
-            *count += 1;
-            Seat(&self, peer)
-        };
-        rpc::write(&mut stream, &Hello(self.process)).await?;
+            ended = self.converse(peer, &mut stream) => ended,
+        }
+    }
+
+    async fn converse(&self, peer: PeerKey, stream: &mut Box<dyn Duplex>) -> io::Result<()> {
+        rpc::write(stream, &Hello(self.process)).await?;
+        let Some(Hello(asker)) = rpc::read(stream, REQUEST_BYTES_MAX).await? else { return Ok(()) };
         loop {
             let max = if self.known(peer).is_ok() { SNAPSHOT_BYTES_MAX } else { REQUEST_BYTES_MAX };
-            let Some(request) = rpc::read::<Request>(&mut stream, max).await? else { return Ok(()) };
-            match self.answer(peer, request).await {
-                Ok(reply) => rpc::write(&mut stream, &reply).await?,
+            let Some(request) = rpc::read::<Request>(stream, max).await? else { return Ok(()) };
+            match self.answer(peer, asker, request).await {
+                Ok(reply) => rpc::write(stream, &reply).await?,
                 Err(refusal) => {
                     tracing::debug!(?peer, %refusal, "refused a request of Raft");
-                    rpc::write(&mut stream, &Reply::Refused(refusal.to_string())).await?;
+                    rpc::write(stream, &Reply::Refused(refusal.to_string())).await?;
                     if matches!(refusal, Refusal::Stopped(_)) {
                         return Ok(()); // nothing will ever be answered here again
                     }
@@ -111,14 +146,14 @@ impl Desk {
         }
     }
 
-    async fn answer(&self, peer: PeerKey, request: Request) -> Result<Reply, Refusal> {
+    async fn answer(&self, peer: PeerKey, asker: Process, request: Request) -> Result<Reply, Refusal> {
         match request {
             Request::Append(request) => {
-                self.may_speak(peer, &request.vote)?;
+                self.may_speak(peer, asker, &request.vote)?;
                 self.scope.run(self.raft.append_entries(request)).await.map(Reply::Append).map_err(stopped)
             }
             Request::Vote(mut request) => {
-                self.may_speak(peer, &request.vote)?;
+                self.may_speak(peer, asker, &request.vote)?;
                 self.may_vote(peer)?;
                 // The flag would override our promise to the present leader on a stranger's word. Without it
                 // a handover takes as long as an election.
@@ -126,17 +161,18 @@ impl Desk {
                 self.scope.run(self.raft.vote(request)).await.map(Reply::Vote).map_err(stopped)
             }
             Request::PreVote(request) => {
-                self.may_speak(peer, &request.vote)?;
+                self.may_speak(peer, asker, &request.vote)?;
                 self.may_vote(peer)?;
                 self.scope.run(self.raft.pre_vote(request)).await.map(Reply::Vote).map_err(stopped)
             }
             Request::Snapshot(vote, meta, snapshot) => {
-                self.may_speak(peer, &vote)?;
+                self.may_speak(peer, asker, &vote)?;
                 let install = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot });
                 self.scope.run(install).await.map(Reply::Snapshot).map_err(stopped)
             }
             Request::Transfer(request) => {
                 claims(peer, request.from_leader())?;
+                self.is_served(peer, asker)?;
                 self.may_vote(peer)?;
                 // A leader that may still act on its lease must not be replaced before the lease ends.
                 if self.known(peer).is_ok() {
@@ -154,9 +190,18 @@ impl Desk {
         if self.scope.now() < self.quiet_until { Err(Refusal::Quarantine) } else { Ok(()) }
     }
 
-    fn may_speak(&self, peer: PeerKey, vote: &Vote) -> Result<(), Refusal> {
+    fn may_speak(&self, peer: PeerKey, asker: Process, vote: &Vote) -> Result<(), Refusal> {
         claims(peer, vote)?;
-        self.known(peer)
+        self.known(peer)?;
+        self.is_served(peer, asker)
+    }
+
+    fn is_served(&self, peer: PeerKey, asker: Process) -> Result<(), Refusal> {
+        let Some(askers) = &self.askers else { return Ok(()) };
+        askers.serve(peer, asker, self.scope.now()).map_err(|other| match other {
+            Other::Twin => Refusal::Twin(peer),
+            Other::TooEarly => Refusal::TooEarly(peer),
+        })
     }
 
     fn known(&self, peer: PeerKey) -> Result<(), Refusal> {

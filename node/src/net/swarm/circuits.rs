@@ -5,6 +5,7 @@ use super::super::{DialFailure, NetEvent, lock};
 use super::{Task, Told, chain};
 use libp2p::Multiaddr;
 use libp2p::core::transport::ListenerId;
+use libp2p::dcutr;
 use libp2p::multiaddr::Protocol as Part;
 use libp2p::swarm::dial_opts::PeerCondition;
 use mesh::identity::PeerKey;
@@ -80,7 +81,11 @@ impl Task {
         match told {
             Told::Relay(event) => tracing::debug!(?event, "relaying"),
             Told::Circuits(event) => tracing::debug!(?event, "circuits"),
-            Told::Punch(event) => tracing::debug!(?event, "hole punching"),
+            // Without the connection's number, which counts per process: two runs of a seed would differ.
+            Told::Punch(event) => {
+                let dcutr::Event { remote_peer_id: peer, result } = *event;
+                tracing::debug!(%peer, failure = result.err().map(|e| e.to_string()), "hole punching");
+            }
             Told::Identify(_) | Told::Gossip(_) => {}
         }
     }
