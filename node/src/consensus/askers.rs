@@ -1,10 +1,10 @@
 //! Which process of a key this host serves, so that no key leads twice.
 //!
 //! A voter's promise is made to a key. Two processes of one key (a copied state folder, a restored backup) would
-//! each be kept the promise that was made to the other, and both could hold a lease. So a host serves one
-//! process of a key at a time. Another one is served only if it has a higher start number, and only when a
-//! promise to the first has run out: as long as the first is served, no other is. Nothing here knows Raft;
-//! [`super::serve`] asks before it passes a request on. What the answering side is, is the business of [`super::peers`].
+//! each be kept the promise that was made to the other: both could hold a lease, and both could lead in one term,
+//! by one vote. So a host serves one process of a key at a time. Another one is served only when a promise to the
+//! first has run out, and only in a later term; as long as the first is served, no other is. Nothing here knows Raft:
+//! [`super::serve`] asks before it passes a request on. Who *answers* is the business of [`super::peers`].
 
 use super::peers::Process;
 use mesh::identity::PeerKey;
@@ -13,20 +13,19 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The processes that are served, and when each was served last. As many as there are hosts that may ask.
+/// The processes that are served: as many as there are hosts that may ask.
 pub(super) struct Askers {
     /// How long a promise may last, by this host's clock.
     promise: Duration,
-    served: Mutex<BTreeMap<PeerKey, (Process, Time)>>,
+    served: Mutex<BTreeMap<PeerKey, Served>>,
 }
 
-/// Why a process is not served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Other {
-    /// It has no higher start number than the one that is served.
-    Twin,
-    /// It is a later start, but what was promised to the one before still holds.
-    TooEarly,
+struct Served {
+    process: Process,
+    /// The highest term that it spoke of.
+    term: u64,
+    /// When it was served last.
+    last: Time,
 }
 
 impl Askers {
@@ -34,22 +33,15 @@ impl Askers {
         Askers { promise, served: Mutex::default() }
     }
 
-    /// Notes that this process is served now.
-    ///
-    /// # Errors
-    /// When it must not be.
-    pub(super) fn serve(&self, peer: PeerKey, process: Process, now: Time) -> Result<(), Other> {
+    /// Whether this process is served now, with a request of this term; if so, that is noted.
+    pub(super) fn serves(&self, peer: PeerKey, process: Process, term: u64, now: Time) -> bool {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, last)) = served.get(&peer).filter(|(known, _)| *known != process) {
-            if process.start <= known.start {
-                return Err(Other::Twin);
-            }
-            if now < *last + self.promise {
-                return Err(Other::TooEarly);
-            }
+        let known = served.entry(peer).or_insert(Served { process, term, last: now });
+        if known.process != process && (now < known.last + self.promise || term <= known.term) {
+            return false;
         }
-        served.insert(peer, (process, now));
-        Ok(())
+        *known = Served { process, term: known.term.max(term), last: now };
+        true
     }
 
     /// Forgets who is no member any more.
@@ -65,25 +57,24 @@ mod tests {
 
     const PROMISE: Duration = Duration::from_secs(4);
     const FIRST: Process = Process { start: 3, origin: 7 };
-    const TWIN: Process = Process { start: 3, origin: 8 };
-    const NEXT: Process = Process { start: 4, origin: 9 };
+    const OTHER: Process = Process { start: 4, origin: 8 };
 
     fn at(secs: u64) -> Time {
         Time::from_millis(secs * 1_000)
     }
 
     #[test]
-    fn one_process_of_a_key_is_served_and_a_later_start_waits_for_the_promise() {
-        let (askers, peer, other) =
-            (Askers::new(PROMISE), Keys::from_seed([1; 32]).key(), Keys::from_seed([2; 32]).key());
-        assert_eq!(askers.serve(peer, FIRST, at(0)), Ok(()));
-        assert_eq!(askers.serve(other, TWIN, at(0)), Ok(()), "of another key");
-        assert_eq!(askers.serve(peer, FIRST, at(3)), Ok(()));
-        assert_eq!(askers.serve(peer, NEXT, at(6)), Err(Other::TooEarly));
-        assert_eq!(askers.serve(peer, TWIN, at(9)), Err(Other::Twin), "however late");
-        assert_eq!(askers.serve(peer, NEXT, at(7)), Ok(()));
-        assert_eq!(askers.serve(peer, FIRST, at(99)), Err(Other::Twin), "the earlier start is over");
+    fn another_process_waits_for_the_promise_and_for_a_later_term() {
+        let (askers, peer) = (Askers::new(PROMISE), Keys::from_seed([1; 32]).key());
+        assert!(askers.serves(peer, FIRST, 5, at(0)));
+        assert!(askers.serves(Keys::from_seed([2; 32]).key(), OTHER, 5, at(0)), "of another key");
+        assert!(askers.serves(peer, FIRST, 4, at(3)), "a late request");
+        assert!(!askers.serves(peer, OTHER, 6, at(6)), "promised until 7");
+        assert!(!askers.serves(peer, OTHER, 5, at(7)), "the first may lead in this term");
+        assert!(askers.serves(peer, OTHER, 6, at(7)));
+        assert!(!askers.serves(peer, FIRST, 7, at(8)), "now the other is served");
+        assert!(askers.serves(peer, FIRST, 7, at(11)));
         askers.forget(&peer);
-        assert_eq!(askers.serve(peer, FIRST, at(99)), Ok(()));
+        assert!(askers.serves(peer, OTHER, 1, at(11)));
     }
 }

@@ -204,8 +204,11 @@ impl Consensus {
             .map_err(|e| StartError::Raft(e.to_string()))?;
 
         // Of Raft itself: what it publishes is still empty at this moment.
-        let ask = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect());
-        let voters: BTreeSet<PeerKey> = scope.run(ask).await.map_err(|e| StartError::Raft(e.to_string()))?;
+        let ask = raft.with_raft_state(|state| {
+            (state.membership_state.effective().voter_ids().collect(), state.vote_ref().leader_id.term)
+        });
+        let (voters, voted): (BTreeSet<PeerKey>, u64) =
+            scope.run(ask).await.map_err(|e| StartError::Raft(e.to_string()))?;
         let mut metrics = raft.metrics();
         while !voters.is_empty() && metrics.borrow_watched().membership_config.voter_ids().next().is_none() {
             // Until it is published, everybody would seem to be asking a host without a membership.
@@ -219,6 +222,7 @@ impl Consensus {
             process,
             peers: peers.clone(),
             askers: watch_peers.then(|| Askers::new(timing.quarantine())),
+            voted,
             raft: raft.clone(),
             scope: scope.clone(),
             quiet_until,

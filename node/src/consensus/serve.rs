@@ -5,7 +5,7 @@
 //! that is behind does not know the newest voters yet), unless no membership is known at all. And for 1.05
 //! leases after a start no vote is given, for this host may have promised otherwise before it.
 
-use super::askers::{Askers, Other};
+use super::askers::Askers;
 use super::peers::{Peers, Process};
 use super::rpc::{self, Duplex, Hello, REQUEST_BYTES_MAX, Reply, Request, SNAPSHOT_BYTES_MAX};
 use super::rt::Scope;
@@ -42,12 +42,12 @@ pub enum Refusal {
     /// The key of the asker or of this host is alive twice.
     #[error("the key of {0:?} is alive twice: it neither gives nor gets a vote")]
     Cloned(PeerKey),
-    /// Another process of this key is served.
-    #[error("another process of the key of {0:?} is served here: a cloned disk or a restored backup")]
-    Twin(PeerKey),
-    /// What was promised to the process before this one still holds.
-    #[error("{0:?} has just started, and what was promised to it before still holds")]
-    TooEarly(PeerKey),
+    /// Another process of this key is served, or was a moment ago.
+    #[error("what was promised to another process of {0:?} may still hold")]
+    Other(PeerKey),
+    /// A vote of this term was given before this host started, and nobody knows to which process.
+    #[error("this host has voted in term {0} before it started")]
+    Voted(u64),
     /// Leadership is handed over by a leader that is no voter any more, and by no other.
     #[error("the leader is still a voter: its lease has to run out")]
     StillVoter,
@@ -64,6 +64,8 @@ pub(super) struct Desk {
     pub peers: Arc<Peers>,
     /// Which process of each key is served; none to serve all.
     pub askers: Option<Askers>,
+    /// The term of the last vote before this start.
+    pub voted: u64,
     pub raft: Raft,
     pub scope: Scope,
     /// No votes before this moment.
@@ -155,6 +157,10 @@ impl Desk {
             Request::Vote(mut request) => {
                 self.may_speak(peer, asker, &request.vote)?;
                 self.may_vote(peer)?;
+                let term = request.vote.leader_id.term;
+                if self.askers.is_some() && term <= self.voted {
+                    return Err(Refusal::Voted(term));
+                }
                 // The flag would override our promise to the present leader on a stranger's word. Without it
                 // a handover takes as long as an election.
                 request.leadership_transfer = false;
@@ -172,7 +178,7 @@ impl Desk {
             }
             Request::Transfer(request) => {
                 claims(peer, request.from_leader())?;
-                self.is_served(peer, asker)?;
+                self.is_served(peer, asker, request.from_leader())?;
                 self.may_vote(peer)?;
                 // A leader that may still act on its lease must not be replaced before the lease ends.
                 if self.known(peer).is_ok() {
@@ -193,15 +199,13 @@ impl Desk {
     fn may_speak(&self, peer: PeerKey, asker: Process, vote: &Vote) -> Result<(), Refusal> {
         claims(peer, vote)?;
         self.known(peer)?;
-        self.is_served(peer, asker)
+        self.is_served(peer, asker, vote)
     }
 
-    fn is_served(&self, peer: PeerKey, asker: Process) -> Result<(), Refusal> {
-        let Some(askers) = &self.askers else { return Ok(()) };
-        askers.serve(peer, asker, self.scope.now()).map_err(|other| match other {
-            Other::Twin => Refusal::Twin(peer),
-            Other::TooEarly => Refusal::TooEarly(peer),
-        })
+    fn is_served(&self, peer: PeerKey, asker: Process, vote: &Vote) -> Result<(), Refusal> {
+        let now = self.scope.now();
+        let serves = |askers: &Askers| askers.serves(peer, asker, vote.leader_id.term, now);
+        if self.askers.as_ref().is_none_or(serves) { Ok(()) } else { Err(Refusal::Other(peer)) }
     }
 
     fn known(&self, peer: PeerKey) -> Result<(), Refusal> {
