@@ -3,8 +3,9 @@
 //! A write is in the kernel's hands at once and on the disk after a sync. A process that dies loses nothing; a power
 //! cut loses what was not synced: all of it, or all but the first part. A disk may be slow, and it may lie.
 
-use super::raft::{Op, Store};
+use super::raft::{Op, Payload, Store};
 use mesh::build::BlobId;
+use mesh::identity::PeerKey;
 use mesh::order;
 use mesh::wire::Signed;
 use node::driver::Known;
@@ -96,6 +97,17 @@ impl Disk {
     /// Whether a blob can be read: it is on the disk, or the kernel still has it, whatever the disk says.
     pub fn shows(&self, blob: BlobId) -> bool {
         self.blobs.contains(&blob) || self.waiting.iter().any(|write| matches!(write, Write::Blob(id) if *id == blob))
+    }
+
+    /// Whether a host is the only voter, by the log that its process would find on this disk now.
+    pub fn votes_alone(&self, host: PeerKey) -> bool {
+        let mut disk = self.clone();
+        disk.settle();
+        let newest = disk.store.log.iter().rev().find_map(|item| match &item.payload {
+            Payload::Members(members) => Some(members),
+            Payload::Blank | Payload::Batch(_) => None,
+        });
+        newest.is_some_and(|members| members.joint.iter().all(|set| *set == BTreeSet::from([host])))
     }
 
     /// How many writes are not on the disk.

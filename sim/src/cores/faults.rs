@@ -153,6 +153,9 @@ impl Cores {
                 check(at.machine.disk.folder.is_some() && at.copy_of.is_none() && !at.out, "is not enrolled")?;
                 let twin = self.hosts.iter().any(|h| h.copy_of == Some(host) && h.process.is_some());
                 check(!twin, "has a copy already")?;
+                // It leads at once, and so does its copy: there is nobody whom either has to ask (a limit that the README states).
+                let m = &at.machine;
+                check(!m.disk.votes_alone(m.keys.key()), "is the only voter: nobody could tell it from its copy")?;
                 let copy = self.add_copy(host).ok_or("its network is full")?;
                 self.start(copy);
                 Ok(())
