@@ -3,9 +3,8 @@
 //! A write is in the kernel's hands at once and on the disk after a sync. A process that dies loses nothing; a power
 //! cut loses what was not synced: all of it, or all but the first part. A disk may be slow, and it may lie.
 
-use super::raft::{Op, Payload, Store};
+use super::raft::{Op, Store};
 use mesh::build::BlobId;
-use mesh::identity::PeerKey;
 use mesh::order;
 use mesh::wire::Signed;
 use node::driver::Known;
@@ -48,6 +47,8 @@ pub struct Disk {
     pub blobs: BTreeSet<BlobId>,
     /// What is remembered of orders.
     pub orders: order::Record,
+    /// Where peers were proved, as the daemon keeps it: a file that nobody syncs, and that may be older than all else.
+    pub leads: Option<Vec<u8>>,
     waiting: VecDeque<Write>,
     /// Writes that are on the disk.
     done: u64,
@@ -97,17 +98,6 @@ impl Disk {
     /// Whether a blob can be read: it is on the disk, or the kernel still has it, whatever the disk says.
     pub fn shows(&self, blob: BlobId) -> bool {
         self.blobs.contains(&blob) || self.waiting.iter().any(|write| matches!(write, Write::Blob(id) if *id == blob))
-    }
-
-    /// Whether a host is the only voter, by the log that its process would find on this disk now.
-    pub fn votes_alone(&self, host: PeerKey) -> bool {
-        let mut disk = self.clone();
-        disk.settle();
-        let newest = disk.store.log.iter().rev().find_map(|item| match &item.payload {
-            Payload::Members(members) => Some(members),
-            Payload::Blank | Payload::Batch(_) => None,
-        });
-        newest.is_some_and(|members| members.joint.iter().all(|set| *set == BTreeSet::from([host])))
     }
 
     /// How many writes are not on the disk.
