@@ -17,6 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+#[path = "addresses_kept.rs"]
+mod kept;
+
+pub use kept::{KEPT_BYTES_MAX, KEPT_MAX, KEPT_PEERS_MAX, Kept};
+
 /// Leads kept of one peer: interfaces of both families and an overlay, with room for old ones.
 pub const LEADS_MAX: usize = 16;
 /// Observed source addresses kept of one peer.
@@ -25,8 +30,8 @@ pub const OBSERVED_MAX: usize = 4;
 pub const LEAD_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// First pause after a failed dial; doubled by each further one.
 pub const RETRY_MIN: Duration = Duration::from_millis(500);
-/// Longest pause: a host that comes back is found within this. Leads are not kept over a restart, so one
-/// that knows nobody else's address waits to be dialled; a refused dial costs next to nothing.
+/// Longest pause: a host that comes back is found within this. One that knows
+/// nobody else's address waits to be dialled; a refused dial costs next to nothing.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What a host that relays for others says among its addresses.
@@ -80,6 +85,8 @@ pub struct Lead {
     /// The last failure since then.
     pub failed: Option<(Time, Failure)>,
     failures: u32,
+    /// It was proved before the last restart, and no other peer has answered there since.
+    kept: bool,
     /// The peer claims it: its newest presence names it, or the invitation does while no presence is known.
     claimed: bool,
 }
@@ -243,6 +250,7 @@ impl Addresses {
         if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
             if other.is_some() {
                 lead.proved = None;
+                lead.kept = false;
             }
             lead.failed = Some((now, reason));
             lead.failures = lead.failures.saturating_add(1);
@@ -401,6 +409,7 @@ impl Addresses {
             proved: None,
             failed: None,
             failures: 0,
+            kept: false,
             claimed: matches!(source, Source::Invitation | Source::Gossip),
         };
         leads.insert(addr.to_owned(), lead);

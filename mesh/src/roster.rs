@@ -333,6 +333,21 @@ impl Roster {
         Ok(joiner)
     }
 
+    /// Who would be taken out, when `by` may do that: a signer, or the host itself when it leaves.
+    ///
+    /// # Errors
+    /// [`RosterError`], as [`Roster::revoke`] would give it.
+    pub fn check_revoke(&self, by: PeerKey, peer: PeerKey) -> Result<&Member, RosterError> {
+        if by != peer && !self.member(&by).is_some_and(|m| m.signer) {
+            return Err(RosterError::NotSigner);
+        }
+        let member = self.members.get(&peer).ok_or(RosterError::Unknown)?;
+        if member.signer && self.signers() == 1 {
+            return Err(RosterError::LastSigner);
+        }
+        Ok(member)
+    }
+
     /// Takes a key out. `by` must be a signer, or the host itself when it leaves.
     ///
     /// # Errors
@@ -345,14 +360,7 @@ impl Roster {
         reason: &str,
         now_ms: u64,
     ) -> Result<(), RosterError> {
-        if by != peer && !self.member(&by).is_some_and(|m| m.signer) {
-            return Err(RosterError::NotSigner);
-        }
-        let member = self.members.get(&peer).ok_or(RosterError::Unknown)?;
-        if member.signer && self.signers() == 1 {
-            return Err(RosterError::LastSigner);
-        }
-        let name = member.name.clone();
+        let name = self.check_revoke(by, peer)?.name.clone();
         self.members.remove(&peer);
         self.revoked.insert(peer, Revoked { name, banned, by, reason: cut(reason), at_ms: now_ms });
         Ok(())

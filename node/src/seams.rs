@@ -70,6 +70,8 @@ pub struct Seams {
     pub store: OpenStore,
     /// Where blobs are kept.
     pub blobs: Arc<dyn BlobStore>,
+    /// What helps the next start, and may be lost.
+    pub notes: Arc<dyn Notes>,
     /// The host itself.
     pub machine: Arc<dyn Machine>,
     /// Seeds every random choice of the node.
@@ -78,6 +80,18 @@ pub struct Seams {
     pub spawn: Spawn,
     /// Where blocking work runs.
     pub blocking: Blocking,
+}
+
+/// A small file that helps a node at its next start. Nothing depends on it: it may be old, torn, or gone.
+pub trait Notes: Send + Sync + 'static {
+    /// What was written last, if anything can be read.
+    fn read(&self) -> Option<Vec<u8>>;
+
+    /// Puts these bytes in the place of what was there.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    fn write(&self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// What a host is, as its machine tells. Slow to change; goes into its presence record.

@@ -7,6 +7,7 @@
 //! start        how often the daemon has started, synced before it is used
 //! mesh.toml    configuration                    ledger.redb  the ledger
 //! blobs/       content-addressed store          work/        builds while they run
+//! leads        where others were last reached; helps the next start, and may be removed
 //! mesh.sock    the API, 0600                    daemon.log   what a detached daemon says
 //! lock         one daemon a folder
 //! ```
@@ -396,6 +397,22 @@ impl StateFolder {
         self.write("outcast", b"")
     }
 
+    /// Where other hosts were reached, as the last start left it.
+    ///
+    /// # Errors
+    /// [`FolderError::Unfinished`] when nothing was kept.
+    pub fn leads(&self) -> Result<Vec<u8>, FolderError> {
+        self.read("leads")
+    }
+
+    /// Keeps where other hosts were reached.
+    ///
+    /// # Errors
+    /// When the disk says no; the old file is whole then.
+    pub fn write_leads(&self, bytes: &[u8]) -> Result<(), FolderError> {
+        self.write("leads", bytes)
+    }
+
     /// Whether this host was taken out of its mesh.
     pub fn is_outcast(&self) -> bool {
         self.has("outcast")
@@ -517,6 +534,16 @@ impl StateFolder {
             let _ = fs::remove_file(&beside); // best effort: the error below is the one that matters
             io_error("write", &path, e)
         })
+    }
+}
+
+impl crate::seams::Notes for StateFolder {
+    fn read(&self) -> Option<Vec<u8>> {
+        self.leads().ok()
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write_leads(bytes).map_err(io::Error::other)
     }
 }
 

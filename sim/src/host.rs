@@ -11,10 +11,10 @@ use crate::machine::SimMachine;
 use crate::network::Power;
 use crate::transport::{self, Place};
 use crate::world::World;
-use node::seams::{BlobStore, Blocking, MakeTransport, Seams};
+use node::seams::{BlobStore, Blocking, MakeTransport, Notes, Seams};
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A host. Clones are the same host.
 #[derive(Clone)]
@@ -22,10 +22,26 @@ pub struct Host {
     place: Place,
     disk: Disk,
     blobs: Arc<dyn BlobStore>,
+    notes: Arc<Kept>,
     machine: Arc<SimMachine>,
     seed: u64,
     starts: Arc<AtomicU64>,
     current: Current,
+}
+
+/// A small file that stays from start to start.
+#[derive(Default)]
+struct Kept(Mutex<Option<Vec<u8>>>);
+
+impl Notes for Kept {
+    fn read(&self) -> Option<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes.to_vec());
+        Ok(())
+    }
 }
 
 impl Host {
@@ -33,7 +49,16 @@ impl Host {
     pub fn new(place: Place, machine: SimMachine, blobs: Arc<dyn BlobStore>, seed: u64) -> Host {
         let disk = Disk::new(&place.name, place.trace.clone());
         let current = Current::new(&place.name);
-        Host { place, disk, blobs, machine: Arc::new(machine), seed, starts: Arc::default(), current }
+        Host {
+            place,
+            disk,
+            blobs,
+            notes: Arc::default(),
+            machine: Arc::new(machine),
+            seed,
+            starts: Arc::default(),
+            current,
+        }
     }
 
     /// What it is called.
@@ -83,6 +108,7 @@ impl Host {
             transport: transport::make(self.place.clone()),
             store: self.disk.open_store(),
             blobs: self.blobs.clone(),
+            notes: self.notes.clone(),
             machine: self.machine.clone(),
             seed: det::derive(self.seed, &format!("starts of {}", self.name()), start),
             spawn: |task| current::spawn(task),

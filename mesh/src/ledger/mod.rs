@@ -150,6 +150,13 @@ impl Ledger {
     pub fn voters(&self) -> &VoterChain {
         &self.voters
     }
+    /// Whether a majority of the voters is left without this peer, of those that are enrolled and count: else nobody
+    /// could be elected, nor anything decided, once it is out. Who does not vote can always be spared.
+    pub fn can_spare(&self, peer: &PeerKey, counts: impl Fn(&PeerKey) -> bool) -> bool {
+        let voters = self.voters.voters();
+        let stays = |voter: &&PeerKey| *voter != peer && self.roster.is_member(voter) && counts(voter);
+        !voters.contains(peer) || voters.iter().filter(stays).count() >= self.voters.majority()
+    }
     /// The builds.
     pub fn builds(&self) -> &Builds {
         &self.builds
@@ -298,6 +305,16 @@ impl Ledger {
         let again = |r: &crate::roster::Revoked| r.by == author && r.banned == revoke.banned;
         if !self.roster.is_member(&peer) && self.roster.revoked(&peer).is_some_and(again) {
             return Reply::ok();
+        }
+        // Whoever asked may not have known of another that is going: only here is the order of both known.
+        let needed = |name: &str| {
+            let text = format!("without {name} too few of the voters would be enrolled to decide anything");
+            Reply::refused(Code::Conflict, format!("{text}; wait until others vote in their place, and try again"))
+        };
+        match self.roster.check_revoke(author, peer) {
+            Ok(member) if !self.can_spare(&peer, |_| true) => return needed(&member.name),
+            Ok(_) => {}
+            Err(error) => return Reply::refused(roster_code(error), error.to_string()),
         }
         if let Err(error) = self.roster.revoke(author, peer, revoke.banned, &revoke.reason, self.time_ms) {
             return Reply::refused(roster_code(error), error.to_string());

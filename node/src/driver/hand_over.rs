@@ -69,15 +69,14 @@ impl Inner {
     /// Whether the voters have a majority alive, as far as this host sees, when one is taken out.
     pub(super) fn check_majority_without(&self, out: &PeerKey) -> Result<(), ApiError> {
         let view = lock(&self.view).clone();
-        let (voters, members): (BTreeSet<PeerKey>, BTreeSet<PeerKey>) =
-            self.shared.with(|l| (l.voters().voters().clone(), l.roster().members().map(|(peer, _)| *peer).collect()));
         let alive = |v: &PeerKey| *v == self.me || view.get(v).is_some_and(|host| host.alive);
-        let others = voters.iter().filter(|v| *v != out);
-        let (alive, away): (Vec<&PeerKey>, Vec<&PeerKey>) = others.partition(|v| members.contains(*v) && alive(v));
-        if !voters.contains(out) || alive.len() > voters.len() / 2 {
-            return Ok(());
-        }
-        let away: Vec<String> = away.into_iter().map(|v| self.name_of(v)).collect();
+        let away: Option<Vec<PeerKey>> = self.shared.with(|l| {
+            let others = l.voters().voters().iter().filter(|v| *v != out);
+            let away = others.filter(|v| !(l.roster().is_member(v) && alive(v))).copied();
+            (!l.can_spare(out, alive)).then(|| away.collect())
+        });
+        let Some(away) = away else { return Ok(()) };
+        let away: Vec<String> = away.iter().map(|v| self.name_of(v)).collect();
         Err(ApiError::conflict(format!(
             "without {} too few voters are alive to lead the mesh: {} is away",
             self.name_of(out),

@@ -96,6 +96,7 @@ impl HostNode {
             transport: transport::real(),
             store: open_store(folder.ledger()),
             blobs: Arc::new(blobs),
+            notes: Arc::new(folder.clone()),
             machine,
             seed,
             spawn: SPAWN,

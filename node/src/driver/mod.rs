@@ -9,6 +9,7 @@
 mod control;
 mod execute;
 mod hand_over;
+mod keep;
 mod lead;
 mod local;
 mod log;
@@ -24,6 +25,7 @@ mod submit;
 mod token;
 mod watch;
 
+pub use keep::KEEP_EVERY;
 pub use local::HostNode;
 pub use looks::{Deed, Deeds};
 pub use policy::{Joined, Known};
@@ -271,6 +273,8 @@ impl Node {
         });
         policy.attach(&inner);
         inner.learn_known(&config.known);
+        let kept = inner.recall_leads(&*seams.notes);
+        inner.task(inner.clone().run_keeper(seams.notes, seams.blocking, kept));
         inner.clone().start_tasks(waiting, events)?;
         Ok(Node { inner, _stop: stop.drop_guard() })
     }

@@ -47,6 +47,8 @@ pub struct Disk {
     pub blobs: BTreeSet<BlobId>,
     /// What is remembered of orders.
     pub orders: order::Record,
+    /// Where peers were proved, as the daemon keeps it: a file that nobody syncs, and that may be older than all else.
+    pub leads: Option<Vec<u8>>,
     waiting: VecDeque<Write>,
     /// Writes that are on the disk.
     done: u64,

@@ -1,6 +1,7 @@
 //! What a scenario does to a fleet of this tier, and how all harm is ended.
 
 use super::execute::spec_of;
+use super::host::Process;
 use super::message::Message;
 use super::raft::{Payload, Store};
 use super::stage::Cores;
@@ -22,6 +23,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// How often owners look after a healed mesh, in microseconds.
 const TEND_EVERY: u64 = 5_000_000;
+/// How long an owner waits for what a start of a host has brought, in microseconds.
+const RESTART_EVERY: u64 = 15_000_000;
 
 type Done = Result<(), String>;
 
@@ -64,9 +67,15 @@ impl Cores {
                 check(!self.hosts[host].stranger && self.hosts[host].copy_of.is_none(), "is a stranger or a copy")?;
                 self.invite(host, by)
             }
-            Action::Evict { host, by } => self.revoke(host, by, "evicted"),
+            Action::Evict { host, by } => {
+                let out = self.host(host)?;
+                self.running(by)?;
+                self.may_go(out)?;
+                self.revoke(host, by, "evicted")
+            }
             Action::Leave { host } => {
                 let host = self.running(host)?;
+                self.may_go(host)?;
                 self.with(host, |p, env| p.leave(env)).ok_or("does not run")?
             }
             Action::Stranger { host } => self.let_stranger(host),
@@ -122,7 +131,7 @@ impl Cores {
             Action::EmptyDisk { host } => {
                 let host = self.down(host)?;
                 check(self.hosts[host].machine.disk.start > 0, "has never run")?;
-                check(self.can_spare(host), "votes, and too few other voters have a store")?;
+                check(self.can_spare(host, true), "votes, and too few other voters have a store, or stay")?;
                 let disk = &mut self.hosts[host].machine.disk;
                 disk.settle();
                 (disk.store, disk.made) = (Store::default(), false);
@@ -153,6 +162,8 @@ impl Cores {
                 check(at.machine.disk.folder.is_some() && at.copy_of.is_none() && !at.out, "is not enrolled")?;
                 let twin = self.hosts.iter().any(|h| h.copy_of == Some(host) && h.process.is_some());
                 check(!twin, "has a copy already")?;
+                // Its copy would promise what it does not know of, and each lead with it: a limit that the README states.
+                check(!self.votes(host), "votes: a voter must not be two")?;
                 let copy = self.add_copy(host).ok_or("its network is full")?;
                 self.start(copy);
                 Ok(())
@@ -355,17 +366,29 @@ impl Cores {
         self.voter_sets().iter().any(|set| set.contains(&key))
     }
 
-    /// Whether a majority of every set of voters keeps its store without this host: else only recovery helps.
-    fn can_spare(&self, host: usize) -> bool {
+    /// Whether a majority of every set of voters keeps its store without this host, and is not on its way out: else
+    /// only recovery helps.
+    fn can_spare(&self, host: usize, leavers_count: bool) -> bool {
         let key = self.hosts[host].machine.keys.key();
-        let whole = |h: &&super::stage::Host| h.machine.number != host && h.machine.disk.made && !h.out;
+        let stays = |h: &super::stage::Host| !(h.out || leavers_count && h.asked_out);
+        let whole = |h: &&super::stage::Host| h.machine.number != host && h.machine.disk.made && stays(h);
         let others: BTreeSet<PeerKey> =
             self.hosts.iter().filter(|h| h.copy_of.is_none()).filter(whole).map(|h| h.machine.keys.key()).collect();
         let spares = |set: &BTreeSet<PeerKey>| !set.contains(&key) || set.intersection(&others).count() > set.len() / 2;
         self.voter_sets().iter().all(spares)
     }
 
-    /// What owners do in a healed mesh: who cannot start because its ledger is gone is put out.
+    /// Whether the mesh may lose this host by an owner's word: not the last but one that keeps a voter's store. That
+    /// another has lost its own takes seconds to be seen by who could refuse.
+    fn may_go(&mut self, host: usize) -> Done {
+        let lost = self.hosts.iter().any(|h| h.machine.disk.start > 0 && !h.machine.disk.made);
+        check(!lost || self.can_spare(host, false), "votes, and another voter has lost its store")?;
+        self.hosts[host].asked_out = true;
+        Ok(())
+    }
+
+    /// What owners do in a healed mesh: who cannot start because its ledger is gone is put out, and whose key was alive
+    /// twice is started anew, until its start is above its copy's.
     pub(super) fn tend(&mut self) {
         if !self.healed || !self.cx.now.is_multiple_of(TEND_EVERY) {
             return;
@@ -374,6 +397,19 @@ impl Cores {
         let gone: Vec<String> = self.hosts.iter().filter(gone).map(|h| h.machine.name.to_string()).collect();
         for host in gone {
             let _ = self.revoke(&host, LEADER, "its ledger is gone"); // when somebody leads and has enrolled it
+        }
+        let running = || self.hosts.iter().filter_map(|h| h.process.as_ref());
+        let cloned =
+            |p: &Process| p.members.hosts().filter(|(_, h)| h.cloned).map(|(peer, _)| *peer).collect::<Vec<_>>();
+        let held: BTreeSet<PeerKey> = running().flat_map(|p| cloned(p)).collect();
+        let now = self.cx.now;
+        let due = |h: &&super::stage::Host| h.process.is_some() && now >= h.restarted + RESTART_EVERY;
+        let held = |h: &&super::stage::Host| held.contains(&h.machine.keys.key());
+        let held: Vec<usize> = self.hosts.iter().filter(held).filter(due).map(|h| h.machine.number).collect();
+        for host in held {
+            (self.hosts[host].restarted, self.hosts[host].harmed) = (now, now);
+            self.stop(host);
+            self.start(host);
         }
     }
 

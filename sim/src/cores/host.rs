@@ -121,6 +121,7 @@ pub struct Process {
     pub(super) clock: Option<(u64, LedgerClock)>,
     pub(super) outcast: BTreeSet<PeerKey>,
     pub(super) tick_at: Time,
+    pub(super) keep_leads_at: Time,
     pub(super) woken_at: Option<Time>,
     pub(super) leaving: bool,
     /// It gives its vote to another until then, and leaves.
@@ -189,6 +190,7 @@ impl Process {
             clock: None,
             outcast: BTreeSet::new(),
             tick_at: Time::default(),
+            keep_leads_at: Time::default(),
             woken_at: None,
             leaving: false,
             retiring: None,
@@ -205,6 +207,7 @@ impl Process {
         }
         process.listen(env);
         process.apply(env);
+        process.recall_leads(env);
         process.changed(env, Changes { roster: true, ..Changes::default() });
         let name = env.m.name.clone();
         env.cx.fact(Fact::Started { host: name, key: me, start });

@@ -215,10 +215,7 @@ impl Process {
 
     /// Whether the voters have no majority alive, as far as this host sees, without one of them.
     pub(super) fn is_needed(&self, out: &PeerKey) -> bool {
-        let voters = self.ledger.voters().voters();
-        let alive = |peer: &PeerKey| *peer == self.me || self.view.get(peer).is_some_and(|h| h.alive);
-        let stays = |peer: &&PeerKey| *peer != out && self.ledger.roster().is_member(peer) && alive(peer);
-        voters.contains(out) && voters.iter().filter(stays).count() <= voters.len() / 2
+        !self.ledger.can_spare(out, |peer| *peer == self.me || self.view.get(peer).is_some_and(|h| h.alive))
     }
 
     fn ask_to_leave(&mut self, env: &mut Env<'_>) {

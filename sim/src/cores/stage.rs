@@ -47,9 +47,13 @@ pub struct Host {
     pub(super) stranger: bool,
     /// It left, or was taken out: its process does not start again.
     pub(super) out: bool,
+    /// It was asked to leave, or somebody to put it out: that may still be on its way.
+    pub(super) asked_out: bool,
     /// A copy of another, and of which.
     pub(super) copy_of: Option<usize>,
     pub(super) harmed: u64,
+    /// When its owner last started it anew because its key was held to be alive twice.
+    pub(super) restarted: u64,
     pub(super) fit: bool,
     well: bool,
     cut_off: BTreeSet<usize>,
@@ -291,8 +295,10 @@ impl Host {
             joining: None,
             stranger: false,
             out: false,
+            asked_out: false,
             copy_of: None,
             harmed: 0,
+            restarted: 0,
             fit: false,
             well: false,
             cut_off: BTreeSet::new(),

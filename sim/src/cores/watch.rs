@@ -3,11 +3,12 @@
 use super::host::{Env, Line, Process};
 use super::message::{Message, NoWay, Said};
 use crate::invariants::Fact;
-use mesh::addresses::{Failure, Source};
+use mesh::addresses::{Failure, Kept, Source};
 use mesh::identity::PeerKey;
 use mesh::ledger::Changes;
 use mesh::membership::{Input, Members, Output, PresenceFacts, State};
 use mesh::placement::{HostNow, View};
+use node::driver::KEEP_EVERY;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -279,10 +280,29 @@ impl Process {
         }
         self.retire(env);
         self.addresses.expire(now);
+        self.keep_leads(env);
         for peer in self.others() {
             self.dial(env, peer);
         }
         self.refresh_view(env);
+    }
+
+    /// Keeps where peers were proved, over the next start: seldom, and without a sync.
+    fn keep_leads(&mut self, env: &mut Env<'_>) {
+        let now = self.now(env);
+        if now < self.keep_leads_at {
+            return;
+        }
+        self.keep_leads_at = now + KEEP_EVERY;
+        env.m.disk.leads = Some(self.addresses.keep().encode());
+    }
+
+    /// What is torn is as good as none.
+    pub(super) fn recall_leads(&mut self, env: &Env<'_>) {
+        if let Some(kept) = env.m.disk.leads.as_ref().and_then(|bytes| Kept::decode(bytes).ok()) {
+            let now = self.now(env);
+            self.addresses.recall(&kept, now);
+        }
     }
 
     fn dial(&mut self, env: &mut Env<'_>, peer: PeerKey) {

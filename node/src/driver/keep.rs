@@ -1,0 +1,48 @@
+//! Keeps where peers were proved over a restart, so that hosts that all start anew find each other again.
+//!
+//! It is written when it has changed, and seldom; what is lost of it, or torn, is only found out again. What is kept
+//! and what it counts for afterwards is [`mesh::addresses::Kept`]'s; where the bytes are is a seam
+//! ([`crate::seams::Notes`]). Dialling goes on in [`super::watch`].
+
+use super::Inner;
+use super::shared::lock;
+use crate::seams::{Blocking, Notes};
+use mesh::addresses::Kept;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is looked whether there is something new to write.
+pub const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+impl Inner {
+    /// Takes what the last start kept. Gives what is on the disk, when that is of any use.
+    pub(super) fn recall_leads(&self, notes: &dyn Notes) -> Kept {
+        let Some(bytes) = notes.read() else { return Kept::default() };
+        match Kept::decode(&bytes) {
+            Ok(kept) => {
+                lock(&self.addresses).recall(&kept, self.now());
+                kept
+            }
+            Err(error) => {
+                tracing::info!(%error, "what was kept of the others' addresses is damaged: they are found without it");
+                Kept::default()
+            }
+        }
+    }
+
+    /// Writes what is to be kept, when it is not what was written last.
+    pub(super) async fn run_keeper(self: Arc<Self>, notes: Arc<dyn Notes>, blocking: Blocking, mut written: Kept) {
+        loop {
+            tokio::time::sleep(KEEP_EVERY).await;
+            let kept = lock(&self.addresses).keep();
+            if kept == written {
+                continue;
+            }
+            let (bytes, notes) = (kept.encode(), notes.clone());
+            match blocking.run(move || notes.write(&bytes)).await {
+                Ok(()) => written = kept,
+                Err(error) => tracing::warn!(%error, "the others' addresses are not kept for the next start"),
+            }
+        }
+    }
+}
