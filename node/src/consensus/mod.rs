@@ -6,6 +6,7 @@
 //! `mesh::ledger`, the rule of the lease is [`mesh::lease`].
 
 mod disk;
+mod line;
 mod machine;
 mod peers;
 mod quiet;
