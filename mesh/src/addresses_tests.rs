@@ -208,3 +208,16 @@ fn incident_2_a_container_dials_the_host_that_invited_it_on_the_address_they_sha
     assert_eq!(table.nat_of(&workstation, first), Some(container));
     assert_eq!(table.leads(&workstation, at(2)), [moved]);
 }
+
+#[test]
+fn incident_17_a_member_that_no_address_is_known_of_is_found_where_another_was() {
+    let (founder, late) = (key(2), key(3));
+    let first = "/ip4/10.42.0.12/tcp/7400";
+    let mut table = Addresses::new(key(1));
+    table.learn(founder, first, Source::Invitation, None, at(0));
+    // It joined after this host did, so nobody told where it is; DHCP gave it the founder's address meanwhile.
+    table.set_members(&BTreeSet::from([key(1), founder, late]));
+    table.failed(founder, first, Failure::Peer(late), at(1));
+    assert_eq!(table.leads(&late, at(1)), [first]);
+    assert_eq!(table.leads(&founder, at(100)), Vec::<String>::new());
+}
