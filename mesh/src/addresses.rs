@@ -164,10 +164,14 @@ impl Addresses {
         Addresses { me, peers: BTreeMap::new(), offers: BTreeSet::new() }
     }
 
-    /// Forgets whoever is no longer enrolled.
+    /// Who is enrolled. Forgets whoever no longer is.
     pub fn set_members(&mut self, members: &BTreeSet<PeerKey>) {
         self.peers.retain(|peer, _| *peer == self.me || members.contains(peer));
         self.offers.retain(|peer| members.contains(peer));
+        // Also whom no address is known of: it may answer where another was looked for.
+        for member in members {
+            self.peers.entry(*member).or_default();
+        }
     }
 
     /// Takes a lead. Our own listeners are learned for our own key, as [`Source::Interface`]. What
@@ -202,7 +206,7 @@ impl Addresses {
     /// What a peer's presence names now. Leads of older presences go, unless they are proved; a relay that it
     /// no longer waits behind goes in any case.
     pub fn learn_presence(&mut self, peer: PeerKey, addrs: &[String], now: Time) {
-        if mutants::on(Mutant::FirstAddressForEver) && self.peers.contains_key(&peer) {
+        if mutants::on(Mutant::FirstAddressForEver) && self.peers.get(&peer).is_some_and(|leads| !leads.is_empty()) {
             return;
         }
         match addrs.iter().any(|addr| addr == OFFER) {

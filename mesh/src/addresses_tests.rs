@@ -253,3 +253,16 @@ fn a_peer_fills_its_own_lines_and_no_others() {
     assert_eq!(table.rows(&drone, at(3)), of_drone);
     assert_eq!(table.leads(&gateway, at(3))[0], GATEWAY, "what is proved is not washed away");
 }
+
+#[test]
+fn incident_17_a_member_that_no_address_is_known_of_is_found_where_another_was() {
+    let (founder, late) = (key(2), key(3));
+    let first = "/ip4/10.42.0.12/tcp/7400";
+    let mut table = Addresses::new(key(1));
+    table.learn(founder, first, Source::Invitation, None, at(0));
+    // It joined after this host did, so nobody told where it is; DHCP gave it the founder's address meanwhile.
+    table.set_members(&BTreeSet::from([key(1), founder, late]));
+    table.failed(founder, first, Failure::Peer(late), at(1));
+    assert_eq!(table.leads(&late, at(1)), [first]);
+    assert_eq!(table.leads(&founder, at(100)), Vec::<String>::new());
+}

@@ -313,6 +313,11 @@ impl Network {
         self.lock().fleet.host(name).and_then(|host| host.port).unwrap_or(PORT)
     }
 
+    /// Whether a host listens: a container that has no address and no port of its own can only dial.
+    pub fn listens(&self, name: &str) -> bool {
+        self.lock().fleet.host(name).is_none_or(|host| host.shares.is_none() || host.port.is_some())
+    }
+
     /// Addresses that nobody has, on the same networks as a host's.
     pub fn spare_addresses(&self, like: &str) -> BTreeMap<String, Ipv4Addr> {
         let table = self.lock();

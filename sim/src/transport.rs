@@ -56,9 +56,9 @@ impl Place {
         Place { name: name.into(), wire, network: network.clone(), trace: trace.clone() }
     }
 
-    /// Where its node listens.
-    pub fn port(&self) -> u16 {
-        self.network.port(&self.name)
+    /// Where its node listens, if anywhere.
+    pub fn port(&self) -> Option<u16> {
+        self.network.listens(&self.name).then(|| self.network.port(&self.name))
     }
 }
 

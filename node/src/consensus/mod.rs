@@ -7,6 +7,7 @@
 
 mod askers;
 mod disk;
+mod line;
 mod machine;
 mod peers;
 mod quiet;

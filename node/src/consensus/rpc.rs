@@ -6,10 +6,12 @@
 //! which process it is. Whose key is at the other end was proved by the connection; which of its answers
 //! openraft may see is [`super::peers`]'s rule.
 
+use super::line::{self, Line, Way};
 use super::peers::{Met, Peers, Process, Record};
 use super::rt::NodeRuntime;
 use super::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use mesh::identity::PeerKey;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -33,9 +35,11 @@ pub(super) const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// A request with a snapshot in it.
 pub(super) const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 /// Any answer.
-const REPLY_BYTES_MAX: usize = 64 << 10;
+pub(super) const REPLY_BYTES_MAX: usize = 64 << 10;
 /// Nesting of a message: a membership inside an entry inside a request is about ten deep.
 const DEPTH_MAX: usize = 32;
+/// This part of a heartbeat's time may be spent on opening a stream.
+const OPENS: u32 = 4;
 /// Memory for a frame is taken as it arrives, not as it is announced.
 const CHUNK: usize = 64 << 10;
 
@@ -145,21 +149,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             peers: self.peers.clone(),
             patience: self.patience,
             watch_peers: self.watch_peers,
-            stream: Mutex::new(None),
+            way: Mutex::default(),
         }
-    }
-}
-
-/// A stream to one process.
-struct Line {
-    stream: Box<dyn Duplex>,
-    process: Process,
-}
-
-impl Line {
-    async fn ask(&mut self, request: &Request) -> io::Result<Reply> {
-        write(&mut self.stream, request).await?;
-        Ok(read(&mut self.stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 }
 
@@ -174,37 +165,44 @@ pub(super) struct Client {
     patience: Duration,
     watch_peers: bool,
     /// The mutex is never contended; it makes the client `Sync`, as openraft wants it.
-    stream: Mutex<Option<Line>>,
+    way: Mutex<Way>,
 }
 
 impl Client {
     /// Asks the peer, whichever process of it answers, and says which did. With `leading` only one that
-    /// holds what was acknowledged to this vote is asked.
+    /// holds what was acknowledged to this vote is asked. A stream that is not open in `opens` is left to the
+    /// next call.
     async fn call(
         &mut self,
         request: &Request,
         leading: Option<&Vote>,
+        opens: Duration,
         within: Duration,
     ) -> Result<(Process, Reply), Unreachable<TypeConfig>> {
         // Taken out: when this future is dropped half-way, the stream goes with it, and no later call can
         // take this answer for its own.
-        let kept = self.stream.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = std::mem::take(self.way());
         if self.watch_peers && self.peers.is_suspended(&self.peer) {
             return Err(self.unreachable("its key is alive twice: neither answer counts"));
         }
-        let kept = kept.filter(|line| !self.watch_peers || self.record.is_current(line.process));
+        let (fresh, line) = match kept {
+            Way::Open(line) if !self.watch_peers || self.record.is_current(line.process) => (false, line),
+            Way::Opening(opening) => (true, self.opened(opening, opens).await?),
+            Way::Open(_) | Way::None => {
+                let opening = line::open(self.dial.clone(), self.own, self.peer, self.patience);
+                (true, self.opened(opening, opens).await?)
+            }
+        };
         let exchange = async {
-            let mut line = match kept {
-                Some(line) => line,
-                None => {
-                    let (line, early) = self.open(leading).await?;
-                    if let Some(reply) = early {
-                        return Ok((line, reply));
-                    }
-                    line
-                }
+            let mut line = line;
+            let early = match fresh {
+                true => self.greet(&mut line, leading).await?,
+                false => None,
             };
-            let reply = line.ask(request).await?;
+            let reply = match early {
+                Some(reply) => reply,
+                None => line.ask(request).await?,
+            };
             Ok::<_, io::Error>((line, reply))
         };
         let outcome = match NodeRuntime::timeout(within, exchange).await {
@@ -219,36 +217,50 @@ impl Client {
             return Err(self.unreachable(&format!("refused: {why}")));
         }
         let process = line.process;
-        *self.stream.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(line);
+        *self.way() = Way::Open(line);
         Ok((process, reply))
     }
 
-    /// Opens a stream and learns which process is at its end. Before a leader counts on a process that has
-    /// taken over from another, that one has to hold what the other acknowledged: it is asked by a heartbeat.
-    /// An answer to that which openraft has to see instead of the one to its own request comes along.
-    async fn open(&self, leading: Option<&Vote>) -> io::Result<(Line, Option<Reply>)> {
-        let mut stream = self.dial.open(self.peer).await?;
-        write(&mut stream, &Hello(self.own)).await?;
-        let Hello(process) = read(&mut stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let mut line = Line { stream, process };
-        if !self.watch_peers {
-            return Ok((line, None));
+    fn way(&mut self) -> &mut Way {
+        self.way.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a stream stands; one that does not yet is kept.
+    async fn opened(
+        &mut self,
+        mut opening: BoxFuture<'static, io::Result<Line>>,
+        within: Duration,
+    ) -> Result<Line, Unreachable<TypeConfig>> {
+        match NodeRuntime::timeout(within, &mut opening).await {
+            Ok(line) => line.map_err(|e| Unreachable::new(&e)),
+            Err(_) => {
+                *self.way() = Way::Opening(opening);
+                Err(self.unreachable("a stream is being opened"))
+            }
         }
+    }
+
+    /// Judges the process at the end of a new stream. Before a leader counts on a process that has
+    /// taken over from another, that one has to hold what the other acknowledged: it is asked by a heartbeat.
+    /// Gives an answer to that which openraft has to see instead of the one to its own request.
+    async fn greet(&self, line: &mut Line, leading: Option<&Vote>) -> io::Result<Option<Reply>> {
+        if !self.watch_peers {
+            return Ok(None);
+        }
+        let process = line.process;
         let (Met::MustHold(acked), Some(vote)) = (self.record.meet(process).map_err(io::Error::other)?, leading) else {
-            return Ok((line, None));
+            return Ok(None);
         };
         let question =
             AppendEntriesRequest { vote: *vote, prev_log_id: Some(acked), entries: vec![], leader_commit: None };
         match line.ask(&Request::Append(question)).await? {
-            Reply::Append(AppendEntriesResponse::Success) if self.record.accept(process) => Ok((line, None)),
+            Reply::Append(AppendEntriesResponse::Success) if self.record.accept(process) => Ok(None),
             Reply::Append(AppendEntriesResponse::Conflict) => {
                 let before = self.record.begin(vote);
                 let answer = self.record.lacks(process, vote, before, Some(acked));
                 Err(io::Error::other(answer.err().unwrap_or_else(|| "another leadership has begun".to_owned())))
             }
-            reply @ (Reply::Append(AppendEntriesResponse::HigherVote(_)) | Reply::Refused(_)) => {
-                Ok((line, Some(reply)))
-            }
+            reply @ (Reply::Append(AppendEntriesResponse::HigherVote(_)) | Reply::Refused(_)) => Ok(Some(reply)),
             _ => Err(io::Error::other("no plain answer to a heartbeat")),
         }
     }
@@ -300,14 +312,18 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let within = if request.entries.is_empty() { option.soft_ttl() } else { self.patience };
+        // The next heartbeat follows soon: what is left of this one's time has to be enough for an answer.
+        let (opens, within) = match request.entries.is_empty() {
+            true => (option.soft_ttl() / OPENS, option.soft_ttl()),
+            false => (self.patience, self.patience),
+        };
         let asked = Asked {
             vote: request.vote,
             prev: request.prev_log_id,
             last: request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id),
             before: self.record.begin(&request.vote),
         };
-        match self.call(&Request::Append(request), Some(&asked.vote), within).await? {
+        match self.call(&Request::Append(request), Some(&asked.vote), opens, within).await? {
             (process, Reply::Append(reply)) => match self.check(process, &asked, &reply) {
                 Ok(()) => Ok(reply),
                 Err(why) => Err(self.unreachable(&why).into()),
@@ -322,7 +338,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.may_stand()?;
-        match self.call(&Request::Vote(request), None, option.soft_ttl()).await? {
+        let ttl = option.soft_ttl();
+        match self.call(&Request::Vote(request), None, ttl, ttl).await? {
             (_, Reply::Vote(reply)) => Ok(reply),
             _ => Err(unexpected().into()),
         }
@@ -334,7 +351,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.may_stand()?;
-        match self.call(&Request::PreVote(request), None, option.soft_ttl()).await? {
+        let ttl = option.soft_ttl();
+        match self.call(&Request::PreVote(request), None, ttl, ttl).await? {
             (_, Reply::Vote(reply)) => Ok(reply),
             _ => Err(unexpected().into()),
         }
@@ -350,7 +368,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         self.record.begin(&vote);
         let last = snapshot.meta.last_log_id;
         let request = Request::Snapshot(vote, snapshot.meta, snapshot.snapshot);
-        let call = self.call(&request, Some(&vote), option.soft_ttl());
+        let ttl = option.soft_ttl();
+        let call = self.call(&request, Some(&vote), ttl, ttl);
         let (process, reply) = tokio::select! {
             biased;
             closed = cancel => return Err(closed.into()),
@@ -371,7 +390,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(&Request::Transfer(request), None, option.soft_ttl()).await? {
+        let ttl = option.soft_ttl();
+        match self.call(&Request::Transfer(request), None, ttl, ttl).await? {
             (_, Reply::Transfer(reply)) => Ok(reply),
             _ => Err(unexpected().into()),
         }

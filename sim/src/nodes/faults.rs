@@ -408,6 +408,9 @@ impl NodesStage {
             station.blobs.replace(&blobs);
         }
         self.nodes.install(&copy);
+        if self.faults.may_refuse(&name) {
+            self.faults.spoilt.insert(copy.clone()); // what is gone here is gone there
+        }
         self.faults.copies.insert(copy);
         Ok(())
     }

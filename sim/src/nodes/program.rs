@@ -144,7 +144,12 @@ async fn run(
         credential: member.credential,
         start: desk.folder.borrow().start,
         store_id,
-        listen: vec![to_multiaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), host.place().port()))],
+        listen: host
+            .place()
+            .port()
+            .map(|port| to_multiaddr(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)))
+            .into_iter()
+            .collect(),
         known: member.known,
         leads: vec![],
         timing,
