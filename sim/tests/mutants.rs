@@ -39,6 +39,6 @@ fn the_daemon_has_no_mutants() {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     };
-    assert!(!tree("node").contains("mutants"), "{}", tree("node"));
+    assert!(!tree("node").contains("feature \"mutants\""), "{}", tree("node"));
     assert!(tree("sim").contains("mesh feature \"mutants\""), "{}", tree("sim"));
 }

@@ -199,19 +199,12 @@ impl Cores {
             }
             Action::ForgetMasquerade { router } => {
                 let router = self.host(router)?;
-                let through: Vec<usize> = {
-                    let routed = self
-                        .cx
-                        .net
-                        .connections
-                        .values()
-                        .filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
-                    routed.flat_map(|c| c.ends.iter().map(|end| end.host.0)).collect()
-                };
+                let all = self.cx.net.connections.values();
+                let routed = all.filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
+                let ends = |c: &super::net::Connection| (c.ends[0].host.0, c.ends[1].host.0);
+                let through: BTreeSet<(usize, usize)> = routed.map(ends).flat_map(|(a, b)| [(a, b), (b, a)]).collect();
                 check(!through.is_empty(), "no connection goes through it")?;
-                for host in through {
-                    self.hosts[host].harmed = self.cx.now;
-                }
+                self.blink(&through);
                 self.cx.net.forget(router);
                 Ok(())
             }
@@ -276,6 +269,7 @@ impl Cores {
         let asked = self.with(host, |p, env| {
             let gone = |b: &&mesh::ledger::Build| matches!(b.state, State::Failed | State::Cancelled);
             let newest = p.ledger.builds().iter().rfind(|b| b.spec.name == task).filter(gone)?.id;
+            env.cx.fact(Fact::Asked { key: p.me, request: 0, names: vec![task.to_owned()] });
             p.ask(env, Command::Retry(Retry { build: newest }), WITHIN, Asker::Nobody);
             p.settle(env);
             Some(())

@@ -23,7 +23,7 @@ use mesh::placement::View;
 use mesh::roster::{MeshId, mesh_id};
 use mesh::time::Time;
 use node::consensus::Timing;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Housekeeping: views, dials, load.
@@ -129,6 +129,8 @@ pub struct Process {
     pub(super) requests: u64,
     pub(super) known: BTreeMap<PeerKey, (u64, u64)>,
     pub(super) orders: super::orders::Orders,
+    /// Writes of consensus that are not on the disk yet: the disk's number, which counts blobs as well, and its own.
+    unsynced: VecDeque<(u64, u64)>,
 }
 
 impl Process {
@@ -197,6 +199,7 @@ impl Process {
             requests: 0,
             known: BTreeMap::new(),
             orders: super::orders::Orders::new(env, mesh_id(&folder.genesis), boot_id),
+            unsynced: VecDeque::new(),
         };
         let all = folder.known.iter().map(|k| k.peer).chain([me]).collect();
         process.addresses.set_members(&all);
@@ -292,7 +295,13 @@ impl Process {
     /// The disk says that so many writes are on it.
     pub fn synced(&mut self, env: &mut Env<'_>, written: u64) {
         let own = env.own();
-        self.raft.synced(written, own);
+        let mut own_count = None;
+        while let Some((_, count)) = self.unsynced.pop_front_if(|(at, _)| *at <= written) {
+            own_count = Some(count);
+        }
+        if let Some(count) = own_count {
+            self.raft.synced(count, own);
+        }
         self.blobs_synced(env, written);
         self.orders_synced(env, written);
         self.settle(env);
@@ -304,8 +313,8 @@ impl Process {
             let mut did = self.drain(env);
             let ops = std::mem::take(&mut self.raft.ops);
             did |= !ops.is_empty();
-            for op in ops {
-                env.m.disk.write(Write::Raft(op));
+            if let Some(at) = ops.into_iter().map(|op| env.m.disk.write(Write::Raft(op))).last() {
+                self.unsynced.push_back((at, self.raft.written()));
             }
             let out = std::mem::take(&mut self.raft.out);
             did |= !out.is_empty();

@@ -235,6 +235,20 @@ impl Cores {
         }
     }
 
+    /// Connections between these are dead, and nobody has closed them: for a moment no link between them worked.
+    pub(super) fn blink(&mut self, pairs: &BTreeSet<(usize, usize)>) {
+        for (host, other) in pairs {
+            self.hosts[*host].harmed = self.cx.now;
+            self.hosts[*host].cut_off.insert(*other);
+        }
+        for host in pairs.iter().map(|(host, _)| *host).collect::<BTreeSet<_>>() {
+            let at = &self.hosts[host];
+            let from = at.cut_off.iter().map(|other| self.hosts[*other].machine.name.clone()).collect();
+            let name = at.machine.name.clone();
+            self.cx.fact(Fact::CutOff { host: name, from });
+        }
+    }
+
     /// With whom each host cannot talk at all, or one way only. Who has no power is not cut off.
     fn cut_off(&self) -> Vec<BTreeSet<usize>> {
         let net = &self.cx.net;

@@ -3,7 +3,7 @@
 //! Swarm testing (Groce, Zhang, Eide, Chen & Regehr, ISSTA 2012): a run in which everything may happen
 //! hides what only happens when something else does not. So each seed enables each kind of action with
 //! a probability of one half, and draws how often it comes. Moments are drawn together: in bursts, and
-//! right after another action. A plan is written out in full, with hosts by name, so that it can be
+//! right after another action; some seeds have a theme besides ([`THEMES`]). A plan is written out in full, with hosts by name, so that it can be
 //! read, replayed and shrunk; only [`LEADER`](crate::action::LEADER) is left to the run. Nothing here plays a plan: see
 //! [`crate::stage`].
 //!
@@ -13,12 +13,14 @@
 mod dice;
 mod faults;
 mod ground;
+mod themes;
 mod work;
 
 pub use dice::Dice;
 pub use ground::Ground;
+pub use themes::THEMES;
 
-use crate::action::{Action, LEADER};
+use crate::action::{Action, LEADER, Task};
 use crate::plan::{Plan, Tier, Timed};
 use ground::builds;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +87,7 @@ pub struct Asked<'a> {
     pub seed: u64,
     /// Fleets to choose from.
     pub fleets: &'a [Ground],
-    /// The only faults that may be drawn, by the names of [`KINDS`]; work is drawn as always.
+    /// The only faults that may be drawn, by the names of [`KINDS`] and [`THEMES`]; work is drawn as always.
     pub faults: Option<&'a BTreeSet<String>>,
 }
 
@@ -165,6 +167,18 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
             }
         }
     }
+    // Dice of their own: what else a seed has does not depend on its theme.
+    draft.dice = Dice::new(asked.seed, "theme");
+    let (themed, theme) = (draft.dice.percent(themes::THEMED), draft.dice.one(THEMES).map(|theme| theme.name));
+    for one in THEMES {
+        let enabled = match asked.faults {
+            None => themed && theme == Some(one.name),
+            Some(only) => only.contains(one.name),
+        };
+        if enabled {
+            (one.make)(&mut draft);
+        }
+    }
     // Stable: what was drawn first at a moment is done first.
     draft.actions.retain(|timed| timed.at_ms < safety_ms);
     draft.actions.sort_by_key(|timed| timed.at_ms);
@@ -206,6 +220,13 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// The owner of a host submits builds under a number of their own.
+    fn submitted(&mut self, number: u64, host: &str, tasks: Vec<Task>, at_ms: u64) {
+        let action = Action::Submit { host: host.to_owned(), request: number, tasks: tasks.clone() };
+        self.push(at_ms, action);
+        self.requests.push(work::Request { number, host: host.to_owned(), tasks, at_ms });
+    }
+
     fn push(&mut self, at_ms: u64, action: Action) {
         self.actions.push(Timed { at_ms, action });
     }

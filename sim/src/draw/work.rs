@@ -6,10 +6,10 @@ use crate::action::{Action, Forgery, Task};
 
 /// A submission that was drawn.
 pub struct Request {
-    number: u64,
-    host: String,
-    tasks: Vec<Task>,
-    at_ms: u64,
+    pub(super) number: u64,
+    pub(super) host: String,
+    pub(super) tasks: Vec<Task>,
+    pub(super) at_ms: u64,
 }
 
 /// A graph of 1 to 8 builds; some fail, some break on one host's toolchain.
@@ -33,8 +33,7 @@ pub fn submit(draft: &mut Draft<'_>) {
         draft.tasks.insert(name.clone(), (host.clone(), at_ms));
         tasks.push(Task { name, takes_ms, exit, needs, breaks_on });
     }
-    draft.push(at_ms, Action::Submit { host: host.clone(), request: number, tasks: tasks.clone() });
-    draft.requests.push(Request { number, host, tasks, at_ms });
+    draft.submitted(number, &host, tasks, at_ms);
     // The hardest moment for what was just promised.
     if draft.dice.percent(20) {
         draft.moments.push(at_ms);

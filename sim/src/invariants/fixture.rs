@@ -158,6 +158,22 @@ impl Fleet {
         log
     }
 
+    /// An attempt that fails by itself.
+    pub fn fail(&mut self, build: BuildId, attempt: u32, host: u8) {
+        let start = Assignment { build, attempt: Attempt(attempt), host: key(host), start: 1 };
+        if !self.send(self.leader, Command::Assign(Assign { attempts: vec![start] })).is_ok() {
+            return; // it is not wanted any more
+        }
+        let (end, phase, text) = (End::Failed, Phase::Command, String::new());
+        let outcome = Outcome { end, phase, code: 1, text, manifest: None, log: None, took_ms: 1 };
+        let end = AttemptEnd { build, attempt: Attempt(attempt), outcome, receipts: vec![] };
+        assert!(self.send(host, Command::Report(Report { ends: vec![end] })).is_ok());
+    }
+
+    pub fn retry(&mut self, build: BuildId) {
+        assert!(self.send(1, Command::Retry(Retry { build })).is_ok());
+    }
+
     pub fn cancel(&mut self, build: BuildId) {
         assert!(self.send(1, Command::Cancel(Cancel { builds: vec![build], reason: "stop".into() })).is_ok());
     }

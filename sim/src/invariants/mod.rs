@@ -9,9 +9,11 @@ mod attempts_count_once;
 mod attempts_stay;
 mod authorship;
 mod committed_stays;
+mod definition_stays;
 mod ends_once;
 mod fences_rise;
 mod healthy_is_not_down;
+mod heard_is_not_down;
 mod ledger_time_rises;
 mod no_build_lost;
 mod no_strangers;
@@ -20,6 +22,8 @@ mod numbers_rise;
 mod one_lease;
 mod orders_hit_their_target;
 mod requests_count_once;
+mod runs_once;
+mod tries_are_bounded;
 mod voter_sets_chain;
 
 #[cfg(test)]
@@ -276,9 +280,11 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(attempts_stay::AttemptsStay::default()),
         Box::new(authorship::Authorship::default()),
         Box::new(committed_stays::CommittedStays::default()),
+        Box::new(definition_stays::DefinitionStays::default()),
         Box::new(ends_once::EndsOnce::default()),
         Box::new(fences_rise::FencesRise::default()),
         Box::new(healthy_is_not_down::HealthyIsNotDown::default()),
+        Box::new(heard_is_not_down::HeardIsNotDown::default()),
         Box::new(ledger_time_rises::LedgerTimeRises::default()),
         Box::new(no_build_lost::NoBuildLost::default()),
         Box::new(no_strangers::NoStrangers::default()),
@@ -287,6 +293,8 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(one_lease::OneLease::default()),
         Box::new(orders_hit_their_target::OrdersHitTheirTarget::default()),
         Box::new(requests_count_once::RequestsCountOnce::default()),
+        Box::new(runs_once::RunsOnce::default()),
+        Box::new(tries_are_bounded::TriesAreBounded::default()),
         Box::new(voter_sets_chain::VoterSetsChain::default()),
     ]
 }

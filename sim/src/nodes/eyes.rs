@@ -179,8 +179,13 @@ impl NodesStage {
 
     /// Something happened to the network that every host may feel for a moment.
     pub(super) fn disturb_all(&mut self) {
-        for seen in self.eyes.seen.values_mut() {
+        let names: Vec<Name> = self.eyes.seen.keys().map(|name| Name::from(name.as_str())).collect();
+        for (name, seen) in &mut self.eyes.seen {
             seen.well_since = None;
+            // Connections may be dead that nobody closed: no link worked for a moment. What is so now is told next.
+            seen.cut_off = names.iter().filter(|other| ***other != **name).cloned().collect();
+            let host = Name::from(name.as_str());
+            self.eyes.untold.push(Fact::CutOff { host, from: seen.cut_off.clone() });
         }
     }
 

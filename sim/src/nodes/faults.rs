@@ -177,6 +177,9 @@ impl NodesStage {
                     l.builds().iter().rfind(|b| b.spec.name == *task).filter(gone).map(|b| b.id)
                 });
                 let Some(build) = newest.flatten() else { return skip(format!("{task} has not failed")) };
+                if let Some(key) = self.key(&host) {
+                    self.eyes.untold.push(Fact::Asked { key, request: 0, names: vec![task.clone()] });
+                }
                 drop(self.nodes.ask(&host, move |node| async move {
                     node::api::Control::retry(&*node, build).await.map_err(|error| error.message)
                 }));

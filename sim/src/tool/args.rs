@@ -1,6 +1,6 @@
 //! The words of the command line.
 
-use crate::draw::KINDS;
+use crate::draw::{KINDS, THEMES};
 use crate::plan::Tier;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh::mutants::Mutant;
@@ -228,7 +228,7 @@ pub struct Shrink {
 }
 
 fn fault(word: &str) -> Result<String, String> {
-    let known = KINDS.iter().filter(|kind| kind.fault);
+    let known = KINDS.iter().chain(THEMES).filter(|kind| kind.fault);
     match known.clone().find(|kind| kind.name == word) {
         Some(_) => Ok(word.to_owned()),
         None => Err(format!("no fault is called `{word}`; {}", near(word, known.map(|kind| kind.name), "faults"))),

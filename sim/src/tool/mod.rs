@@ -119,7 +119,7 @@ fn list(args: &List, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
     let lines: Vec<(String, String)> = match args.what {
         What::Scenarios => crate::scenarios::all().map(|s| (s.name.to_owned(), s.text.to_owned())).collect(),
         What::Faults => {
-            let faults = crate::draw::KINDS.iter().filter(|kind| kind.fault);
+            let faults = crate::draw::KINDS.iter().chain(crate::draw::THEMES).filter(|kind| kind.fault);
             faults.map(|kind| (kind.name.to_owned(), kind.text.to_owned())).collect()
         }
         What::Mutants => {

@@ -304,6 +304,11 @@ impl Raft {
         self.written += 1;
     }
 
+    /// How many writes it has asked for, by its own count.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     fn append(&mut self, item: Item) -> u64 {
         let index = self.store.log.len() as u64 + 1;
         if let Payload::Members(members) = &item.payload {
@@ -330,7 +335,7 @@ impl Raft {
         }
     }
 
-    /// The disk says that so many writes are on it.
+    /// So many of its writes, by its own count, are on the disk.
     pub fn synced(&mut self, written: u64, now: Time) {
         self.synced = self.synced.max(written);
         while let Some((_, last)) = self.marks.pop_front_if(|(mark, _)| *mark <= written) {
