@@ -38,8 +38,53 @@ pub enum Death {
     PowerOff,
 }
 
+/// What a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A watcher asks.
+    Probe,
+    /// The subject answers.
+    Reply,
+    /// Part of a comparison.
+    Digest,
+    /// Gossip: a host of itself.
+    Presence,
+    /// Gossip: a watcher of its subject.
+    Accusation,
+    /// Gossip: an accused host, or whoever heard it.
+    Alive,
+    /// Gossip: a host that goes.
+    Farewell,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 7] =
+        [Kind::Probe, Kind::Reply, Kind::Digest, Kind::Presence, Kind::Accusation, Kind::Alive, Kind::Farewell];
+
+    fn of(message: &Message) -> Kind {
+        match message {
+            Message::Probe(_) => Kind::Probe,
+            Message::Reply(_) => Kind::Reply,
+            Message::Digest(_) => Kind::Digest,
+            Message::Gossip(said) => said.kind,
+            Message::Connected | Message::Disconnected => Kind::Farewell, // never sent as bytes
+        }
+    }
+
+    fn of_statement(statement: &Statement) -> Kind {
+        match statement {
+            Statement::Presence(_) => Kind::Presence,
+            Statement::Alive(_) => Kind::Alive,
+            Statement::Accusation(_) => Kind::Accusation,
+            Statement::Farewell(_) => Kind::Farewell,
+        }
+    }
+}
+
 struct Said {
     checked: Arc<Checked>,
+    kind: Kind,
     bytes: u64,
     /// Who has it, a bit each.
     heard: std::cell::RefCell<Vec<u64>>,
@@ -56,6 +101,8 @@ enum Message {
 
 enum Event {
     Wake(u32),
+    /// It tells of itself.
+    Announce(u32),
     Arrive(u32, u32, Message),
 }
 
@@ -66,14 +113,14 @@ pub struct Counts {
     pub payload: u64,
     /// The same with what each packet costs.
     pub wire: u64,
-    /// Messages.
-    pub messages: u64,
+    /// Messages of each kind, and their payload.
+    pub kinds: BTreeMap<Kind, (u64, u64)>,
     /// Accusations published of hosts that lived.
     pub false_accusations: u64,
     /// How often a host held one that lived to be down.
     pub false_downs: u64,
-    /// For each death, when each host that lived learned of it, in microseconds after it.
-    pub detected: BTreeMap<Death, Vec<u64>>,
+    /// For each death, when each host that lived learned of it (for the last time), in microseconds after it.
+    pub detected: BTreeMap<(Death, u32), BTreeMap<u32, u64>>,
 }
 
 /// The mesh.
@@ -90,6 +137,8 @@ pub struct Crowd {
     said: BTreeMap<u64, Rc<Said>>,
     died: BTreeMap<u32, (Death, u64)>,
     loss: u32,
+    /// In a mesh that began with nobody known: whom each host has held to be alive, a bit each, and how many in all.
+    met: Option<(Vec<Vec<u64>>, u64)>,
     /// What was counted so far.
     pub counts: Counts,
 }
@@ -97,6 +146,20 @@ pub struct Crowd {
 impl Crowd {
     /// A mesh of so many hosts, all of whom know each other.
     pub fn new(hosts: usize, loss: u32, seed: u64) -> Crowd {
+        Crowd::begin(hosts, loss, seed, false)
+    }
+
+    /// The same, but nobody has heard of anybody: all start within a second.
+    pub fn cold(hosts: usize, loss: u32, seed: u64) -> Crowd {
+        let mut crowd = Crowd::begin(hosts, loss, seed, true);
+        for host in 0..hosts as u32 {
+            let at = crowd.dice.below(1_000_000);
+            crowd.queue.push(at, Event::Announce(host));
+        }
+        crowd
+    }
+
+    fn begin(hosts: usize, loss: u32, seed: u64, cold: bool) -> Crowd {
         let mut dice = Dice::new(seed);
         let made = (0..hosts as u64).map(|n| Keys::from_seed(derive(seed, "crowd", n)));
         let mut made: Vec<Keys> = made.collect();
@@ -129,7 +192,7 @@ impl Crowd {
             }
             cores.push(Some(core));
         }
-        for core in cores.iter_mut().flatten() {
+        for core in cores.iter_mut().flatten().filter(|_| !cold) {
             core.learn(&records, Time::default());
             while core.poll().is_some() {}
         }
@@ -147,6 +210,7 @@ impl Crowd {
             said: BTreeMap::new(),
             died: BTreeMap::new(),
             loss,
+            met: cold.then(|| (vec![vec![0; hosts.div_ceil(64)]; hosts], 0)),
             counts: Counts::default(),
         };
         crowd.meet();
@@ -203,10 +267,40 @@ impl Crowd {
                     self.drain(host);
                 }
                 Event::Wake(_) => {} // it had something to do before
+                Event::Announce(host) => {
+                    let now = self.time();
+                    if let Some(core) = &mut self.cores[host as usize] {
+                        core.announce(now);
+                    }
+                    self.drain(host);
+                }
                 Event::Arrive(from, to, message) => self.arrive(from, to, message),
             }
         }
         self.now = end;
+    }
+
+    /// In a mesh that began with nobody known: runs until everybody has held everybody to be alive, and says when,
+    /// in microseconds. `None` when that was not so by the end.
+    pub fn run_until_met(&mut self, end: u64) -> Option<u64> {
+        let all = (self.keys.len() * (self.keys.len() - 1)) as u64;
+        loop {
+            if self.met.as_ref().is_some_and(|(_, pairs)| *pairs == all) {
+                return Some(self.now);
+            }
+            if self.now >= end {
+                return None;
+            }
+            self.run_until(self.now + 10_000);
+        }
+    }
+
+    fn meets(&mut self, host: u32, peer: PeerKey) {
+        let (Some((met, pairs)), Some(other)) = (&mut self.met, self.numbers.get(&peer)) else { return };
+        let (word, bit) = (*other as usize / 64, 1u64 << (other % 64));
+        let seen = &mut met[host as usize][word];
+        *pairs += u64::from(*seen & bit == 0);
+        *seen |= bit;
     }
 
     fn arrive(&mut self, from: u32, to: u32, message: Message) {
@@ -247,8 +341,9 @@ impl Crowd {
                         self.connect(host, other);
                     }
                 }
+                Output::Changed { peer, to: State::Alive, .. } => self.meets(host, peer),
                 Output::Changed { peer, to: State::Down, .. } => {
-                    self.down(peer);
+                    self.down(host, peer);
                     let now = self.time(); // a connection to a host that is down is closed
                     if let Some(core) = &mut self.cores[host as usize] {
                         core.handle(Input::Disconnected(peer), now);
@@ -260,10 +355,12 @@ impl Crowd {
         self.arm(host);
     }
 
-    fn down(&mut self, peer: PeerKey) {
+    fn down(&mut self, host: u32, peer: PeerKey) {
         let Some(number) = self.numbers.get(&peer) else { return };
         match self.died.get(number) {
-            Some((death, at)) => self.counts.detected.entry(*death).or_default().push(self.now - at),
+            Some((death, at)) => {
+                self.counts.detected.entry((*death, *number)).or_default().insert(host, self.now - at);
+            }
             None => self.counts.false_downs += 1,
         }
     }
@@ -271,14 +368,15 @@ impl Crowd {
     fn publish(&mut self, host: u32, bytes: &[u8]) {
         let id = crate::cores::message::hash(bytes);
         let words = self.keys.len().div_ceil(64);
-        let Ok(checked) = Checked::open(bytes) else { return };
-        if let Ok(Statement::Accusation(signed)) = decode::<Statement>(bytes, 8 << 10)
+        let (Ok(checked), Ok(statement)) = (Checked::open(bytes), decode::<Statement>(bytes, 8 << 10)) else { return };
+        let kind = Kind::of_statement(&statement);
+        if let Statement::Accusation(signed) = statement
             && let Ok(accusation) = decode::<Accusation>(&signed.body, 8 << 10)
             && self.numbers.get(&accusation.subject).is_some_and(|number| !self.died.contains_key(number))
         {
             self.counts.false_accusations += 1;
         }
-        let make = || Rc::new(Said { checked, bytes: bytes.len() as u64, heard: vec![0; words].into() });
+        let make = || Rc::new(Said { checked, kind, bytes: bytes.len() as u64, heard: vec![0; words].into() });
         let said = self.said.entry(id).or_insert_with(make).clone();
         said.heard.borrow_mut()[host as usize / 64] |= 1 << (host % 64);
         self.spread(host, None, &said);
@@ -307,7 +405,8 @@ impl Crowd {
             pause *= 2;
             times += 1;
         }
-        self.counts.messages += 1;
+        let kind = self.counts.kinds.entry(Kind::of(&message)).or_default();
+        *kind = (kind.0 + times, kind.1 + len * times);
         self.counts.payload += len * times;
         self.counts.wire += (len + len.div_ceil(PAYLOAD_MAX).max(1) * PACKET_BYTES) * times;
         let last = self.streams.entry((from, to)).or_default();
@@ -337,6 +436,7 @@ impl Crowd {
             };
             self.cores[victim as usize] = None;
             self.died.insert(victim, (death, self.now));
+            self.counts.detected.insert((death, victim), BTreeMap::new());
             if death == Death::Crash {
                 for other in 0..self.keys.len() as u32 {
                     let key = self.keys[victim as usize];
@@ -365,6 +465,16 @@ impl Crowd {
             }
         }
         right as f64 * 100.0 / all.max(1) as f64
+    }
+
+    /// Virtual time, in microseconds.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Whether a host lives.
+    pub fn lives(&self, host: u32) -> bool {
+        self.cores.get(host as usize).is_some_and(Option::is_some)
     }
 
     /// Hosts that live.

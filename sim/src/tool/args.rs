@@ -51,6 +51,9 @@ pub struct Figures {
     /// Where all randomness comes from
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Measure less: for a first look
+    #[arg(long)]
+    pub quick: bool,
     /// Also write the table and a plot to this folder
     #[arg(long)]
     pub out: Option<std::path::PathBuf>,

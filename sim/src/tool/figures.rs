@@ -4,13 +4,13 @@
 //! measured, and how, is [`crate::figures`]'s affair.
 
 use super::{Figures, Io, Wrong};
-use crate::figures::figures as measure;
+use crate::figures::{Effort, figures as measure};
 use std::io::Write;
 
 /// Measures and tells.
 pub fn figures(args: &Figures, io: &mut Io) -> Result<u8, Wrong> {
     let losses: Vec<u32> = args.losses.iter().map(|percent| u32::from(*percent)).collect();
-    let found = measure(&args.hosts, &losses, args.seed);
+    let found = measure(&args.hosts, &losses, args.seed, if args.quick { Effort::SMALL } else { Effort::FULL });
     let table = found.to_markdown();
     let _ = writeln!(io.out, "{table}");
     if let Some(folder) = &args.out {
