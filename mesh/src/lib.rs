@@ -21,6 +21,7 @@ pub mod order;
 pub mod placement;
 pub mod roster;
 pub mod time;
+pub mod warrant;
 pub mod wire;
 
 #[cfg(test)]
