@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod blame;
 pub mod build;
 pub mod clock;
 pub mod identity;

@@ -111,6 +111,9 @@ pub const GUARD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of what a guard knows of the roster: the keys of all members that there can be, and of as many revoked ones.
 pub const KNOWN_BYTES_MAX: usize = 4 << 20;
 
+/// Attempts that a verdict names as its evidence, the newest: enough for a person to look at.
+pub const EVIDENCE_MAX: usize = 16;
+
 /// Bytes of the files that `mesh run` sends along.
 pub const WORKSPACE_BYTES_MAX: u64 = 1 << 30;
 

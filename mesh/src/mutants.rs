@@ -169,6 +169,22 @@ mutants! {
     CosignStale = "cosign-stale",
     /// A host that is suspended, or does not vote, signs.
     CosignSuspended = "cosign-suspended",
+    /// What fails in a host's own phases counts against the package.
+    BlameHostsPhasesOnPackage = "blame-hosts-phases-on-package",
+    /// A package that fails on many hosts counts against each of them.
+    BlamePackageOnHosts = "blame-package-on-hosts",
+    /// Inputs that no host can fetch or unpack count against each host.
+    BlameInputsOnHosts = "blame-inputs-on-hosts",
+    /// A host is blamed for what nobody else has tried.
+    BlameWithoutComparison = "blame-without-comparison",
+    /// A host is blamed for one package.
+    BlameForOnePackage = "blame-for-one-package",
+    /// Most hosts that fail together are blamed one by one.
+    BlameNeverTheMesh = "blame-never-the-mesh",
+    /// A host that fails fast gets the next build at once.
+    BlameNoRest = "blame-no-rest",
+    /// A failure long ago counts as one of today.
+    BlameForEver = "blame-for-ever",
 }
 
 impl fmt::Display for Mutant {

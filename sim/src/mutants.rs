@@ -116,8 +116,18 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::CosignForce, WARRANTS),
     (Mutant::CosignStale, WARRANTS),
     (Mutant::CosignSuspended, WARRANTS),
+    (Mutant::BlameHostsPhasesOnPackage, HEALING),
+    (Mutant::BlamePackageOnHosts, HEALING),
+    (Mutant::BlameInputsOnHosts, HEALING),
+    (Mutant::BlameWithoutComparison, HEALING),
+    (Mutant::BlameForOnePackage, HEALING),
+    (Mutant::BlameNeverTheMesh, HEALING),
+    (Mutant::BlameNoRest, HEALING),
+    (Mutant::BlameForEver, HEALING),
 ];
 
+/// Why no simulated mesh can show it.
+const HEALING: &str = "no simulated mesh heals yet; the tests of `mesh::blame` and `mesh::healing` show what it does";
 /// Why no simulated host can show it.
 const WARRANTS: &str = "no simulated host takes a warrant yet; the tests of `mesh::warrant` show what it does";
 
