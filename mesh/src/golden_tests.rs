@@ -7,6 +7,7 @@ use crate::lease::Fence;
 use crate::ledger::*;
 use crate::order::*;
 use crate::roster::*;
+use crate::warrant;
 use crate::wire::{Label, Signed, encode};
 use serde::Serialize;
 
@@ -121,6 +122,40 @@ fn signed_types_keep_their_bytes() {
     assert_eq!(got, GOLDEN);
     assert_eq!(mesh_id(&Signed::seal(&keys(1), &genesis)).to_string()[..16], *"6d1a8a5325c1eeb9");
 }
+
+/// The signed types of warrants, likewise.
+#[test]
+fn warrants_keep_their_bytes() {
+    let (mesh, boot, fence) = (MeshId([9; 32]), BootId([5; 16]), Fence { epoch: 1, term: 2 });
+    let order = warrant::Order {
+        mesh,
+        id: warrant::OrderId([4; 16]),
+        target: keys(2).key(),
+        boot,
+        start: 3,
+        act: Act::Restart(Gently { grace_ms: 70_000 }),
+        authority: warrant::Authority::Person,
+        requester: "alice on a".into(),
+        fence,
+        expires_ms: 1 << 40,
+        force: true,
+        reason: "stuck".into(),
+    };
+    let hash = warrant::OrderHash::of(&Signed::seal(&keys(1), &order));
+    let hello = warrant::Hello { mesh, nonce: [6; 32], boot, start: 3, highest: fence, epoch: 7 };
+    let (target, nonce) = (keys(2).key(), [6; 32]);
+    let approval = warrant::Approval { mesh, order: hash, target, nonce, boot, start: 3, epoch: 7 };
+    let receipt = warrant::Receipt { mesh, id: order.id, order: hash, boot, start: 3 };
+    let got = [vector(&order), vector(&hello), vector(&approval), vector(&receipt)];
+    assert_eq!(got, GOLDEN_WARRANTS);
+}
+
+const GOLDEN_WARRANTS: [&str; 4] = [
+    "mesh/order/v2 144 bf434fc4cb961ddb",
+    "mesh/target-hello/v1 91 f496760bef2bbd88",
+    "mesh/approval/v1 156 020feb99cd0f2760",
+    "mesh/warrant-receipt/v1 104 f89d6489e87ad6af",
+];
 
 /// What is signed must be one encoding only: every command survives the strict decoder.
 #[test]

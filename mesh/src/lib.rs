@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod blame;
 pub mod build;
 pub mod clock;
 pub mod identity;
@@ -21,6 +22,7 @@ pub mod order;
 pub mod placement;
 pub mod roster;
 pub mod time;
+pub mod warrant;
 pub mod wire;
 
 #[cfg(test)]

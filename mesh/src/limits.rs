@@ -77,6 +77,43 @@ pub const REQUESTS_MAX: usize = 20_000;
 /// one is refused by its number.
 pub const ORDERS_REMEMBERED: usize = 64;
 
+/// One frame between who brings a warrant and its target: an order with a reason of full length and the signatures of
+/// as many voters as there can be.
+pub const WARRANT_FRAME_BYTES_MAX: usize = 4 << 10;
+
+/// Links of a roster's chain that one hearing follows: years of changes, and less than a second of checking.
+pub const WARRANT_LINKS_MAX: usize = 256;
+
+/// For how long a target's nonce is good, in milliseconds of its own BOOTTIME: a round of signatures over slow links,
+/// and too short for anybody to wait for a better moment.
+pub const NONCE_MS_MAX: u64 = 10_000;
+
+/// Age of a roster, in milliseconds, up to which a target takes orders of a leader: who votes a week later may be
+/// somebody else.
+pub const ROSTER_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
+/// Longest life of an order in ledger time, in milliseconds: what is not done within the hour is judged anew.
+pub const ORDER_MS_MAX: u64 = 3_600_000;
+
+/// Longest that running builds are waited for before a host restarts, in milliseconds.
+pub const GRACE_MS_MAX: u64 = 600_000;
+
+/// Bytes of the words that say who asked for an order: a user's name and a host's.
+pub const REQUESTER_BYTES_MAX: usize = 128;
+
+/// Orders of which a voter remembers what it signed for, each until it expires. Far more than any budget allows in an
+/// hour; a voter whose notes are full signs nothing more.
+pub const COSIGNED_MAX: usize = 64;
+
+/// Bytes of what a guard or a co-signing voter stores: the largest number of receipts and of notes, with room to spare.
+pub const GUARD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of what a guard knows of the roster: the keys of all members that there can be, and of as many revoked ones.
+pub const KNOWN_BYTES_MAX: usize = 4 << 20;
+
+/// Attempts that a verdict names as its evidence, the newest: enough for a person to look at.
+pub const EVIDENCE_MAX: usize = 16;
+
 /// Bytes of the files that `mesh run` sends along.
 pub const WORKSPACE_BYTES_MAX: u64 = 1 << 30;
 
@@ -103,4 +140,8 @@ const _: () = {
     assert!(STATEMENT_BYTES_MAX < ENTRY_BYTES_MAX);
     assert!(VOTERS_MAX % 2 == 1);
     assert!(FINISHED_BUILDS_MAX < OPEN_BUILDS_MAX);
+    // Order (reason, requester, the rest), approval, and a hundred bytes and a bit for each signature.
+    assert!(TEXT_BYTES_MAX + REQUESTER_BYTES_MAX + 400 + 300 + (VOTERS_MAX + 1) * 110 < WARRANT_FRAME_BYTES_MAX);
+    assert!(ORDERS_REMEMBERED * 400 < GUARD_BYTES_MAX && COSIGNED_MAX * 400 < GUARD_BYTES_MAX);
+    assert!(2 * MEMBERS_MAX * 40 < KNOWN_BYTES_MAX);
 };

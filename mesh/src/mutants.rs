@@ -3,7 +3,7 @@
 //! Every rule that can be broken quietly has a [`Mutant`]: the code asks [`on`] at the very place where
 //! the rule is kept, and a simulation that runs with the mutant must fail. A check that no mutant can
 //! defeat is a check that nobody has seen working. Without the crate's feature `mutants`, which only
-//! `sim` sets, [`on`] is a constant `false` and the naive code is not in the program. A mutant holds for
+//! `sim` sets (and this crate's own tests have), [`on`] is a constant `false` and the naive code is not in the program. A mutant holds for
 //! the thread that called [`with`], so that simulations run beside each other; nothing else is kept here.
 
 use std::fmt;
@@ -87,6 +87,104 @@ mutants! {
     RetryChangesTheBuild = "retry-changes-the-build",
     /// The first address of a peer that was told is the only one ever dialled.
     FirstAddressForEver = "first-address-for-ever",
+    /// A target takes a warrant of another mesh.
+    WarrantOfOtherMesh = "warrant-of-other-mesh",
+    /// A target takes a warrant that names somebody else.
+    WarrantForOther = "warrant-for-other",
+    /// A target takes a warrant that was meant for another boot.
+    WarrantOfOtherBoot = "warrant-of-other-boot",
+    /// A service is restarted that has been restarted since.
+    WarrantOfOtherStart = "warrant-of-other-start",
+    /// A target takes signatures over a nonce that it has not just given out.
+    WarrantNonceIgnored = "warrant-nonce-ignored",
+    /// A target takes signatures over another order.
+    WarrantOfOtherOrder = "warrant-of-other-order",
+    /// A target takes a warrant of voters of another epoch.
+    WarrantEpochIgnored = "warrant-epoch-ignored",
+    /// A target's nonce is good for ever.
+    WarrantLate = "warrant-late",
+    /// A target takes an order that has expired.
+    WarrantExpired = "warrant-expired",
+    /// A target takes an order that has no reason, or no end to its grace.
+    WarrantUnbounded = "warrant-unbounded",
+    /// A protected host acts on a warrant.
+    WarrantVetoIgnored = "warrant-veto-ignored",
+    /// A host that does not allow it is rebooted.
+    WarrantRebootsAnybody = "warrant-reboots-anybody",
+    /// A target takes a lower fence than it has seen.
+    WarrantFenceIgnored = "warrant-fence-ignored",
+    /// A target stores a fence that only a person's order claims.
+    WarrantFenceBelieved = "warrant-fence-believed",
+    /// An order is carried out as often as a warrant for it comes.
+    WarrantAgain = "warrant-again",
+    /// Two orders share an id.
+    WarrantIdShared = "warrant-id-shared",
+    /// A leader's order counts without a majority of the voters.
+    WarrantNoMajority = "warrant-no-majority",
+    /// A leader's order counts though fewer than two voters besides the target signed.
+    WarrantTooFewOthers = "warrant-too-few-others",
+    /// A leader's order counts though its author is no voter, or another one leads.
+    WarrantLeaderUnchecked = "warrant-leader-unchecked",
+    /// A warrant counts without a signature of the order's author over the nonce.
+    WarrantAuthorAbsent = "warrant-author-absent",
+    /// A co-signature counts whatever it says.
+    WarrantCosignatureUnchecked = "warrant-cosignature-unchecked",
+    /// Two co-signatures of one voter count as two.
+    WarrantCosignerTwice = "warrant-cosigner-twice",
+    /// Anybody's co-signature counts.
+    WarrantCosignerStranger = "warrant-cosigner-stranger",
+    /// The signature of a key that is out counts.
+    WarrantRevokedSigns = "warrant-revoked-signs",
+    /// A leader's order counts however old the roster is.
+    WarrantOldRoster = "warrant-old-roster",
+    /// A leader may force.
+    WarrantForceByLeader = "warrant-force-by-leader",
+    /// Anybody's order by hand counts.
+    WarrantSignerUnchecked = "warrant-signer-unchecked",
+    /// A target acts before its disk holds what it accepted.
+    WarrantBeforeStored = "warrant-before-stored",
+    /// A signer counts who was invited and never enrolled.
+    LinkUnvouched = "link-unvouched",
+    /// A signer counts whoever invited it.
+    LinkInviterUnchecked = "link-inviter-unchecked",
+    /// Anybody's word puts a signer out.
+    LinkExpelledByAnybody = "link-expelled-by-anybody",
+    /// A voter signs an order that its ledger does not hold.
+    CosignUnwritten = "cosign-unwritten",
+    /// A voter signs for whoever says that it leads.
+    CosignAnyLeader = "cosign-any-leader",
+    /// A voter signs an order that has expired, or never does.
+    CosignExpired = "cosign-expired",
+    /// A voter signs for another boot or start than the order's.
+    CosignOtherBoot = "cosign-other-boot",
+    /// A voter signs a hello that somebody else made.
+    CosignForgedHello = "cosign-forged-hello",
+    /// A voter signs what its own healing would hold back.
+    CosignHeldBack = "cosign-held-back",
+    /// A voter signs two warrants for one order.
+    CosignTwice = "cosign-twice",
+    /// A voter signs for a force that no person asked for.
+    CosignForce = "cosign-force",
+    /// A voter signs an order that its target would refuse as stale.
+    CosignStale = "cosign-stale",
+    /// A host that is suspended, or does not vote, signs.
+    CosignSuspended = "cosign-suspended",
+    /// What fails in a host's own phases counts against the package.
+    BlameHostsPhasesOnPackage = "blame-hosts-phases-on-package",
+    /// A package that fails on many hosts counts against each of them.
+    BlamePackageOnHosts = "blame-package-on-hosts",
+    /// Inputs that no host can fetch or unpack count against each host.
+    BlameInputsOnHosts = "blame-inputs-on-hosts",
+    /// A host is blamed for what nobody else has tried.
+    BlameWithoutComparison = "blame-without-comparison",
+    /// A host is blamed for one package.
+    BlameForOnePackage = "blame-for-one-package",
+    /// Most hosts that fail together are blamed one by one.
+    BlameNeverTheMesh = "blame-never-the-mesh",
+    /// A host that fails fast gets the next build at once.
+    BlameNoRest = "blame-no-rest",
+    /// A failure long ago counts as one of today.
+    BlameForEver = "blame-for-ever",
 }
 
 impl fmt::Display for Mutant {
@@ -103,25 +201,25 @@ impl FromStr for Mutant {
     }
 }
 
-#[cfg(feature = "mutants")]
+#[cfg(any(test, feature = "mutants"))]
 std::thread_local! {
     static ON: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
 
 /// Whether a rule is left out on this thread.
-#[cfg(feature = "mutants")]
+#[cfg(any(test, feature = "mutants"))]
 pub fn on(mutant: Mutant) -> bool {
     ON.get() == Some(mutant)
 }
 
 /// Never: the naive variants are not in this program.
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(any(test, feature = "mutants")))]
 pub const fn on(_mutant: Mutant) -> bool {
     false
 }
 
 /// Runs `work` on this thread with a rule left out, or with none.
-#[cfg(feature = "mutants")]
+#[cfg(any(test, feature = "mutants"))]
 pub fn with<R>(mutant: Option<Mutant>, work: impl FnOnce() -> R) -> R {
     struct Back(Option<Mutant>);
     impl Drop for Back {

@@ -4,8 +4,8 @@
 //! fence not lower than the highest it has stored, and a number that it has not carried out; it gives what
 //! must be stored before it says yes. An order that reaches the wrong host, by an address that DHCP or a
 //! hypervisor moved, does nothing there. Nothing here acts, stores or sends; and an order is signed by
-//! the leader alone so far: warrants, which a majority of the voters sign for a nonce of the target, take
-//! its place with healing.
+//! the leader alone: it serves the simulator's cores until they carry warrants, which a majority of the voters
+//! sign for a nonce of the target ([`crate::warrant`]). What an [`Act`] is and what a [`BootId`], is said here for both.
 
 use crate::identity::{Keys, PeerKey};
 use crate::lease::Fence;
@@ -36,6 +36,28 @@ tagged! {
     pub enum Act {
         /// Restart the machine.
         1 => Reboot(Gently),
+        /// Restart the daemon's service.
+        2 => Restart(Gently),
+    }
+}
+
+impl Act {
+    /// The grace that running builds have.
+    pub fn grace_ms(&self) -> u64 {
+        match self {
+            Act::Reboot(gently) | Act::Restart(gently) => gently.grace_ms,
+        }
+    }
+
+    /// Whether the whole machine is restarted.
+    pub fn is_reboot(&self) -> bool {
+        matches!(self, Act::Reboot(_))
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_reboot() { "reboot" } else { "restart of the service" })
     }
 }
 

@@ -473,6 +473,16 @@ impl VoterChain {
         VoterChain { mesh, first, epoch: 0, hash: mesh.0, voters: BTreeSet::from([first]), changes: vec![] }
     }
 
+    /// The mesh and the first host that the chain begins with.
+    pub fn founded(&self) -> (MeshId, PeerKey) {
+        (self.mesh, self.first)
+    }
+
+    /// The links from the genesis to the present set, oldest first; the first gives epoch 1.
+    pub fn changes(&self) -> &[VoterChange] {
+        &self.changes
+    }
+
     /// The present voters.
     pub fn voters(&self) -> &BTreeSet<PeerKey> {
         &self.voters

@@ -1,0 +1,74 @@
+//! A canary: one build that decides about a host that is set aside, before anything stronger is done to it.
+//!
+//! A canary is a build like any other, given to a host that gets no others. It says something when it was built, when
+//! it failed in the host's own phases, or when its command failed and another host has built the same; a failure that
+//! nobody else has tried yet says nothing. Nothing here gives builds: the leader does, by [`next_canary`].
+
+use super::{Charge, Evidence, charge, failure, held};
+use crate::build::End;
+use crate::identity::PeerKey;
+use crate::ledger::{Build, Ledger};
+
+/// Waiting builds among which a canary is looked for: each is compared with all that the ledger remembers.
+const CANDIDATES_MAX: usize = 16;
+
+/// What a host's canary says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Canary {
+    /// There is none yet that says something.
+    Wanted,
+    /// It runs.
+    Running(Evidence),
+    /// It was built: the host is well.
+    Passed(Evidence),
+    /// It failed, and the host is to blame.
+    Failed(Evidence),
+}
+
+/// What the newest telling attempt on a host says that was assigned at or after a ledger time.
+pub fn canary(ledger: &Ledger, host: &PeerKey, since_ms: u64) -> Canary {
+    let mut newest = (0, Canary::Wanted);
+    for build in ledger.builds().iter() {
+        for attempt in build.attempts.iter().filter(|a| a.host == *host && a.assigned_ms >= since_ms) {
+            let evidence = Evidence { build: build.id, attempt: attempt.number };
+            let says = match failure(attempt) {
+                _ if attempt.is_running() => return Canary::Running(evidence),
+                None if attempt.outcome().is_some_and(|o| o.end == End::Done) => Canary::Passed(evidence),
+                Some(failure) if charge(failure, others(ledger, build, host)) == Charge::Host => {
+                    Canary::Failed(evidence)
+                }
+                _ => continue,
+            };
+            if attempt.ended_ms >= newest.0 {
+                newest = (attempt.ended_ms, says);
+            }
+        }
+    }
+    newest.1
+}
+
+/// The build to give to a host as its canary: one that waits, has not been tried there and is not known to be broken;
+/// best one that another host has built before, for its failure would say something at once. `None` when there is
+/// none, or one runs there already.
+pub fn next_canary(ledger: &Ledger, host: &PeerKey) -> Option<crate::build::BuildId> {
+    if ledger.builds().running().any(|b| b.running().any(|a| a.host == *host)) {
+        return None;
+    }
+    let fit = |build: &&Build| {
+        let others = others(ledger, build, host);
+        !build.tried_on(host) && held(build).is_none() && !others.failed_alike && !others.lack_inputs
+    };
+    let mut fitting = ledger.builds().wanting().take(CANDIDATES_MAX).filter(fit);
+    let first = fitting.next()?;
+    let known = |build: &&Build| others(ledger, build, host).good;
+    Some(std::iter::once(first).chain(fitting).find(known).unwrap_or(first).id)
+}
+
+/// What other hosts have seen of the same package, as far as the ledger remembers.
+fn others(ledger: &Ledger, build: &Build, host: &PeerKey) -> super::Others {
+    let mut of = super::Package::new(build);
+    for alike in ledger.builds().iter().filter(|b| b.spec.name == build.spec.name && b.spec == build.spec) {
+        alike.attempts.iter().for_each(|attempt| of.count(attempt));
+    }
+    of.others(host)
+}
