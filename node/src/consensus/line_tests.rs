@@ -37,6 +37,7 @@ impl Dial for Far {
         let (near, far) = tokio::io::duplex(64 << 10);
         tokio::spawn(async move {
             let mut far = far.compat();
+            let Ok(Some(Hello(_))) = read(&mut far, 1 << 10).await else { return };
             write(&mut far, &Hello(Process { start: 1, origin: 1 })).await.unwrap();
             while let Ok(Some(Request::Append(_))) = read(&mut far, 1 << 20).await {
                 tokio::time::sleep(round_trip).await;
@@ -71,7 +72,8 @@ async fn at(round_trip: Duration) -> usize {
     let scope = Scope::new(clock, |task| drop(tokio::spawn(task)), [1; 32]);
     let dial = Arc::new(Far(round_trip));
     let (peers, patience) = (Arc::new(Peers::default()), HEARTBEAT * 10);
-    let mut network = Network { me: key(1), dial, peers, patience, watch_peers: true };
+    let process = Process { start: 1, origin: 1 };
+    let mut network = Network { me: key(1), process, dial, peers, patience, watch_peers: true };
     let mut client = network.new_client(key(2), &EmptyNode {}).await;
     scope.run(answered(&mut client, 10)).await
 }
