@@ -339,6 +339,14 @@ impl Client {
         self.get(&format!("/v1/hosts/{host}/ping?count={count}")).await
     }
 
+    /// Where everybody is, as this host sees it.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn topology(&self) -> Result<Topology> {
+        self.get("/v1/topology").await
+    }
+
     /// Leaves the mesh.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod client;
 mod ping;
 pub mod server;
 mod spec;
+mod topology;
 pub mod types;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use futures::stream::BoxStream;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
 use std::io;
 use tokio::sync::mpsc;
-use types::{ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, Status};
+use types::{ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, Status, Topology};
 
 /// A blob on its way, chunk by chunk.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -103,6 +104,9 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When there is no such host. That it does not answer is no error but the report.
     async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError>;
+
+    /// Where everybody is, as this host sees it.
+    async fn topology(&self) -> Topology;
 
     /// Leaves the mesh for good, then stops.
     ///

@@ -104,6 +104,7 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/invite", post(invite))
         .route("/v1/evict", post(evict))
         .route("/v1/hosts/{name}/ping", get(ping))
+        .route("/v1/topology", get(topology))
         .route("/v1/leave", post(leave))
         .route("/v1/shutdown", post(shutdown))
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
@@ -316,6 +317,10 @@ async fn ping(
         return Err(ApiError::bad_request(format!("{count} round trips; 1 to {PINGS_MAX} are allowed")));
     }
     ok(&control.ping(host, count).await?)
+}
+
+async fn topology(State(control): Ctl) -> Answer {
+    ok(&control.topology().await)
 }
 
 async fn leave(State(control): Ctl) -> Answer {

@@ -193,12 +193,30 @@ impl Control for Fake {
         self.note(format!("ping {host} {count}"));
         Ok(sample_ping(&host, count))
     }
+    async fn topology(&self) -> Topology {
+        sample_topology()
+    }
     async fn leave(&self) -> Result<(), ApiError> {
         Err(ApiError::no_leader())
     }
     async fn shutdown(&self) {
         self.note("shutdown");
     }
+}
+
+pub(crate) fn sample_topology() -> Topology {
+    let report = sample_ping("anna", 1);
+    let place = Place {
+        name: "anna".into(),
+        peer: report.peer,
+        state: HostState::Alive,
+        path: report.path,
+        relay: report.relay,
+        address: None,
+        offers_relay: true,
+        leads: report.leads,
+    };
+    Topology { version: VERSION, mesh: "home".into(), host: "anna".into(), hosts: vec![place] }
 }
 
 fn log() -> Vec<LogEvent> {
@@ -263,6 +281,7 @@ async fn every_route_answers() {
     assert_eq!(client.invite(&request).await.unwrap(), "token-berta-true");
     client.evict(&EvictRequest { host: "berta".into(), ban: true, reason: "r".into() }).await.unwrap();
     assert_eq!(client.ping("berta", 3).await.unwrap(), sample_ping("berta", 3));
+    assert_eq!(client.topology().await.unwrap(), sample_topology());
     for (host, count) in [("berta", 0), ("berta", 101), ("be%20rta", 1)] {
         assert!(
             matches!(client.ping(host, count).await, Err(ClientError::Api(e)) if e.status == 400),

@@ -2,6 +2,7 @@
 
 pub use super::ping::{PingLead, PingReport};
 pub use super::spec::{InputJson, SpecJson};
+pub use super::topology::{Place, Topology};
 use bytes::Bytes;
 use mesh::build::{Attempt, BlobId, BuildId, OutputFile};
 use mesh::identity::PeerKey;

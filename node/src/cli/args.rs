@@ -98,6 +98,12 @@ pub enum Command {
         #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
     },
+    /// Where every host is: addresses, what is proved, masquerades, and the paths in use
+    Topology {
+        /// As what to print it
+        #[arg(long, value_enum, default_value_t = Picture::Table)]
+        format: Picture,
+    },
     /// Run a command on the best host, as if it were here
     Run(RunArgs),
     /// Run the builds of a file
@@ -147,6 +153,19 @@ pub enum Command {
         /// Its number
         id: BuildId,
     },
+}
+
+/// As what `mesh topology` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Picture {
+    /// To read
+    Table,
+    /// For programs
+    Json,
+    /// For a page that draws Mermaid graphs
+    Mermaid,
+    /// A picture
+    Svg,
 }
 
 /// `mesh run`.

@@ -9,12 +9,13 @@ mod fetch;
 mod pack;
 mod run;
 mod show;
+mod topology;
 
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ApiError, BuildList, BuildState, EvictRequest, InviteRequest, LogEvent, Ok1, VERSION};
 use crate::config::{Config, TextError};
 use crate::state_folder::{FolderError, FolderLock, Places, StateFolder};
-use args::{Args, Command};
+use args::{Args, Command, Picture};
 use async_trait::async_trait;
 use clap::Parser;
 use futures::StreamExt;
@@ -366,6 +367,15 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
                 false => out.line(show::ping(&report))?,
             }
             return Ok(if report.round_trips_us.is_empty() { EXIT_FAILED } else { EXIT_OK });
+        }
+        Command::Topology { format } => {
+            let seen = client.topology().await?;
+            match if out.json { Picture::Json } else { format } {
+                Picture::Json => out.json(&seen)?,
+                Picture::Table => out.line(topology::table(&seen))?,
+                Picture::Mermaid => out.line(topology::mermaid(&seen))?,
+                Picture::Svg => out.line(topology::svg(&seen))?,
+            }
         }
         Command::Run(wish) => return run::run(client, out, wish).await,
         Command::Build { file, detach } => return run::build(client, out, &file, detach).await,

@@ -60,12 +60,7 @@ pub(crate) fn status(s: &Status) -> String {
     });
     let head = ["HOST", "STATE", "CORES", "ROLE", "PATH", "SINCE"].map(str::to_owned).to_vec();
     let rows = s.hosts.iter().map(|h| {
-        let state = match h.state {
-            HostState::Alive => "alive",
-            HostState::Suspect => "suspect",
-            HostState::Down => "down",
-            HostState::Left => "left",
-        };
+        let state = state_word(h.state);
         let path = path_word(h.path);
         let leads = s.leader.as_ref().is_some_and(|l| l.peer == h.peer);
         let mut role = vec![if leads {
@@ -97,7 +92,16 @@ pub(crate) fn status(s: &Status) -> String {
     out.join("\n")
 }
 
-fn path_word(path: PathKind) -> &'static str {
+pub(super) fn state_word(state: HostState) -> &'static str {
+    match state {
+        HostState::Alive => "alive",
+        HostState::Suspect => "suspect",
+        HostState::Down => "down",
+        HostState::Left => "left",
+    }
+}
+
+pub(super) fn path_word(path: PathKind) -> &'static str {
     match path {
         PathKind::Own => "self",
         PathKind::Direct => "direct",
@@ -135,7 +139,7 @@ pub(crate) fn ping(r: &PingReport) -> String {
 }
 
 /// What came of a lead.
-fn lead_result(l: &PingLead) -> String {
+pub(super) fn lead_result(l: &PingLead) -> String {
     let result = match (&l.failed, l.proved_ms) {
         (Some(why), _) => format!("failed {} ago: {}", ago(l.failed_ms.unwrap_or(0)), plain(why)),
         (None, Some(proved)) => format!("proved {} ago", ago(proved)),

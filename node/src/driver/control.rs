@@ -329,6 +329,10 @@ impl Control for Inner {
         Ok(self.ping_host(peer, count).await)
     }
 
+    async fn topology(&self) -> Topology {
+        self.make_topology()
+    }
+
     async fn leave(&self) -> Result<(), ApiError> {
         let only = self.shared.with(|l| l.roster().len() == 1);
         if only {

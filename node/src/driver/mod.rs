@@ -23,6 +23,7 @@ mod shared;
 mod status;
 mod submit;
 mod token;
+mod topology;
 mod watch;
 
 pub use keep::KEEP_EVERY;

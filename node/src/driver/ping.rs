@@ -44,19 +44,29 @@ impl Inner {
             }
         }
         let (path, relay) = self.path_to(&peer);
-        let mut rows = lock(&self.addresses).rows(&peer, self.now());
-        rows.sort_by_key(|row| (!row.proved, row.proved_ms.is_none(), row.proved_ms, row.source));
+        let rows = lock(&self.addresses).rows(&peer, self.now());
         PingReport {
             version: VERSION,
             host: self.name_of(&peer),
             peer,
             path,
             relay: relay.map(|relay| self.name_of(&relay)),
-            address: self.net.best(peer).filter(|c| !c.relayed).map(|c| super::watch::plain(&c.address)),
+            address: self.address_in_use(peer),
             round_trips_us,
             error,
-            leads: rows.into_iter().map(|row| self.told(row)).collect(),
+            leads: self.leads_told(rows),
         }
+    }
+
+    /// The other end of the direct connection to a peer, if there is one.
+    pub(super) fn address_in_use(&self, peer: PeerKey) -> Option<String> {
+        self.net.best(peer).filter(|c| !c.relayed).map(|c| super::watch::plain(&c.address))
+    }
+
+    /// Leads as people are told of them, the one that was proved last first.
+    pub(super) fn leads_told(&self, mut rows: Vec<Row>) -> Vec<PingLead> {
+        rows.sort_by_key(|row| (!row.proved, row.proved_ms.is_none(), row.proved_ms, row.source));
+        rows.into_iter().map(|row| self.told(row)).collect()
     }
 
     async fn round_trips(&self, peer: PeerKey, count: u32, into: &mut Vec<u64>) -> io::Result<()> {

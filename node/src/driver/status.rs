@@ -34,6 +34,16 @@ pub fn remember(strangers: &mut Vec<Stranger>, new: Stranger) {
     strangers.push(new);
 }
 
+/// Of whom nothing is known, nobody says that it lives.
+pub(super) fn state_word(state: Option<State>) -> HostState {
+    match state {
+        Some(State::Alive) => HostState::Alive,
+        Some(State::Down) => HostState::Down,
+        Some(State::Left) => HostState::Left,
+        Some(State::Suspect) | None => HostState::Suspect,
+    }
+}
+
 impl Inner {
     pub(super) fn make_status(&self) -> api::Status {
         let (mesh, own_name, names, voters, leader, signers, counts, used, stuck) = self.shared.with(|ledger| {
@@ -83,12 +93,7 @@ impl Inner {
                 let view = view.as_deref();
                 let presence = view.and_then(|v| v.presence.as_ref());
                 let facts = presence.map(|p| p.facts.clone()).unwrap_or_default();
-                let state = match view.map(|v| v.state) {
-                    Some(State::Alive) => HostState::Alive,
-                    Some(State::Down) => HostState::Down,
-                    Some(State::Left) => HostState::Left,
-                    Some(State::Suspect) | None => HostState::Suspect,
-                };
+                let state = state_word(view.map(|v| v.state));
                 let (path, relay) = self.path_to(peer);
                 let rows = addresses.rows(peer, now);
                 let row = |r: mesh::addresses::Row| api::Address {
