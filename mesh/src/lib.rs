@@ -12,6 +12,7 @@ pub mod addresses;
 pub mod blame;
 pub mod build;
 pub mod clock;
+pub mod healing;
 pub mod identity;
 pub mod lease;
 pub mod ledger;
