@@ -25,6 +25,7 @@ use crate::identity::PeerKey;
 use crate::ledger::Ledger;
 use crate::mutants::{self, Mutant};
 use crate::order::{Act, BootId, Gently};
+use crate::placement::{HostNow, View, can_run};
 use crate::roster::Roster;
 use crate::warrant::OrderId;
 use rules::{Deed, rules};
@@ -39,8 +40,6 @@ pub struct Sight {
     pub accusers: BTreeSet<PeerKey>,
     /// A build of its has made progress lately: output, or an end.
     pub progress: bool,
-    /// It could be given builds: alive, with cores.
-    pub builds: bool,
     /// Two live starts of its key.
     pub suspended: bool,
     /// Its present boot.
@@ -68,6 +67,8 @@ pub struct Facts<'a> {
     pub record: &'a Record,
     /// What [`crate::blame::judge`] says of that ledger.
     pub verdicts: &'a [Verdict],
+    /// What it believes of the hosts as builders.
+    pub view: &'a View,
     /// What it sees of the hosts.
     pub sights: &'a BTreeMap<PeerKey, Sight>,
 }
@@ -85,10 +86,10 @@ impl Facts<'_> {
 
     /// Whether builds could go to somebody else than this host.
     fn others_build(&self, host: &PeerKey) -> bool {
-        let builds = |(other, sight): (&PeerKey, &Sight)| {
-            other != host && sight.builds && !sight.down && self.record.stage(other) == Stage::Well
+        let builds = |(other, now): (&PeerKey, &HostNow)| {
+            other != host && now.alive && now.cores > 0 && self.record.stage(other) == Stage::Well
         };
-        self.sights.iter().any(builds)
+        self.view.iter().any(builds)
     }
 
     fn blamed(&self, host: &PeerKey) -> Option<&Verdict> {
@@ -237,7 +238,8 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
             said(Event::Given, "it was given a canary")
         }
         Stage::On(_, Phase::CanaryDue) => {
-            let build = next_canary(facts.ledger, host)?;
+            let builder = facts.view.get(host)?;
+            let build = next_canary(facts.ledger, host, |spec| can_run(builder, spec))?;
             Some((What::Canary(build), case.why.clone()))
         }
         Stage::On(_, Phase::Trial) if down => said(Event::Down, "it is down"),

@@ -136,7 +136,7 @@ fn cases() -> Vec<Case> {
 
     let mut nobody = Ward::new(&world);
     nobody.down();
-    nobody.sights.iter_mut().filter(|(host, _)| **host != key(SICK)).for_each(|(_, s)| s.builds = false);
+    nobody.view.values_mut().for_each(|host| host.alive = false);
     all.push(case("last builder", HealsLastBuilder, |r| *r == Rule::LastBuilder, nobody));
     all
 }

@@ -241,7 +241,9 @@ fn pace(facts: &Facts<'_>, host: &PeerKey, deed: Deed, hold: &mut Hold<'_>) {
 /// The host as it is at this moment.
 fn health(facts: &Facts<'_>, host: &PeerKey, sight: &Sight, deed: Deed, hold: &mut Hold<'_>) {
     let case = facts.record.case(host);
-    hold(sight.progress.then_some(Rule::Progress), Mutant::HealsProgressing);
+    // A busy host may well be set aside for what fails on it; one that is said to be down, and builds, is not down.
+    let busy = sight.progress && (deed != Deed::Aside || sight.down);
+    hold(busy.then_some(Rule::Progress), Mutant::HealsProgressing);
     let well = match deed {
         Deed::Aside => false,
         _ if case.is_some_and(|case| case.down) => !sight.down,

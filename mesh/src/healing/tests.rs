@@ -16,6 +16,7 @@ pub(super) struct Ward {
     pub ledger: Ledger,
     pub record: Record,
     pub sights: BTreeMap<PeerKey, Sight>,
+    pub view: View,
     /// Instead of what blame says.
     pub verdicts: Option<Vec<Verdict>>,
 }
@@ -25,7 +26,6 @@ pub(super) fn sight(n: u8) -> Sight {
         down: false,
         accusers: BTreeSet::new(),
         progress: false,
-        builds: true,
         suspended: false,
         boot: BootId([n; 16]),
         start: 1,
@@ -39,14 +39,16 @@ pub(super) fn sight(n: u8) -> Sight {
 impl Ward {
     pub fn new(world: &World) -> Ward {
         let sights = (1..=10).map(|n| (key(n), sight(n))).collect();
-        Ward { ledger: world.ledger.clone(), record: Record::default(), sights, verdicts: None }
+        let builder = HostNow { alive: true, cores: 8, memory_mib: 1_000, ..HostNow::default() };
+        let view = (1..=10).map(|n| (key(n), builder.clone())).collect();
+        Ward { ledger: world.ledger.clone(), record: Record::default(), sights, view, verdicts: None }
     }
 
     pub fn with<R>(&self, look: impl FnOnce(&Facts<'_>) -> R) -> R {
         let judged = judge(&self.ledger, &self.record.policy().blame);
         let verdicts = self.verdicts.as_ref().unwrap_or(&judged);
-        let Ward { ledger, record, sights, .. } = self;
-        look(&Facts { me: key(1), ledger, record, verdicts, sights })
+        let Ward { ledger, record, sights, view, .. } = self;
+        look(&Facts { me: key(1), ledger, record, verdicts, view, sights })
     }
 
     pub fn plan(&self) -> Plan {
@@ -60,8 +62,8 @@ impl Ward {
     pub fn down(&mut self) {
         let sick = self.sick();
         sick.down = true;
-        sick.builds = false;
         sick.accusers = [key(2), key(3)].into();
+        self.view.get_mut(&key(SICK)).unwrap().alive = false;
     }
 
     /// An entry of the leader.
@@ -148,6 +150,9 @@ fn a_sick_host_climbs_rung_by_rung_to_a_human() {
     assert_eq!(ward.says(), Some(What::SetAside(Event::Blamed)));
     assert!(ward.plan().steps[0].why.contains("3 packages fail on h6"), "{:?}", ward.plan());
     assert_eq!(ward.with(|facts| no_builds(facts, &key(SICK))), None);
+    ward.sick().progress = true;
+    assert_eq!(ward.says(), Some(What::SetAside(Event::Blamed)), "what still runs there may end");
+    ward.sick().progress = false;
     ward.note(SICK, Event::Blamed);
     assert!(ward.with(|facts| no_builds(facts, &key(SICK))).unwrap().starts_with("set aside"));
     trial(&mut world, &mut ward, "c1", false);
@@ -194,8 +199,8 @@ fn a_host_that_is_down_needs_no_canary_until_it_is_back() {
     }
     assert_eq!(ward.says(), Some(What::HandOver));
     // It comes back by itself: tried out, not rebooted.
-    let sick = ward.sick();
-    (sick.down, sick.builds) = (false, true);
+    ward.sick().down = false;
+    ward.view.get_mut(&key(SICK)).unwrap().alive = true;
     assert_eq!(ward.says(), Some(What::Note(Event::Recovered)));
     ward.note(SICK, Event::Recovered);
     assert_eq!(ward.says(), None, "no build waits that could be a canary");
@@ -377,7 +382,6 @@ fn who_gets_no_builds_is_told_why_and_until_when() {
     assert_eq!((why(&ward, 2), why(&ward, SICK)), (None, None));
 }
 
-/// Attempts that a canary leaves behind do not outlive it in another host's name.
 #[test]
 fn evidence_is_shown_as_people_ask_for_it() {
     let step = crate::blame::Evidence { build: BuildId(7), attempt: Attempt(2) };
