@@ -120,6 +120,9 @@ pub const MEASURE_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// Steps of healing that the ledger remembers: a day of a busy mesh. The oldest go first.
 pub const HEAL_STEPS_MAX: usize = 1_000;
 
+/// Orders that the ledger remembers; an open one is never forgotten, and each ends within the hour.
+pub const ORDERS_WRITTEN_MAX: usize = 64;
+
 /// Bytes of a policy as text: every key once, with comments.
 pub const POLICY_BYTES_MAX: usize = 8 << 10;
 

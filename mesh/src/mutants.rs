@@ -223,6 +223,10 @@ mutants! {
     HealsLastBuilder = "heals-last-builder",
     /// A host is healed whose identity is suspended.
     HealsSuspended = "heals-suspended",
+    /// An entry of healing counts whoever wrote it.
+    HealByAnybody = "heal-by-anybody",
+    /// A case counts as ordered without an order in the ledger.
+    OrderedUnwritten = "ordered-unwritten",
 }
 
 impl fmt::Display for Mutant {

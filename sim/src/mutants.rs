@@ -143,6 +143,8 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::HealsHeldHost, HEALING),
     (Mutant::HealsLastBuilder, HEALING),
     (Mutant::HealsSuspended, HEALING),
+    (Mutant::HealByAnybody, HEALING),
+    (Mutant::OrderedUnwritten, HEALING),
 ];
 
 /// Why no simulated mesh can show it.

@@ -7,12 +7,14 @@
 //! time is the ledger's. Whose fault something is, is [`crate::blame`]'s; whether a host obeys, is its own
 //! ([`crate::warrant`]).
 
+mod entry;
 mod ladder;
 mod measure;
 mod policy;
 mod record;
 mod rules;
 
+pub use entry::{Author, Clear, Denied, Entry, Lift, Written};
 pub use ladder::{Event, Phase, Rung, Stage};
 pub use measure::{Measure, MeasureError, Measures, Stop};
 pub use policy::{Policy, PolicyError};

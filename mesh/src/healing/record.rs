@@ -1,9 +1,11 @@
-//! What the ledger remembers of healing: the policy, measures, open cases, and the steps of the last day.
+//! What the ledger remembers of healing: the policy, measures, orders, open cases, and the steps of the
+//! last day.
 //!
 //! Part of the replicated state: changed by committed entries alone, at ledger time, alike on every host. It keeps the
 //! ladder ([`Stage::after`]) and its own bounds, and judges nothing else: whether a step should be taken is asked of
 //! [`super::plan`] by the leader before, and by every voter before it signs.
 
+use super::entry::Written;
 use super::ladder::{Event, Phase, Rung, Stage};
 use super::measure::Measures;
 use super::policy::Policy;
@@ -104,6 +106,7 @@ pub struct Record {
     cases: BTreeMap<PeerKey, Case>,
     steps: VecDeque<Taken>,
     cleared_ms: u64,
+    pub(super) orders: VecDeque<Written>,
 }
 
 impl Record {
