@@ -47,9 +47,9 @@ pub fn canary(ledger: &Ledger, host: &PeerKey, since_ms: u64) -> Canary {
     newest.1
 }
 
-/// The build to give to a host as its canary: one that waits and that the host is able to run, has not been tried there and is not known to be broken;
-/// best one that another host has built before, for its failure would say something at once. `None` when there is
-/// none, or one runs there already.
+/// The build to give to a host as its canary: one that waits and that the host is able to run, has not been tried there
+/// and is not known to be broken; best one that another host has built before, for its failure would say something at
+/// once. `None` when there is none, or one runs there already.
 pub fn next_canary(ledger: &Ledger, host: &PeerKey, able: impl Fn(&BuildSpec) -> bool) -> Option<BuildId> {
     if ledger.builds().running().any(|b| b.running().any(|a| a.host == *host)) {
         return None;

@@ -330,6 +330,8 @@ fn word(stop: Stop) -> &'static str {
 }
 
 #[cfg(test)]
+mod journey_tests;
+#[cfg(test)]
 mod rule_tests;
 #[cfg(test)]
 pub(crate) mod tests;
