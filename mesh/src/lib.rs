@@ -1,7 +1,7 @@
 //! The mesh protocol, sans-IO.
 //!
-//! Identity, wire format, roster, membership, addresses, lease, ledger and placement as pure state
-//! machines: inputs in, outputs out; `now` and every random byte are arguments. Nothing here opens a
+//! Identity, wire format, roster, membership, addresses, lease, ledger, placement, blame, healing and
+//! warrants as pure state machines: inputs in, outputs out; `now` and every random byte are arguments. Nothing here opens a
 //! socket, reads a clock, touches a file or spawns a thread, and nothing iterates in hash order: the
 //! same inputs give the same bytes. Crate `node` gives these machines a real world, crate `sim` a
 //! simulated one.
@@ -12,6 +12,7 @@ pub mod addresses;
 pub mod blame;
 pub mod build;
 pub mod clock;
+pub mod healing;
 pub mod identity;
 pub mod lease;
 pub mod ledger;

@@ -111,6 +111,21 @@ pub const GUARD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of what a guard knows of the roster: the keys of all members that there can be, and of as many revoked ones.
 pub const KNOWN_BYTES_MAX: usize = 4 << 20;
 
+/// Blocks, drains and pauses at one time: one for each host of a large mesh, and some.
+pub const MEASURES_MAX: usize = 1_000;
+
+/// Longest life of a block, drain or pause, in milliseconds: thirty days (rule 8: what is temporary ends).
+pub const MEASURE_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+/// Steps of healing that the ledger remembers: a day of a busy mesh. The oldest go first.
+pub const HEAL_STEPS_MAX: usize = 1_000;
+
+/// Orders that the ledger remembers; an open one is never forgotten, and each ends within the hour.
+pub const ORDERS_WRITTEN_MAX: usize = 64;
+
+/// Bytes of a policy as text: every key once, with comments.
+pub const POLICY_BYTES_MAX: usize = 8 << 10;
+
 /// Attempts that a verdict names as its evidence, the newest: enough for a person to look at.
 pub const EVIDENCE_MAX: usize = 16;
 
@@ -144,4 +159,5 @@ const _: () = {
     assert!(TEXT_BYTES_MAX + REQUESTER_BYTES_MAX + 400 + 300 + (VOTERS_MAX + 1) * 110 < WARRANT_FRAME_BYTES_MAX);
     assert!(ORDERS_REMEMBERED * 400 < GUARD_BYTES_MAX && COSIGNED_MAX * 400 < GUARD_BYTES_MAX);
     assert!(2 * MEMBERS_MAX * 40 < KNOWN_BYTES_MAX);
+    assert!(MEASURE_MS_MAX <= INVITATION_MS_MAX);
 };

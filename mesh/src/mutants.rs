@@ -185,6 +185,48 @@ mutants! {
     BlameNoRest = "blame-no-rest",
     /// A failure long ago counts as one of today.
     BlameForEver = "blame-for-ever",
+    /// Healing goes on though the policy says that it is off.
+    HealsWhenOff = "heals-when-off",
+    /// Healing goes on while a person has paused the mesh.
+    HealsWhilePaused = "heals-while-paused",
+    /// Hosts are healed while most of them fail together.
+    HealsThroughMeshFault = "heals-through-mesh-fault",
+    /// Hosts are healed on though no heal has helped.
+    HealsThroughStorm = "heals-through-storm",
+    /// Several hosts are healed at one time.
+    HealsManyAtOnce = "heals-many-at-once",
+    /// More hosts are healed in a day than the budget says.
+    HealsBeyondBudget = "heals-beyond-budget",
+    /// One step follows another at once.
+    HealsWithoutCoolDown = "heals-without-cool-down",
+    /// A protected host is healed.
+    HealsProtected = "heals-protected",
+    /// A host is rebooted that does not allow it.
+    HealsNotAllowed = "heals-not-allowed",
+    /// A host is rebooted that is not known to start the mesh at boot.
+    HealsNotEnabledAtBoot = "heals-not-enabled-at-boot",
+    /// A host is healed that is the only path of others.
+    HealsOnlyPath = "heals-only-path",
+    /// A voter is healed without which the others are no majority.
+    HealsLastVoters = "heals-last-voters",
+    /// A host is healed while its builds make progress.
+    HealsProgressing = "heals-progressing",
+    /// A host is healed on one observer's word.
+    HealsOnOneWord = "heals-on-one-word",
+    /// A host is healed that has come right by itself.
+    HealsTheRecovered = "heals-the-recovered",
+    /// The leader orders where fewer than two other voters can sign.
+    HealsWithoutSigners = "heals-without-signers",
+    /// A host is healed that a person has blocked or drained.
+    HealsHeldHost = "heals-held-host",
+    /// The last host that builds is set aside.
+    HealsLastBuilder = "heals-last-builder",
+    /// A host is healed whose identity is suspended.
+    HealsSuspended = "heals-suspended",
+    /// An entry of healing counts whoever wrote it.
+    HealByAnybody = "heal-by-anybody",
+    /// A case counts as ordered without an order in the ledger.
+    OrderedUnwritten = "ordered-unwritten",
 }
 
 impl fmt::Display for Mutant {

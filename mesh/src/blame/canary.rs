@@ -5,7 +5,7 @@
 //! nobody else has tried yet says nothing. Nothing here gives builds: the leader does, by [`next_canary`].
 
 use super::{Charge, Evidence, charge, failure, held};
-use crate::build::End;
+use crate::build::{BuildId, BuildSpec, End};
 use crate::identity::PeerKey;
 use crate::ledger::{Build, Ledger};
 
@@ -47,16 +47,20 @@ pub fn canary(ledger: &Ledger, host: &PeerKey, since_ms: u64) -> Canary {
     newest.1
 }
 
-/// The build to give to a host as its canary: one that waits, has not been tried there and is not known to be broken;
-/// best one that another host has built before, for its failure would say something at once. `None` when there is
-/// none, or one runs there already.
-pub fn next_canary(ledger: &Ledger, host: &PeerKey) -> Option<crate::build::BuildId> {
+/// The build to give to a host as its canary: one that waits and that the host is able to run, has not been tried there
+/// and is not known to be broken; best one that another host has built before, for its failure would say something at
+/// once. `None` when there is none, or one runs there already.
+pub fn next_canary(ledger: &Ledger, host: &PeerKey, able: impl Fn(&BuildSpec) -> bool) -> Option<BuildId> {
     if ledger.builds().running().any(|b| b.running().any(|a| a.host == *host)) {
         return None;
     }
     let fit = |build: &&Build| {
         let others = others(ledger, build, host);
-        !build.tried_on(host) && held(build).is_none() && !others.failed_alike && !others.lack_inputs
+        able(&build.spec)
+            && !build.tried_on(host)
+            && held(build).is_none()
+            && !others.failed_alike
+            && !others.lack_inputs
     };
     let mut fitting = ledger.builds().wanting().take(CANDIDATES_MAX).filter(fit);
     let first = fitting.next()?;

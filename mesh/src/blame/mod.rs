@@ -162,6 +162,9 @@ fn failure(attempt: &AttemptRecord) -> Option<Failure> {
     })
 }
 
+/// Name, inputs and command: what tells most packages apart.
+type Likeness<'a> = (&'a str, Vec<BlobId>, &'a [String]);
+
 /// The ends in the window, oldest first, and the packages that they are of.
 fn ends<'a>(ledger: &'a Ledger, rules: &Rules) -> (Vec<Ended<'a>>, Vec<Package<'a>>) {
     let since_ms = match mutants::on(Mutant::BlameForEver) {
@@ -169,7 +172,7 @@ fn ends<'a>(ledger: &'a Ledger, rules: &Rules) -> (Vec<Ended<'a>>, Vec<Package<'
         false => ledger.time_ms().saturating_sub(rules.window_ms),
     };
     // Thousands of builds may share a name and differ in what they start from.
-    let mut by_name: BTreeMap<(&str, Vec<BlobId>, &[String]), Vec<usize>> = BTreeMap::new();
+    let mut by_name: BTreeMap<Likeness<'_>, Vec<usize>> = BTreeMap::new();
     let (mut ends, mut packages): (Vec<Ended<'_>>, Vec<Package<'_>>) = (vec![], vec![]);
     for build in ledger.builds().iter() {
         for attempt in build.attempts.iter().filter(|a| !a.is_running() && a.ended_ms > since_ms) {

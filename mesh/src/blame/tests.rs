@@ -246,14 +246,15 @@ fn a_canary_decides_by_a_build_that_says_something() {
     let at = since(&world);
     assert_eq!(told(&world, at), Canary::Wanted);
     let id = world.submit(vec![BuildSpec { retries: 9, ..spec("c", &[]) }])[0];
-    assert_eq!(next_canary(&world.ledger, &key(6)), Some(id));
+    assert_eq!(next_canary(&world.ledger, &key(6), |_| true), Some(id));
+    assert_eq!(next_canary(&world.ledger, &key(6), |spec| spec.cores > 1), None, "what it cannot run is no canary");
     world.assign(id, 1, 6);
     assert_eq!(told(&world, at), Canary::Running(Evidence { build: id, attempt: Attempt(1) }));
-    assert_eq!(next_canary(&world.ledger, &key(6)), None, "one at a time, and not where it runs");
+    assert_eq!(next_canary(&world.ledger, &key(6), |_| true), None, "one at a time, and not where it runs");
     pass(&mut world, 60_000);
     world.end_with(id, 1, 6, failed(Phase::Command), &[]);
     assert_eq!(told(&world, at), Canary::Wanted, "nobody else has tried it: it says nothing yet");
-    assert_eq!(next_canary(&world.ledger, &key(6)), None, "not again where it failed");
+    assert_eq!(next_canary(&world.ledger, &key(6), |_| true), None, "not again where it failed");
     world.assign(id, 2, 5);
     pass(&mut world, 60_000);
     world.end_with(id, 2, 5, done(None), &[]);
@@ -262,7 +263,7 @@ fn a_canary_decides_by_a_build_that_says_something() {
     let plain = world.submit(vec![spec("other", &[])])[0];
     let known = world.submit(vec![BuildSpec { retries: 9, ..spec("c", &[]) }])[0];
     assert!(plain < known);
-    assert_eq!(next_canary(&world.ledger, &key(6)), Some(known));
+    assert_eq!(next_canary(&world.ledger, &key(6), |_| true), Some(known));
     let at = since(&world);
     assert_eq!(told(&world, at), Canary::Wanted, "what was before says nothing of now");
     world.assign(known, 1, 6);
@@ -273,7 +274,7 @@ fn a_canary_decides_by_a_build_that_says_something() {
     let at = since(&world);
     let broken = tried(&mut world, "broken", &[(6, COMMAND), (2, COMMAND)]);
     assert_eq!(told(&world, at), Canary::Wanted);
-    assert_ne!(next_canary(&world.ledger, &key(3)), Some(broken));
+    assert_ne!(next_canary(&world.ledger, &key(3), |_| true), Some(broken));
 }
 
 #[test]

@@ -404,6 +404,10 @@ impl Ledger {
         if ledger.mesh != self.mesh || mesh_id(&ledger.genesis) != self.mesh {
             return Err(LedgerError::OtherMesh { have: self.mesh, got: ledger.mesh });
         }
+        // The chain verifies from whom it says that it begins with: that has to be this mesh's first host.
+        if ledger.voters.founded() != (self.mesh, ledger.genesis.by) {
+            return Err(LedgerError::Malformed("its voter sets do not begin with this mesh's first host".into()));
+        }
         ledger.voters.verify()?;
         ledger.roster_changed = true;
         ledger.leader_changed = true;

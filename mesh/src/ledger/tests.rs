@@ -360,3 +360,16 @@ fn every_transition_is_legal_or_refused() {
     );
     assert!(all.iter().all(|a| !a.is_final() || all.iter().all(|b| !a.may_become(*b))));
 }
+
+/// A snapshot whose voters chain from somebody else than the genesis names, each link signed as it should be.
+#[test]
+fn a_snapshot_whose_voters_begin_with_another_is_refused() {
+    let honest = World::new(3).ledger;
+    let mut usurped = honest.clone();
+    usurped.voters = VoterChain::found(honest.mesh(), keys(9).key());
+    let body = usurped.voters.next(&[keys(9).key()].into());
+    let signatures = vec![Cosignature::new(&keys(9), &body)];
+    usurped.voters.advance(VoterChange { body, signatures }, |_| true).unwrap();
+    assert_eq!(usurped.voters.verify(), Ok(()), "by itself it is sound");
+    assert!(matches!(honest.restore(&usurped.snapshot()), Err(LedgerError::Malformed(_))));
+}

@@ -236,6 +236,19 @@ fn an_order_taken_on_is_not_carried_out_again() {
     assert!(with(Some(Mutant::WarrantAgain), acts));
 }
 
+/// Voters of another mesh have no say here, whatever they sign.
+#[test]
+fn a_roster_of_another_mesh_is_none() {
+    let scene = Scene::new(&world().ledger);
+    let other = MeshId([3; 32]);
+    let mixed = Scene { guard: Guard::new(other, keys(TARGET).key()), ..scene };
+    let mut for_it = mixed.clone();
+    for_it.order.mesh = other;
+    for scene in [mixed, for_it] {
+        assert_eq!(scene.play().unwrap_err(), Refusal::OtherMesh);
+    }
+}
+
 /// A claimed term of u64::MAX locks nobody out: it is stored only when a majority has signed for it.
 #[test]
 fn a_claimed_fence_is_not_believed() {

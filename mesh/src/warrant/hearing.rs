@@ -142,6 +142,9 @@ impl Hearing {
         use Mutant::*;
         let Warrant { order: signed, approval, cosignatures } = warrant;
         let (me, host) = (self.keys.key(), &self.host);
+        if self.known.mesh() != guard.mesh() {
+            return Err(Refusal::OtherMesh); // two files of one folder, and not of one mesh: its voters are not ours
+        }
         let order: Order = signed.open().map_err(Refusal::Order)?;
         must(order.mesh == guard.mesh(), WarrantOfOtherMesh, Refusal::OtherMesh)?;
         must(order.target == me, WarrantForOther, Refusal::NotMe(order.target))?;

@@ -1,0 +1,337 @@
+//! Healing: from blame and the view to steps, one host at a time, and what holds each step back.
+//!
+//! The ladder ([`Stage`]): set aside, canary, restart of the service, reboot, a human. [`plan`] says what the leader
+//! would do now, and for every host that needs something which rules hold it back, in words; it decides nothing that
+//! the ledger does not hold: its [`Step`]s become entries, and an order a warrant that every voter examines by
+//! [`objection`] with its own view. [`Record`] is what the ledger remembers. Nothing here acts, sends, or asks a clock:
+//! time is the ledger's. Whose fault something is, is [`crate::blame`]'s; whether a host obeys, is its own
+//! ([`crate::warrant`]).
+
+mod entry;
+mod ladder;
+mod measure;
+mod policy;
+mod record;
+mod rules;
+
+pub use entry::{Author, Clear, Denied, Entry, Lift, Written};
+pub use ladder::{Event, Phase, Rung, Stage};
+pub use measure::{Measure, MeasureError, Measures, Stop};
+pub use policy::{Policy, PolicyError};
+pub use record::{Case, Change, ChangeError, DAY_MS, Pending, Record, Taken};
+pub use rules::Rule;
+
+use crate::blame::{Canary, Verdict, canary, next_canary};
+use crate::build::BuildId;
+use crate::identity::PeerKey;
+use crate::ledger::Ledger;
+use crate::mutants::{self, Mutant};
+use crate::order::{Act, BootId, Gently};
+use crate::placement::{HostNow, View, can_run};
+use crate::roster::Roster;
+use crate::warrant::OrderId;
+use rules::{Deed, rules};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one host, leader or voter, sees of another now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sight {
+    /// Declared down by the rules of membership, with nobody's fresh word against it.
+    pub down: bool,
+    /// Whose signed accusations stand.
+    pub accusers: BTreeSet<PeerKey>,
+    /// A build of its has made progress lately: output, or an end.
+    pub progress: bool,
+    /// Two live starts of its key.
+    pub suspended: bool,
+    /// Its present boot.
+    pub boot: BootId,
+    /// Its present start number.
+    pub start: u64,
+    /// Whether its service starts with the machine, when that can be told.
+    pub boot_enabled: Option<bool>,
+    /// `allow_reboot`, as it says.
+    pub allow_reboot: bool,
+    /// `protected`, as it says.
+    pub protected: bool,
+    /// Members that are reached through it and in no other way.
+    pub only_path_of: Vec<PeerKey>,
+}
+
+/// Everything that a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Who asks: it is up.
+    pub me: PeerKey,
+    /// Its ledger.
+    pub ledger: &'a Ledger,
+    /// The ledger's part of healing.
+    pub record: &'a Record,
+    /// What [`crate::blame::judge`] says of that ledger.
+    pub verdicts: &'a [Verdict],
+    /// What it believes of the hosts as builders.
+    pub view: &'a View,
+    /// What it sees of the hosts.
+    pub sights: &'a BTreeMap<PeerKey, Sight>,
+}
+
+impl Facts<'_> {
+    fn now_ms(&self) -> u64 {
+        self.ledger.time_ms()
+    }
+
+    /// Whether a host is up beyond doubt.
+    fn is_up(&self, host: &PeerKey) -> bool {
+        let sight = self.sights.get(host);
+        *host == self.me || sight.is_some_and(|s| !s.down && s.accusers.is_empty() && !s.suspended)
+    }
+
+    /// Whether builds could go to somebody else than this host.
+    fn others_build(&self, host: &PeerKey) -> bool {
+        let builds = |(other, now): (&PeerKey, &HostNow)| {
+            other != host && now.alive && now.cores > 0 && self.record.stage(other) == Stage::Well
+        };
+        self.view.iter().any(builds)
+    }
+
+    fn blamed(&self, host: &PeerKey) -> Option<&Verdict> {
+        self.verdicts.iter().find(|v| matches!(v, Verdict::Host { host: blamed, .. } if blamed == host))
+    }
+}
+
+/// What is to be done about a host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// No more builds: an entry with this event ([`Event::Blamed`] or [`Event::Down`]).
+    SetAside(Event),
+    /// Give it this build: an assignment, and an entry with [`Event::Given`].
+    Canary(BuildId),
+    /// Order the next rung: an order, and an entry with [`Event::Ordered`].
+    Order(Rung),
+    /// Call a human: an entry with [`Event::HandedOver`].
+    HandOver,
+    /// Note what has happened: an entry with this event.
+    Note(Event),
+}
+
+/// Something that would be done now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// To whom.
+    pub host: PeerKey,
+    /// What.
+    pub what: What,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Something that is due and not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// To whom.
+    pub host: PeerKey,
+    /// What.
+    pub what: What,
+    /// By which rules.
+    pub rules: Vec<Rule>,
+}
+
+impl Held {
+    /// In words, with the names that the roster has for the hosts.
+    pub fn text(&self, roster: &Roster) -> String {
+        let name = roster.member(&self.host).map_or_else(|| self.host.short(), |member| member.name.clone());
+        let rules: Vec<String> = self.rules.iter().map(|rule| rule.text(roster)).collect();
+        format!("{name}: {} is held back: {}", self.what, rules.join("; "))
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            What::SetAside(_) => f.write_str("setting it aside"),
+            What::Canary(build) => write!(f, "a canary build ({build})"),
+            What::Order(rung) => write!(f, "a {rung}"),
+            What::HandOver => f.write_str("calling a human"),
+            What::Note(event) => write!(f, "noting `{event:?}`"),
+        }
+    }
+}
+
+/// What would be done now, and what holds the rest back.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// In the order of the hosts' keys. At most one of them is a deed ([`What::SetAside`] or [`What::Order`]).
+    pub steps: Vec<Step>,
+    /// Likewise.
+    pub held: Vec<Held>,
+}
+
+/// What a leader with these facts does now.
+pub fn plan(facts: &Facts<'_>) -> Plan {
+    let mut plan = Plan::default();
+    // A case that is open goes before one that would be opened.
+    let members = || facts.ledger.roster().members().map(|(key, _)| *key);
+    let open = |host: &PeerKey| facts.record.stage(host).is_open();
+    for host in members().filter(open).chain(members().filter(|host| !open(host))) {
+        let Some((what, why)) = due(facts, &host) else { continue };
+        let deed = match what {
+            What::SetAside(_) => Deed::Aside,
+            What::Canary(_) => Deed::Canary,
+            What::Order(rung) => Deed::Order { rung, written: false },
+            What::HandOver | What::Note(_) => {
+                plan.steps.push(Step { host, what, why });
+                continue;
+            }
+        };
+        let mut holding = rules(facts, &host, deed);
+        let busy = |s: &&Step| matches!(s.what, What::SetAside(_) | What::Order(_));
+        if deed != Deed::Canary
+            && !mutants::on(Mutant::HealsManyAtOnce)
+            && let Some(other) = plan.steps.iter().find(busy)
+        {
+            holding.push(Rule::Another(other.host));
+        }
+        if holding.is_empty() {
+            plan.steps.push(Step { host, what, why });
+            continue;
+        }
+        // Where waiting does not help, a person has to.
+        if matches!(deed, Deed::Order { .. }) && holding.iter().any(Rule::is_lasting) && !stopped(&holding) {
+            let lasting: Vec<String> =
+                holding.iter().filter(|r| r.is_lasting()).map(|r| r.text(facts.ledger.roster())).collect();
+            let why = format!("{why}; a {} is not possible: {}", name_of(what), lasting.join("; "));
+            plan.steps.push(Step { host, what: What::HandOver, why });
+        }
+        plan.held.push(Held { host, what, rules: holding });
+    }
+    plan
+}
+
+/// Whether healing as a whole stands still: then nobody is called either.
+fn stopped(rules: &[Rule]) -> bool {
+    let stops = |rule: &Rule| matches!(rule, Rule::Off | Rule::Paused { .. } | Rule::MeshFault(_) | Rule::Recovered);
+    rules.iter().any(stops)
+}
+
+fn name_of(what: What) -> String {
+    if let What::Order(rung) = what { rung.to_string() } else { what.to_string() }
+}
+
+/// What the ladder has next for a host, whatever holds it back.
+fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
+    let sight = facts.sights.get(host);
+    let down = sight.is_some_and(|s| s.down);
+    let said = |event, why: &str| Some((What::Note(event), why.to_owned()));
+    let Some(case) = facts.record.case(host) else {
+        if down {
+            return Some((What::SetAside(Event::Down), "it is down".into()));
+        }
+        let verdict = facts.blamed(host)?;
+        return Some((What::SetAside(Event::Blamed), verdict.text(facts.ledger.roster())));
+    };
+    let (now, policy) = (facts.now_ms(), facts.record.policy());
+    match case.stage {
+        Stage::Well | Stage::Human => None,
+        Stage::On(_, Phase::CanaryDue) if down => said(Event::Down, "it is down"),
+        Stage::On(_, Phase::CanaryDue) if now >= case.since_ms.saturating_add(policy.aside_ms) => {
+            said(Event::Lapsed, "no build came that could have said whether it is well; it gets builds again")
+        }
+        Stage::On(_, Phase::CanaryDue) if canary(facts.ledger, host, case.since_ms) != Canary::Wanted => {
+            said(Event::Given, "it was given a canary")
+        }
+        Stage::On(_, Phase::CanaryDue) => {
+            let builder = facts.view.get(host)?;
+            let build = next_canary(facts.ledger, host, |spec| can_run(builder, spec))?;
+            Some((What::Canary(build), case.why.clone()))
+        }
+        Stage::On(_, Phase::Trial) if down => said(Event::Down, "it is down"),
+        Stage::On(_, Phase::Trial) => match canary(facts.ledger, host, case.since_ms) {
+            Canary::Passed(e) => Some((What::Note(Event::Passed), format!("its canary {e} was built"))),
+            Canary::Failed(e) => {
+                Some((What::Note(Event::Failed), format!("its canary {e} failed, and that is its own fault")))
+            }
+            Canary::Running(_) => None,
+            Canary::Wanted => said(Event::Vanished, "its canary ended and said nothing"),
+        },
+        Stage::On(_, Phase::Spent)
+            if case.down && !down && sight.is_some() && !mutants::on(Mutant::HealsTheRecovered) =>
+        {
+            said(Event::Recovered, "it is back by itself")
+        }
+        Stage::On(rung, Phase::Spent) => Some(match rung.next() {
+            Some(next) => (What::Order(next), case.why.clone()),
+            None => (What::HandOver, format!("a {rung} did not help: {}", case.why)),
+        }),
+        Stage::On(..) => {
+            let (rung, order) = record::acting(case)?;
+            let proved = sight.is_some_and(|s| !s.down && is_proof(rung, order, s.boot, s.start));
+            match proved {
+                true => Some((What::Note(Event::Proved), format!("it has come back from its {rung}"))),
+                false if now > order.until_ms => {
+                    said(Event::Expired, "the order ended without proof that it was carried out")
+                }
+                false => None,
+            }
+        }
+    }
+}
+
+/// A reboot is proved by another boot, a restart by a higher start number as well (rule 7).
+fn is_proof(rung: Rung, order: &Pending, boot: BootId, start: u64) -> bool {
+    boot != order.boot || (rung == Rung::Restart && start > order.start)
+}
+
+/// What is ordered on a rung; `None` for setting aside, which needs no order.
+pub fn act(rung: Rung, policy: &Policy) -> Option<Act> {
+    let gently = Gently { grace_ms: policy.grace_ms };
+    match rung {
+        Rung::Aside => None,
+        Rung::Restart => Some(Act::Restart(gently)),
+        Rung::Reboot => Some(Act::Reboot(gently)),
+    }
+}
+
+/// What a voter has against signing an order of the leader, by its own ledger and its own view, just before it is
+/// carried out; `None` when nothing. For [`crate::warrant::Own::held_back`].
+pub fn objection(facts: &Facts<'_>, host: &PeerKey, id: OrderId, act: Act) -> Option<String> {
+    let stage = facts.record.stage(host);
+    let pending = facts.record.case(host).and_then(record::acting);
+    let asked = if act.is_reboot() { Rung::Reboot } else { Rung::Restart };
+    let ours = pending.is_some_and(|(rung, order)| rung == asked && order.id == id && facts.now_ms() <= order.until_ms);
+    let holding = match ours {
+        true => rules(facts, host, Deed::Order { rung: asked, written: true }),
+        false => vec![Rule::OtherCase(stage)],
+    };
+    let texts: Vec<String> = holding.iter().map(|rule| rule.text(facts.ledger.roster())).collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
+}
+
+/// Why a host gets no builds now, in words; `None` when it may. For placement.
+pub fn no_builds(facts: &Facts<'_>, host: &PeerKey) -> Option<String> {
+    let now = facts.now_ms();
+    let roster = facts.ledger.roster();
+    let measures = &facts.record.measures;
+    if let Some(m) = measures.pause(now).or_else(|| measures.of(host, now)) {
+        return Some(format!("{} for {} more: {}", word(m.stop), rules::span(m.until_ms - now), m.reason));
+    }
+    if let Some(case) = facts.record.case(host) {
+        return Some(format!("set aside: {}", case.why));
+    }
+    let rests = |v: &&Verdict| matches!(v, Verdict::Rest { host: of, until_ms, .. } if of == host && *until_ms > now);
+    facts.verdicts.iter().find(rests).map(|v| v.text(roster))
+}
+
+fn word(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Block => "blocked",
+        Stop::Drain => "drained",
+        Stop::Pause => "paused",
+    }
+}
+
+#[cfg(test)]
+mod journey_tests;
+#[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,230 @@
+//! What the ledger remembers of healing: the policy, measures, orders, open cases, and the steps of the
+//! last day.
+//!
+//! Part of the replicated state: changed by committed entries alone, at ledger time, alike on every host. It keeps the
+//! ladder ([`Stage::after`]) and its own bounds, and judges nothing else: whether a step should be taken is asked of
+//! [`super::plan`] by the leader before, and by every voter before it signs.
+
+use super::entry::Written;
+use super::ladder::{Event, Phase, Rung, Stage};
+use super::measure::Measures;
+use super::policy::Policy;
+use crate::identity::PeerKey;
+use crate::limits::HEAL_STEPS_MAX;
+use crate::order::BootId;
+use crate::roster::cut;
+use crate::warrant::OrderId;
+use serde::{Deserialize, Serialize};
+use serde_tuple::{Deserialize_tuple, Serialize_tuple};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How long a step counts for budget and cool-down, in milliseconds.
+pub const DAY_MS: u64 = 24 * 3_600_000;
+
+/// An order that a case waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Pending {
+    /// Its name.
+    pub id: OrderId,
+    /// The boot that it was meant for; a reboot is proved by another one.
+    pub boot: BootId,
+    /// The start number that it was meant for; a restart is proved by a higher one.
+    pub start: u64,
+    /// Ledger time until which it may be proved.
+    pub until_ms: u64,
+}
+
+/// A host that is not well.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Case {
+    /// Where it stands.
+    pub stage: Stage,
+    /// Whether it was down when last noted, and has not been back since.
+    pub down: bool,
+    /// Ledger time of its stage; while a canary is out, of when it was due.
+    pub since_ms: u64,
+    /// Why it stands there, in words.
+    pub why: String,
+    /// What it waits for, while acting.
+    pub order: Option<Pending>,
+}
+
+/// Something that was done to a host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Taken {
+    /// To whom.
+    pub host: PeerKey,
+    /// What.
+    pub rung: Rung,
+    /// Ledger time.
+    pub at_ms: u64,
+    /// Whether it helped; `None` while nobody can say.
+    pub helped: Option<bool>,
+}
+
+/// A change of a case, as an entry of the leader brings it; a person's entry clears.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Change {
+    /// Whose.
+    pub host: PeerKey,
+    /// What happens to it.
+    pub event: Event,
+    /// Why, in words.
+    pub why: String,
+    /// With [`Event::Ordered`] and with nothing else: the order.
+    pub order: Option<Pending>,
+}
+
+/// Why a change was refused. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Not in the table.
+    #[error("{event:?} cannot follow {stage:?}")]
+    Illegal {
+        /// Where the host stands.
+        stage: Stage,
+        /// What was to happen.
+        event: Event,
+    },
+    /// An order without its event, or the event without an order.
+    #[error("an order comes with its event, and with no other")]
+    Order,
+    /// Nobody says why.
+    #[error("a change of a host's case has a reason")]
+    Reason,
+    /// A policy that is out of its ranges.
+    #[error("the policy has a value out of its range; see `mesh policy`")]
+    Policy,
+}
+
+/// All that the ledger remembers of healing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Record {
+    policy: Policy,
+    /// Blocks, drains and pauses.
+    pub measures: Measures,
+    cases: BTreeMap<PeerKey, Case>,
+    steps: VecDeque<Taken>,
+    cleared_ms: u64,
+    pub(super) orders: VecDeque<Written>,
+}
+
+impl Record {
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Sets the policy.
+    ///
+    /// # Errors
+    /// [`ChangeError::Policy`]; the policy is as before.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<(), ChangeError> {
+        if !policy.is_sound() {
+            return Err(ChangeError::Policy);
+        }
+        self.policy = policy;
+        Ok(())
+    }
+
+    /// Where a host stands.
+    pub fn stage(&self, host: &PeerKey) -> Stage {
+        self.cases.get(host).map_or(Stage::Well, |case| case.stage)
+    }
+
+    /// The case of a host that is not well.
+    pub fn case(&self, host: &PeerKey) -> Option<&Case> {
+        self.cases.get(host)
+    }
+
+    /// All hosts that are not well.
+    pub fn cases(&self) -> impl Iterator<Item = (&PeerKey, &Case)> {
+        self.cases.iter()
+    }
+
+    /// What was done in the last day, oldest first.
+    pub fn steps(&self, now_ms: u64) -> impl DoubleEndedIterator<Item = &Taken> {
+        self.steps.iter().filter(move |step| step.at_ms.saturating_add(DAY_MS) > now_ms)
+    }
+
+    /// When a person last cleared a host: a storm ends with it.
+    pub fn cleared_ms(&self) -> u64 {
+        self.cleared_ms
+    }
+
+    /// A host is out of the mesh: it has no case any more.
+    pub fn forget(&mut self, host: &PeerKey) {
+        self.cases.remove(host);
+    }
+
+    /// A person says that healing may go on: a storm is over.
+    pub fn resume(&mut self, now_ms: u64) {
+        self.cleared_ms = now_ms;
+    }
+
+    /// Changes a case.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing is changed.
+    pub fn change(&mut self, change: Change, now_ms: u64) -> Result<Stage, ChangeError> {
+        let Change { host, event, why, order } = change;
+        let stage = self.stage(&host);
+        if why.is_empty() {
+            return Err(ChangeError::Reason);
+        }
+        if (event == Event::Ordered) != order.is_some() {
+            return Err(ChangeError::Order);
+        }
+        let next = stage.after(event).ok_or(ChangeError::Illegal { stage, event })?;
+        match (event, next) {
+            (Event::Blamed | Event::Down, Stage::On(rung, _)) if stage == Stage::Well => self.step(host, rung, now_ms),
+            (Event::Ordered, Stage::On(rung, _)) => self.step(host, rung, now_ms),
+            (Event::Passed, _) => self.conclude(&host, true),
+            (Event::Failed | Event::Expired, _) => self.conclude(&host, false),
+            // Down again after its restart: that did not help.
+            (Event::Down, _) => self.conclude(&host, false),
+            (Event::Cleared, _) => self.cleared_ms = now_ms,
+            _ => {}
+        }
+        if next == Stage::Well {
+            self.cases.remove(&host);
+        } else {
+            let before = self.cases.get(&host);
+            let down = match event {
+                Event::Down => true,
+                Event::Recovered | Event::Proved => false,
+                _ => before.is_some_and(|case| case.down),
+            };
+            // A canary is looked for from when it was due, whether it was given before or after its entry.
+            let since_ms = match (event, before) {
+                (Event::Given | Event::Vanished, Some(case)) => case.since_ms,
+                _ => now_ms,
+            };
+            self.cases.insert(host, Case { stage: next, down, since_ms, why: cut(&why), order });
+        }
+        Ok(next)
+    }
+
+    fn step(&mut self, host: PeerKey, rung: Rung, now_ms: u64) {
+        self.steps.retain(|step| step.at_ms.saturating_add(DAY_MS) > now_ms);
+        self.steps.push_back(Taken { host, rung, at_ms: now_ms, helped: None });
+        if self.steps.len() > HEAL_STEPS_MAX {
+            self.steps.pop_front();
+        }
+    }
+
+    /// The last step on a host has helped, or not.
+    fn conclude(&mut self, host: &PeerKey, helped: bool) {
+        if let Some(last) = self.steps.iter_mut().rev().find(|step| step.host == *host) {
+            last.helped.get_or_insert(helped);
+        }
+    }
+}
+
+/// Whether a case waits for its order.
+pub(super) fn acting(case: &Case) -> Option<(Rung, &Pending)> {
+    match (case.stage, &case.order) {
+        (Stage::On(rung, Phase::Acting), Some(order)) => Some((rung, order)),
+        _ => None,
+    }
+}
