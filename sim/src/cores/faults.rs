@@ -276,6 +276,8 @@ impl Cores {
         let asked = self.with(host, |p, env| {
             let gone = |b: &&mesh::ledger::Build| matches!(b.state, State::Failed | State::Cancelled);
             let newest = p.ledger.builds().iter().rfind(|b| b.spec.name == task).filter(gone)?.id;
+            // Whoever has it built again is whose it is then.
+            env.cx.fact(Fact::Asked { key: p.me, request: 0, names: vec![task.to_owned()] });
             p.ask(env, Command::Retry(Retry { build: newest }), WITHIN, Asker::Nobody);
             p.settle(env);
             Some(())
