@@ -71,12 +71,16 @@ impl Cores {
                 let out = self.host(host)?;
                 self.running(by)?;
                 self.may_go(out)?;
-                self.revoke(host, by, "evicted")
+                self.revoke(host, by, "evicted")?;
+                self.hosts[out].asked_out = true;
+                Ok(())
             }
             Action::Leave { host } => {
                 let host = self.running(host)?;
                 self.may_go(host)?;
-                self.with(host, |p, env| p.leave(env)).ok_or("does not run")?
+                self.with(host, |p, env| p.leave(env)).ok_or("does not run")??;
+                self.hosts[host].asked_out = true;
+                Ok(())
             }
             Action::Stranger { host } => self.let_stranger(host),
             Action::Forge { host, what } => self.forge(host, *what),
@@ -382,11 +386,9 @@ impl Cores {
 
     /// Whether the mesh may lose this host by an owner's word: not the last but one that keeps a voter's store. That
     /// another has lost its own takes seconds to be seen by who could refuse.
-    fn may_go(&mut self, host: usize) -> Done {
+    fn may_go(&self, host: usize) -> Done {
         let lost = self.hosts.iter().any(|h| h.machine.disk.start > 0 && !h.machine.disk.made);
-        check(!lost || self.can_spare(host, false), "votes, and another voter has lost its store")?;
-        self.hosts[host].asked_out = true;
-        Ok(())
+        check(!lost || self.can_spare(host, false), "votes, and another voter has lost its store")
     }
 
     /// What owners do in a healed mesh: who cannot start because its ledger is gone is put out, and whose key was alive
