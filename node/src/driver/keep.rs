@@ -1,4 +1,4 @@
-//! Keeps where peers were proved over a restart, so that hosts that all start anew find each other again.
+//! Keeps where peers were over a restart, so that hosts that all start anew find each other again.
 //!
 //! It is written when it has changed, and seldom; what is lost of it, or torn, is only found out again. What is kept
 //! and what it counts for afterwards is [`mesh::addresses::Kept`]'s; where the bytes are is a seam
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is looked whether there is something new to write.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// It is written no more often than this.
 pub const KEEP_EVERY: Duration = Duration::from_secs(5);
 
 impl Inner {
@@ -33,7 +35,7 @@ impl Inner {
     /// Writes what is to be kept, when it is not what was written last.
     pub(super) async fn run_keeper(self: Arc<Self>, notes: Arc<dyn Notes>, blocking: Blocking, mut written: Kept) {
         loop {
-            tokio::time::sleep(KEEP_EVERY).await;
+            tokio::time::sleep(LOOK_EVERY).await;
             let kept = lock(&self.addresses).keep();
             if kept == written {
                 continue;
@@ -43,6 +45,7 @@ impl Inner {
                 Ok(()) => written = kept,
                 Err(error) => tracing::warn!(%error, "the others' addresses are not kept for the next start"),
             }
+            tokio::time::sleep(KEEP_EVERY).await;
         }
     }
 }

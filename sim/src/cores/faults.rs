@@ -3,6 +3,7 @@
 use super::execute::spec_of;
 use super::host::Process;
 use super::message::Message;
+use super::net;
 use super::raft::{Payload, Store};
 use super::stage::Cores;
 use super::submit::Asker;
@@ -23,6 +24,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// How often owners look after a healed mesh, in microseconds.
 const TEND_EVERY: u64 = 5_000_000;
+/// How long two hosts may take to notice that nothing arrives on what was their connection, in microseconds.
+const FORGOTTEN: u64 = 20_000_000;
 /// How long an owner waits for what a start of a host has brought, in microseconds.
 const RESTART_EVERY: u64 = 15_000_000;
 
@@ -203,18 +206,13 @@ impl Cores {
             }
             Action::ForgetMasquerade { router } => {
                 let router = self.host(router)?;
-                let through: Vec<usize> = {
-                    let routed = self
-                        .cx
-                        .net
-                        .connections
-                        .values()
-                        .filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
-                    routed.flat_map(|c| c.ends.iter().map(|end| end.host.0)).collect()
-                };
+                let routed = |c: &&net::Connection| c.way.masqueraded && c.way.routers.contains(&router);
+                let ends = |c: &net::Connection| (c.ends[0].host.0, c.ends[1].host.0);
+                let through: Vec<(usize, usize)> = self.cx.net.connections.values().filter(routed).map(ends).collect();
                 check(!through.is_empty(), "no connection goes through it")?;
-                for host in through {
-                    self.hosts[host].harmed = self.cx.now;
+                for (one, two) in through {
+                    (self.hosts[one].harmed, self.hosts[two].harmed) = (self.cx.now, self.cx.now);
+                    self.forgotten.insert((one.min(two), one.max(two)), self.cx.now + FORGOTTEN);
                 }
                 self.cx.net.forget(router);
                 Ok(())

@@ -287,14 +287,17 @@ impl Process {
         self.refresh_view(env);
     }
 
-    /// Keeps where peers were proved, over the next start: seldom, and without a sync.
+    /// Keeps where peers were, over the next start: seldom, and without a sync.
     fn keep_leads(&mut self, env: &mut Env<'_>) {
         let now = self.now(env);
         if now < self.keep_leads_at {
             return;
         }
-        self.keep_leads_at = now + KEEP_EVERY;
-        env.m.disk.leads = Some(self.addresses.keep().encode());
+        let kept = Some(self.addresses.keep().encode());
+        if env.m.disk.leads != kept {
+            env.m.disk.leads = kept;
+            self.keep_leads_at = now + KEEP_EVERY;
+        }
     }
 
     /// What is torn is as good as none.
