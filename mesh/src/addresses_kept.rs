@@ -143,7 +143,7 @@ mod tests {
         let mut table = Addresses::new(key(1));
         table.proved(key(2), &addr(2), at(1));
         let mut next = again(&table);
-        next.learn(key(3), &addr(3), Source::Gossip, Some(key(3)), at(1));
+        next.learn(key(3), &addr(3), Source::Identify, Some(key(3)), at(1));
         next.failed(key(2), &addr(2), Failure::Timeout, at(2));
         assert_eq!(next.keep().len(), 1, "it may be off");
         next.failed(key(2), &addr(2), Failure::Peer(key(3)), at(3));

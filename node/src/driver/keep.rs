@@ -11,10 +11,9 @@ use mesh::addresses::Kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether there is something new to write.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// It is written no more often than this.
-pub const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is something new to write: a host that ran for seconds only may be one of the
+/// two that have to find each other. In a mesh at rest there is nothing new.
+pub const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Takes what the last start kept. Gives what is on the disk, when that is of any use.
@@ -35,7 +34,7 @@ impl Inner {
     /// Writes what is to be kept, when it is not what was written last.
     pub(super) async fn run_keeper(self: Arc<Self>, notes: Arc<dyn Notes>, blocking: Blocking, mut written: Kept) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(KEEP_EVERY).await;
             let kept = lock(&self.addresses).keep();
             if kept == written {
                 continue;
@@ -45,7 +44,6 @@ impl Inner {
                 Ok(()) => written = kept,
                 Err(error) => tracing::warn!(%error, "the others' addresses are not kept for the next start"),
             }
-            tokio::time::sleep(KEEP_EVERY).await;
         }
     }
 }

@@ -293,11 +293,8 @@ impl Process {
         if now < self.keep_leads_at {
             return;
         }
-        let kept = Some(self.addresses.keep().encode());
-        if env.m.disk.leads != kept {
-            env.m.disk.leads = kept;
-            self.keep_leads_at = now + KEEP_EVERY;
-        }
+        self.keep_leads_at = now + KEEP_EVERY;
+        env.m.disk.leads = Some(self.addresses.keep().encode());
     }
 
     /// What is torn is as good as none.
