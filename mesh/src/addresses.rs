@@ -364,12 +364,16 @@ impl Addresses {
         }
     }
 
-    /// Another peer answered on this very address (port included), or its IP is a masquerade.
+    /// Another peer answered on this very address (port included), or its IP is a masquerade. An address that changed
+    /// hands is not: the peer has claimed it since, and who had it before does so no more.
     fn is_anothers(&self, peer: &PeerKey, addr: &str) -> bool {
+        let own = self.peers.get(peer).and_then(|leads| leads.get(addr));
+        let claimed = own.filter(|own| own.claimed).map(|own| own.last_seen);
         let same = |(other, leads): (&PeerKey, &BTreeMap<String, Lead>)| {
             other != peer
                 && leads.get(addr).is_some_and(|lead| {
-                    lead.proved.is_some() || (*other == self.me && lead.source == Source::Interface)
+                    let changed_hands = !lead.claimed && claimed > lead.proved;
+                    (lead.proved.is_some() && !changed_hands) || (*other == self.me && lead.source == Source::Interface)
                 })
         };
         self.peers.iter().any(same) || self.nat_of(peer, addr).is_some()

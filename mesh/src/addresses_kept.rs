@@ -1,9 +1,9 @@
 //! What is kept of the table of leads over a restart of the process, so that hosts find each other again.
 //!
 //! Two hosts that both start anew know each other only from an invitation, which may be older than either's address:
-//! without anything kept they would wait for a third to tell them. Kept is where this host has proved its peers,
-//! as leads like any other: nothing that is read back counts as proved, so an address that is another's by now costs
-//! one dial. Nothing here reads or writes a file; the daemon keeps the bytes, writes them seldom, and starts without
+//! without anything kept they would wait for a third to tell them. Kept is where this host has proved its peers, and
+//! of one that always dialled first where it says that it is, as leads like any other: nothing that is read back
+//! counts as proved or claimed, so an address that is another's by now costs one dial. Nothing here reads or writes a file; the daemon keeps the bytes, writes them seldom, and starts without
 //! them when they are gone or torn.
 
 use super::{Addresses, Lead, Source};
@@ -21,7 +21,7 @@ pub const KEPT_MAX: usize = 4;
 /// All of it, encoded: a key is 32 bytes, and so is what frames it and its addresses at the most.
 pub const KEPT_BYTES_MAX: usize = KEPT_PEERS_MAX * (64 + KEPT_MAX * (ADDRESS_BYTES_MAX + 8));
 
-/// Where peers were proved, in order of peers and of addresses: it differs only when there is something to write.
+/// Where peers were, in order of peers and of addresses: it differs only when there is something to write.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Kept(Vec<(PeerKey, Vec<String>)>);
 
@@ -51,32 +51,32 @@ impl Kept {
 }
 
 impl Addresses {
-    /// What to keep: of each other peer where it was proved here, or before the last restart and not refuted since.
+    /// What to keep: of each other peer where it was proved here, or before the last restart and not refuted since; of
+    /// who was not, where it says that it is.
     pub fn keep(&self) -> Kept {
         let newest = |leads: &BTreeMap<String, Lead>| {
-            let proved = |lead: &Lead| lead.proved.is_some() || lead.kept;
-            let mut found: Vec<(Reverse<Option<Time>>, String)> = leads
-                .iter()
-                .filter(|(_, lead)| proved(lead))
-                .map(|(addr, lead)| (Reverse(lead.proved), addr.clone()))
-                .collect();
+            let ranked = |(addr, lead): (&String, &Lead)| {
+                let rank = (Reverse(lead.proved), Reverse(lead.kept), addr.clone());
+                (lead.proved.is_some() || lead.kept || lead.claimed).then_some(rank)
+            };
+            let mut found: Vec<_> = leads.iter().filter_map(ranked).collect();
             found.sort_unstable();
             found.truncate(KEPT_MAX);
             found
         };
         let others = self.peers.iter().filter(|(peer, _)| **peer != self.me);
         let mut kept: Vec<_> = others
-            .map(|(peer, leads)| (*peer, newest(leads)))
-            .filter_map(|(peer, found)| Some((found.first()?.0, peer, found)))
+            .map(|(peer, leads)| (newest(leads), *peer))
+            .filter_map(|(found, peer)| Some((found.first()?.0, found.first()?.1, peer, found)))
             .collect();
         kept.sort_unstable();
         kept.truncate(KEPT_PEERS_MAX);
-        let sorted = |found: Vec<(_, String)>| {
-            let mut addrs: Vec<String> = found.into_iter().map(|(_, addr)| addr).collect();
+        let sorted = |found: Vec<(_, _, String)>| {
+            let mut addrs: Vec<String> = found.into_iter().map(|(_, _, addr)| addr).collect();
             addrs.sort_unstable();
             addrs
         };
-        let mut kept: Vec<_> = kept.into_iter().map(|(_, peer, found)| (peer, sorted(found))).collect();
+        let mut kept: Vec<_> = kept.into_iter().map(|(_, _, peer, found)| (peer, sorted(found))).collect();
         kept.sort_unstable();
         Kept(kept)
     }
@@ -123,16 +123,18 @@ mod tests {
     }
 
     #[test]
-    fn where_a_peer_was_proved_is_a_lead_after_restarts_and_no_proof() {
+    fn where_a_peer_was_is_a_lead_after_restarts_and_no_proof() {
         let mut table = Addresses::new(key(1));
         table.learn(key(1), &addr(1), Source::Interface, None, at(1));
-        table.learn(key(2), &addr(2), Source::Gossip, Some(key(2)), at(1));
-        table.learn(key(2), &addr(3), Source::Gossip, Some(key(2)), at(1));
-        assert!(table.keep().is_empty(), "a claim is not kept, nor where this host listens");
+        table.learn(key(2), &addr(4), Source::Identify, Some(key(2)), at(1));
+        assert!(table.keep().is_empty(), "neither where this host listens nor what identify makes up");
+        table.learn_presence(key(2), &[addr(2), addr(3)], at(1));
+        assert_eq!(again(&table).leads(&key(2), at(3)), [addr(2), addr(3)], "it may always have dialled first");
         table.proved(key(2), &addr(3), at(2));
+        table.learn_presence(key(2), &[addr(2)], at(3));
         let next = again(&again(&table));
-        assert_eq!(next.leads(&key(2), at(3)), vec![addr(3)]);
-        assert!(!next.rows(&key(2), at(3))[0].proved);
+        assert_eq!(next.leads(&key(2), at(3)), [addr(2), addr(3)]);
+        assert!(next.rows(&key(2), at(3)).iter().all(|row| !row.proved));
         assert_eq!(next.nat_of(&key(3), &addr(3)), None, "what was kept says nothing of anybody else");
     }
 
@@ -141,7 +143,7 @@ mod tests {
         let mut table = Addresses::new(key(1));
         table.proved(key(2), &addr(2), at(1));
         let mut next = again(&table);
-        next.learn(key(3), &addr(3), Source::Gossip, Some(key(3)), at(1));
+        next.learn(key(3), &addr(3), Source::Identify, Some(key(3)), at(1));
         next.failed(key(2), &addr(2), Failure::Timeout, at(2));
         assert_eq!(next.keep().len(), 1, "it may be off");
         next.failed(key(2), &addr(2), Failure::Peer(key(3)), at(3));

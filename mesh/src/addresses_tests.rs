@@ -266,3 +266,26 @@ fn incident_17_a_member_that_no_address_is_known_of_is_found_where_another_was()
     assert_eq!(table.leads(&late, at(1)), [first]);
     assert_eq!(table.leads(&founder, at(100)), Vec::<String>::new());
 }
+
+#[test]
+fn an_address_that_changed_hands_is_dialled_for_who_claims_it_now() {
+    let (one, two) = (key(2), key(3));
+    let (a, b) = ("/ip4/10.0.0.5/tcp/7400", "/ip4/10.0.0.6/tcp/7400");
+    let mut table = Addresses::new(key(1));
+    table.learn_presence(one, &[a.to_owned()], at(1));
+    table.proved(one, a, at(1));
+    table.learn(two, b, Source::Configured, None, at(1));
+    table.failed(two, b, Failure::Timeout, at(1));
+    // The first moves and is reached there; the second has its old address, and was never met.
+    table.learn_presence(one, &[b.to_owned()], at(2));
+    table.proved(one, b, at(2));
+    table.learn_presence(two, &[a.to_owned()], at(3));
+    assert_eq!(table.leads(&two, at(4)), [a], "nobody else claims it, and the proof is of before");
+    table.failed(two, a, Failure::Peer(one), at(4));
+    assert_eq!(table.leads(&two, at(60)), Vec::<String>::new(), "it is not asked for again");
+    // Both go home.
+    table.learn_presence(one, &[a.to_owned()], at(5));
+    table.learn_presence(two, &[b.to_owned()], at(6));
+    assert_eq!(table.leads(&two, at(7)), [b]);
+    assert_eq!(table.leads(&one, at(7))[0], a);
+}

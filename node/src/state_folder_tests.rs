@@ -202,3 +202,17 @@ fn hexadecimal_digits_and_nothing_else() {
         assert_eq!(unhex(bad), None, "{bad}");
     }
 }
+
+#[test]
+fn notes_are_kept_privately_and_their_loss_is_no_error() {
+    use crate::seams::Notes;
+    let tmp = tempfile::tempdir().expect("tempdir");
+    let folder = StateFolder::create(&tmp.path().join("a")).expect("creates");
+    assert_eq!(Notes::read(&folder), None);
+    Notes::write(&folder, b"first").expect("writes");
+    Notes::write(&folder, b"second").expect("writes again");
+    assert_eq!(Notes::read(&folder).as_deref(), Some(&b"second"[..]));
+    assert_eq!(fs::metadata(folder.path().join("leads")).unwrap().mode() & 0o777, 0o600);
+    fs::remove_file(folder.path().join("leads")).expect("removes");
+    assert_eq!(Notes::read(&folder), None);
+}

@@ -79,6 +79,21 @@ fn a_lost_leader_loses_nothing() {
 }
 
 #[test]
+fn two_voters_that_both_start_anew_find_each_other_without_the_third() {
+    let at = |at_ms, action| Timed { at_ms, action };
+    let host = |name: &str| name.to_owned();
+    let mut actions: Vec<Timed> =
+        ["h1", "h2", "h3"].iter().map(|name| at(3_000, Action::Crash { host: host(name) })).collect();
+    // The founder, whom every invitation names, does not come back.
+    actions.push(at(3_500, Action::EmptyDisk { host: host("h1") }));
+    actions.extend(["h2", "h3"].iter().map(|name| at(4_000, Action::Start { host: host(name) })));
+    let (played, _) = run(&plan(9, "lan-5", &LAN[..3], actions));
+    assert_eq!(played.done.get("empty-disk"), Some(&1), "{played:?}");
+    // They elect, and put it out.
+    assert_eq!(played.failure, None, "{played:?}");
+}
+
+#[test]
 fn a_seed_gives_one_hash() {
     let actions = || {
         vec![

@@ -91,6 +91,14 @@ impl World {
         self.ledger.apply(self.index, self.term, &encode(&batch)).remove(0)
     }
 
+    /// The voters that follow, with signatures. Whoever leads writes it down.
+    fn vote(&mut self, voters: &[u8], signers: &[u8]) {
+        let body = self.ledger.voters().next(&voters.iter().map(|n| keys(*n).key()).collect());
+        let signatures = signers.iter().map(|n| Cosignature::new(&keys(*n), &body)).collect();
+        let reply = self.send(1, Command::Voters(VoterChange { body, signatures }));
+        assert!(reply.is_ok(), "{reply:?}");
+    }
+
     pub(crate) fn submit(&mut self, specs: Vec<BuildSpec>) -> Vec<BuildId> {
         let reply = self.send(1, Command::Submit(Submit { specs }));
         assert!(reply.is_ok(), "{reply:?}");
@@ -287,6 +295,32 @@ fn voter_sets_need_their_majority() {
     assert_eq!(w.send(1, Command::Voters(by(&[2, 3]))).code, Code::Forbidden, "host 1 is the only voter yet");
     assert!(w.send(1, Command::Voters(by(&[1]))).is_ok());
     assert_eq!(w.ledger.voters().epoch(), 1);
+}
+
+#[test]
+fn no_revocation_takes_the_majority_of_the_voters() {
+    let revoke = |host: u8| Command::Revoke(Revoke { peer: keys(host).key(), banned: false, reason: "test".into() });
+    let mut w = World::new(5);
+    w.vote(&[1, 2, 3], &[1]);
+    assert!(w.ledger.can_spare(&keys(2).key(), |_| true));
+    assert!(!w.ledger.can_spare(&keys(2).key(), |voter| *voter != keys(3).key()), "h3 does not count");
+    // Two leave at about the same time, each on its own look at a mesh of three voters.
+    assert!(w.send(3, revoke(3)).is_ok());
+    let refused = w.send(2, revoke(2));
+    assert_eq!(refused.code, Code::Conflict);
+    assert!(refused.text.contains("without h2") && refused.text.contains("try again"), "{}", refused.text);
+    assert!(w.ledger.roster().is_member(&keys(2).key()));
+    assert_eq!(w.send(1, revoke(2)).code, Code::Conflict, "nor by a signer");
+    assert!(w.send(3, revoke(3)).code == Code::Forbidden, "it is out");
+    assert!(w.send(1, revoke(5)).is_ok(), "who does not vote is never needed");
+    // Another votes in the place of the one that went.
+    w.vote(&[1, 2, 4], &[1, 2]);
+    assert!(w.send(2, revoke(2)).is_ok());
+    // An only voter stays, until its vote is another's.
+    w.vote(&[4], &[1, 4]);
+    assert_eq!(w.send(1, revoke(4)).code, Code::Conflict);
+    w.vote(&[1], &[4]);
+    assert!(w.send(1, revoke(4)).is_ok());
 }
 
 #[test]

@@ -178,6 +178,8 @@ impl Inner {
         }
         let must_hold = outcome.end == End::Done;
         loop {
+            // Whoever held it and was taken out since holds it for nobody.
+            self.shared.with(|l| receipts.retain(|receipt| receipt.by == self.me || l.roster().is_member(&receipt.by)));
             let wanted = if has_blobs { self.shared.with(|l| l.holders_needed()) } else { 0 };
             if receipts.len() < wanted {
                 match self.find_holder(&receipt, &receipts).await {
@@ -202,7 +204,7 @@ impl Inner {
             let command = Command::Report(Report { ends: vec![end] });
             let entry = Entry::seal(&self.keys, self.mesh, self.request_id(), None, command);
             match self.submit(entry, REPORT_WITHIN).await {
-                Ok((reply, _)) if reply.code == Code::Receipts => {} // the roster grew meanwhile: one more holder
+                Ok((reply, _)) if reply.code == Code::Receipts => {} // the roster changed meanwhile: another holder
                 Ok(_) => return,                                     // taken, or no longer ours to report
                 Err(error) => tracing::info!(build = %id, %error, "a report is not in the ledger yet"),
             }

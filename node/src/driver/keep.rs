@@ -1,4 +1,4 @@
-//! Keeps where peers were proved over a restart, so that hosts that all start anew find each other again.
+//! Keeps where peers were over a restart, so that hosts that all start anew find each other again.
 //!
 //! It is written when it has changed, and seldom; what is lost of it, or torn, is only found out again. What is kept
 //! and what it counts for afterwards is [`mesh::addresses::Kept`]'s; where the bytes are is a seam
@@ -11,8 +11,9 @@ use mesh::addresses::Kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether there is something new to write.
-pub const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is something new to write: a host that ran for seconds only may be one of the
+/// two that have to find each other. In a mesh at rest there is nothing new.
+pub const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Takes what the last start kept. Gives what is on the disk, when that is of any use.

@@ -40,6 +40,12 @@ impl Inner {
         let Some(grant) = self.consensus.grant() else { return false };
         let fence = grant.fence;
         if self.shared.with(|l| l.leader()) != Some((self.me, fence)) {
+            if !self.shared.with(|l| l.voters().voters().contains(&self.me)) {
+                // Elected by the voters of before: their leader ended before consensus followed the ledger. Here nobody
+                // who leads would be heard, so those that the ledger names are to vote, and elect another.
+                self.follow_voters().await;
+                return false;
+            }
             let lead = Lead { version: env!("CARGO_PKG_VERSION").into() };
             let led = self.write_as_leader(fence, Command::Lead(lead)).await;
             if led {

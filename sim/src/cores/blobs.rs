@@ -32,7 +32,7 @@ pub struct Fetch {
 impl Process {
     /// Sees to it that blobs are here: from these hosts, then from whoever is near.
     pub(super) fn fetch(&mut self, env: &mut Env<'_>, mut ids: Vec<BlobId>, first: &[PeerKey], purpose: Purpose) {
-        ids.retain(|id| !env.m.disk.blobs.contains(id));
+        ids.retain(|id| !env.m.disk.shows(*id));
         if ids.is_empty() {
             return self.purpose_met(env, purpose, true);
         }

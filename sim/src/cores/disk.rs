@@ -47,7 +47,7 @@ pub struct Disk {
     pub blobs: BTreeSet<BlobId>,
     /// What is remembered of orders.
     pub orders: order::Record,
-    /// Where peers were proved, as the daemon keeps it: a file that nobody syncs, and that may be older than all else.
+    /// Where peers were, as the daemon keeps it: a file that nobody syncs, and that may be older than all else.
     pub leads: Option<Vec<u8>>,
     waiting: VecDeque<Write>,
     /// Writes that are on the disk.

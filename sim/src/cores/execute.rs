@@ -234,7 +234,8 @@ impl Process {
     }
 
     fn find_holder(&mut self, env: &mut Env<'_>, id: BuildId, attempt: Attempt) {
-        let Some(job) = self.jobs.jobs.get(&(id, attempt)) else { return };
+        let Some(job) = self.jobs.jobs.get_mut(&(id, attempt)) else { return };
+        job.receipts.retain(|receipt| receipt.by == self.me || self.ledger.roster().is_member(&receipt.by));
         let wanted = if job.receipts.is_empty() { 0 } else { self.ledger.holders_needed() };
         if job.receipts.len() >= wanted {
             return self.submit_report(env, id, attempt);

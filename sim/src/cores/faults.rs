@@ -3,6 +3,7 @@
 use super::execute::spec_of;
 use super::host::Process;
 use super::message::Message;
+use super::net;
 use super::raft::{Payload, Store};
 use super::stage::Cores;
 use super::submit::Asker;
@@ -23,6 +24,8 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// How often owners look after a healed mesh, in microseconds.
 const TEND_EVERY: u64 = 5_000_000;
+/// How long two hosts may take to notice that nothing arrives on what was their connection, in microseconds.
+const FORGOTTEN: u64 = 20_000_000;
 /// How long an owner waits for what a start of a host has brought, in microseconds.
 const RESTART_EVERY: u64 = 15_000_000;
 
@@ -71,12 +74,16 @@ impl Cores {
                 let out = self.host(host)?;
                 self.running(by)?;
                 self.may_go(out)?;
-                self.revoke(host, by, "evicted")
+                self.revoke(host, by, "evicted")?;
+                self.hosts[out].asked_out = true;
+                Ok(())
             }
             Action::Leave { host } => {
                 let host = self.running(host)?;
                 self.may_go(host)?;
-                self.with(host, |p, env| p.leave(env)).ok_or("does not run")?
+                self.with(host, |p, env| p.leave(env)).ok_or("does not run")??;
+                self.hosts[host].asked_out = true;
+                Ok(())
             }
             Action::Stranger { host } => self.let_stranger(host),
             Action::Forge { host, what } => self.forge(host, *what),
@@ -199,12 +206,14 @@ impl Cores {
             }
             Action::ForgetMasquerade { router } => {
                 let router = self.host(router)?;
-                let all = self.cx.net.connections.values();
-                let routed = all.filter(|c| c.way.masqueraded && c.way.routers.contains(&router));
-                let ends = |c: &super::net::Connection| (c.ends[0].host.0, c.ends[1].host.0);
-                let through: BTreeSet<(usize, usize)> = routed.map(ends).flat_map(|(a, b)| [(a, b), (b, a)]).collect();
+                let routed = |c: &&net::Connection| c.way.masqueraded && c.way.routers.contains(&router);
+                let ends = |c: &net::Connection| (c.ends[0].host.0, c.ends[1].host.0);
+                let through: Vec<(usize, usize)> = self.cx.net.connections.values().filter(routed).map(ends).collect();
                 check(!through.is_empty(), "no connection goes through it")?;
-                self.blink(&through);
+                for (one, two) in through {
+                    (self.hosts[one].harmed, self.hosts[two].harmed) = (self.cx.now, self.cx.now);
+                    self.forgotten.insert((one.min(two), one.max(two)), self.cx.now + FORGOTTEN);
+                }
                 self.cx.net.forget(router);
                 Ok(())
             }
@@ -269,6 +278,7 @@ impl Cores {
         let asked = self.with(host, |p, env| {
             let gone = |b: &&mesh::ledger::Build| matches!(b.state, State::Failed | State::Cancelled);
             let newest = p.ledger.builds().iter().rfind(|b| b.spec.name == task).filter(gone)?.id;
+            // Whoever has it built again is whose it is then.
             env.cx.fact(Fact::Asked { key: p.me, request: 0, names: vec![task.to_owned()] });
             p.ask(env, Command::Retry(Retry { build: newest }), WITHIN, Asker::Nobody);
             p.settle(env);
@@ -374,11 +384,9 @@ impl Cores {
 
     /// Whether the mesh may lose this host by an owner's word: not the last but one that keeps a voter's store. That
     /// another has lost its own takes seconds to be seen by who could refuse.
-    fn may_go(&mut self, host: usize) -> Done {
+    fn may_go(&self, host: usize) -> Done {
         let lost = self.hosts.iter().any(|h| h.machine.disk.start > 0 && !h.machine.disk.made);
-        check(!lost || self.can_spare(host, false), "votes, and another voter has lost its store")?;
-        self.hosts[host].asked_out = true;
-        Ok(())
+        check(!lost || self.can_spare(host, false), "votes, and another voter has lost its store")
     }
 
     /// What owners do in a healed mesh: who cannot start because its ledger is gone is put out, and whose key was alive

@@ -259,7 +259,7 @@ impl Process {
             }
             Message::Cosigned(number, answer) => self.cosigned(env, from, number, answer),
             Message::Want(number, ids) => {
-                let has = ids.iter().all(|id| env.m.disk.blobs.contains(id));
+                let has = ids.iter().all(|id| env.m.disk.shows(*id));
                 self.send(env, from, Message::Have(number, has));
             }
             Message::Have(number, has) => self.fetched(env, number, has),

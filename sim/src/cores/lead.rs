@@ -72,6 +72,9 @@ impl Process {
             return;
         }
         if self.ledger.leader() != Some((self.me, fence)) {
+            if !self.ledger.voters().voters().contains(&self.me) {
+                return self.follow_voters(env); // elected by the voters of before: those of the ledger are to elect
+            }
             let lead = Lead { version: env!("CARGO_PKG_VERSION").into() };
             self.write_as_leader(env, fence, Command::Lead(lead));
             return;

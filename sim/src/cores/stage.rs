@@ -19,7 +19,7 @@ use mesh::membership::State;
 use mesh::roster::{Credential, Genesis, mesh_id};
 use mesh::wire::Signed;
 use node::consensus::Timing;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ pub struct Cores {
     pub(super) broken: Option<String>,
     /// All faults have ended.
     pub(super) healed: bool,
+    /// Whose connection a router has forgotten, until when they may not know it: they hear each other no more.
+    pub(super) forgotten: BTreeMap<(usize, usize), u64>,
     enrolled: Vec<usize>,
     seed: u64,
     trace: Option<Trace>,
@@ -93,7 +95,17 @@ impl Cores {
         let seed = plan.seed;
         let mut cx = Cx::new(net, seed, Record::new(timeline));
         cx.keys = hosts.iter().map(|h| (h.machine.keys.key(), h.machine.number)).collect();
-        Ok(Cores { cx, hosts, timing: Timing::default(), broken: None, healed: false, enrolled, seed, trace: None })
+        Ok(Cores {
+            cx,
+            hosts,
+            timing: Timing::default(),
+            broken: None,
+            healed: false,
+            forgotten: BTreeMap::new(),
+            enrolled,
+            seed,
+            trace: None,
+        })
     }
 
     /// The same, and every second its hash goes into a trace.
@@ -210,6 +222,9 @@ impl Cores {
 
     /// Reckons anew which hosts everybody has every reason to call healthy.
     fn refit(&mut self) {
+        let (before, now) = (self.forgotten.len(), self.cx.now);
+        self.forgotten.retain(|_, until| *until > now);
+        self.cx.dirty |= self.forgotten.len() != before;
         let cut_off = std::mem::take(&mut self.cx.dirty).then(|| self.cut_off());
         for host in 0..self.hosts.len() {
             if let Some(cut_off) = &cut_off
@@ -235,20 +250,6 @@ impl Cores {
         }
     }
 
-    /// Connections between these are dead, and nobody has closed them: for a moment no link between them worked.
-    pub(super) fn blink(&mut self, pairs: &BTreeSet<(usize, usize)>) {
-        for (host, other) in pairs {
-            self.hosts[*host].harmed = self.cx.now;
-            self.hosts[*host].cut_off.insert(*other);
-        }
-        for host in pairs.iter().map(|(host, _)| *host).collect::<BTreeSet<_>>() {
-            let at = &self.hosts[host];
-            let from = at.cut_off.iter().map(|other| self.hosts[*other].machine.name.clone()).collect();
-            let name = at.machine.name.clone();
-            self.cx.fact(Fact::CutOff { host: name, from });
-        }
-    }
-
     /// With whom each host cannot talk at all, or one way only. Who has no power is not cut off.
     fn cut_off(&self) -> Vec<BTreeSet<usize>> {
         let net = &self.cx.net;
@@ -257,7 +258,7 @@ impl Cores {
         let mut cut_off = vec![BTreeSet::new(); self.hosts.len()];
         for one in &hosts {
             for two in hosts.iter().filter(|two| *two > one) {
-                if net.loss > 25 || !net.meet(*one, *two) {
+                if net.loss > 25 || self.forgotten.contains_key(&(*one, *two)) || !net.meet(*one, *two) {
                     cut_off[*one].insert(*two);
                     cut_off[*two].insert(*one);
                 }

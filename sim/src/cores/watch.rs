@@ -287,7 +287,7 @@ impl Process {
         self.refresh_view(env);
     }
 
-    /// Keeps where peers were proved, over the next start: seldom, and without a sync.
+    /// Keeps where peers were, over the next start: seldom, and without a sync.
     fn keep_leads(&mut self, env: &mut Env<'_>) {
         let now = self.now(env);
         if now < self.keep_leads_at {

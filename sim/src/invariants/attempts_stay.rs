@@ -1,7 +1,7 @@
 //! Attempts are not taken from a host that is healthy, reachable and at work, however busy it is.
 //!
 //! Judged for hosts that have been fit, in one life, for long enough that no word from before can still be on
-//! its way. Never judges how long a build may take.
+//! its way, and for attempts of that life. Never judges how long a build may take.
 
 use super::{Fact, HostSeen, Invariant, Name, Truth};
 use mesh::build::{Attempt, BuildId};
@@ -18,6 +18,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct AttemptsStay {
     keys: BTreeMap<PeerKey, Name>,
+    starts: BTreeMap<PeerKey, u64>,
     fit: BTreeMap<Name, Duration>,
     lost: BTreeSet<(BuildId, Attempt)>,
     last: BTreeMap<Name, u64>,
@@ -35,7 +36,8 @@ impl Invariant for AttemptsStay {
 
     fn fact(&mut self, at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
         match fact {
-            Fact::Started { host, key, .. } => {
+            Fact::Started { host, key, start } => {
+                self.starts.insert(*key, *start);
                 self.keys.insert(*key, host.clone());
                 self.fit.remove(host);
             }
@@ -59,6 +61,10 @@ impl Invariant for AttemptsStay {
             for attempt in build.attempts.iter() {
                 let AttemptState::Lost(reason) = &attempt.state else { continue };
                 if !host.ledger.roster().is_member(&attempt.host) || !self.lost.insert((build.id, attempt.number)) {
+                    continue;
+                }
+                // What its host's life before had is lost with it, however late a leader can say so.
+                if self.starts.get(&attempt.host).is_some_and(|start| attempt.start < *start) {
                     continue;
                 }
                 self.judged += 1;
