@@ -318,6 +318,16 @@ impl Network {
         self.lock().fleet.host(name).is_none_or(|host| host.shares.is_none() || host.port.is_some())
     }
 
+    /// Where a host's owner knows that a port is forwarded to another host: what goes into its configuration.
+    pub fn forwards(&self, name: &str) -> Vec<SocketAddr> {
+        let table = self.lock();
+        let outside = |forward: &topology::Forward| {
+            let ip = *table.fleet.host(&forward.router)?.addresses.get(&forward.outside)?;
+            (forward.to != name && forward.router != name).then(|| SocketAddr::new(ip.into(), forward.port))
+        };
+        table.fleet.forwards.iter().filter_map(outside).collect()
+    }
+
     /// Addresses that nobody has, on the same networks as a host's.
     pub fn spare_addresses(&self, like: &str) -> BTreeMap<String, Ipv4Addr> {
         let table = self.lock();

@@ -147,16 +147,6 @@ impl NodesStage {
         self.faults.off.insert(name.to_owned());
     }
 
-    /// Whether any ledger there is has a host among its voters, or consensus somewhere has.
-    pub(super) fn votes(&self, name: &str) -> bool {
-        let Some(key) = self.key(name) else { return false };
-        self.nodes
-            .stations
-            .values()
-            .filter_map(Station::node)
-            .any(|node| node.ledger(|l| l.voters().voters().contains(&key)) || node.raft_voters().contains(&key))
-    }
-
     pub(super) fn perform(&mut self, action: &Action, jury: &mut Jury) -> Result<(), String> {
         match action {
             Action::Submit { host, request, tasks } => {
@@ -194,10 +184,18 @@ impl NodesStage {
                 if host == by || !self.members.contains(&host) {
                     return skip(format!("{host} cannot be evicted by {by}"));
                 }
+                if self.is_short_of_voters() && self.is_needed(&host) {
+                    return skip(format!("without {host} there would never be a majority again"));
+                }
+                self.note_going(&host);
                 self.evict(&host, &by);
             }
             Action::Leave { host } => {
                 let host = self.up(host)?;
+                if self.is_short_of_voters() && self.is_needed(&host) {
+                    return skip(format!("without {host} there would never be a majority again"));
+                }
+                self.note_going(&host);
                 drop(self.nodes.ask(&host, |node| async move {
                     node::api::Control::leave(&*node).await.map_err(|error| error.message)
                 }));
@@ -254,7 +252,11 @@ impl NodesStage {
             Action::LyingSync { host, on } => self.lie(host, *on)?,
             Action::EmptyDisk { host } => {
                 let host = self.down(host)?;
+                if self.is_needed(&host) {
+                    return skip(format!("without {host} there would never be a majority again"));
+                }
                 self.fault(&host, "its store is gone");
+                self.note_emptied(&host);
                 self.wiped(&host, jury)?;
                 if let Some(station) = self.station(&host) {
                     station.host.disk().replace(vec![]);

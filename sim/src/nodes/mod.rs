@@ -10,6 +10,7 @@ mod eyes;
 mod faults;
 mod liars;
 mod program;
+mod quorum;
 mod stage;
 
 pub use stage::{NodesStage, fleet, run_nodes};
