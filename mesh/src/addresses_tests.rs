@@ -221,3 +221,15 @@ fn incident_17_a_member_that_no_address_is_known_of_is_found_where_another_was()
     assert_eq!(table.leads(&late, at(1)), [first]);
     assert_eq!(table.leads(&founder, at(100)), Vec::<String>::new());
 }
+
+#[test]
+fn what_is_remembered_of_a_peer_does_not_depend_on_what_was_tried_lately() {
+    let (mut table, gateway, drone) = site_a();
+    let before = table.known(&drone, at(3));
+    assert_eq!(before, [DRONE]);
+    table.failed(drone, DRONE, Failure::Timeout, at(3));
+    assert!(table.leads(&drone, at(3)).is_empty(), "it backs off");
+    assert_eq!(table.known(&drone, at(3)), before);
+    table.failed(drone, DRONE, Failure::Peer(gateway), at(4));
+    assert!(table.known(&drone, at(4)).is_empty(), "it is another's");
+}

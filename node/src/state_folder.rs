@@ -388,6 +388,22 @@ impl StateFolder {
         self.write("credential", bytes)
     }
 
+    /// Whom this host had found, and where.
+    ///
+    /// # Errors
+    /// When there is nothing yet, or the disk says no.
+    pub fn found(&self) -> Result<Vec<u8>, FolderError> {
+        self.read("found")
+    }
+
+    /// Replaces that, whole and synced.
+    ///
+    /// # Errors
+    /// When the disk says no; the old file is whole then.
+    pub fn write_found(&self, bytes: &[u8]) -> Result<(), FolderError> {
+        self.write("found", bytes)
+    }
+
     /// Notes, synced, that this host was taken out of its mesh: its key is of no more use there.
     ///
     /// # Errors

@@ -44,6 +44,11 @@ fn a_folder_keeps_what_it_was_given() {
     let again = StateFolder::open(&path).unwrap();
     assert_eq!(again.genesis().unwrap(), b"g");
     assert_eq!(again.credential().unwrap(), b"c");
+    assert!(matches!(again.found(), Err(FolderError::Unfinished { what: "found", .. })), "nobody yet");
+    for found in [b"f", b"g"] {
+        again.write_found(found).unwrap();
+        assert_eq!(again.found().unwrap(), found);
+    }
     assert_eq!(again.store_id().unwrap(), folder.store_id().unwrap());
     assert_ne!(&again.store_id().unwrap(), again.keys().unwrap().seed());
     assert!(fs::read_dir(&path).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with('.')));

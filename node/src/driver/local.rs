@@ -1,8 +1,8 @@
 //! A node on a real host: founded or joined into its state folder, then run as a daemon.
 
-use super::policy::Joined;
+use super::policy::{Joined, Known};
 use super::token::{Token, found, join_request, read_joined};
-use super::{Node, NodeConfig, make_store};
+use super::{Keep, Node, NodeConfig, make_store};
 use crate::api;
 use crate::blobs::folder::FolderBlobs;
 use crate::cli::{Failure, InitArgs, InitDone, JoinArgs, JoinDone, Local, Ready};
@@ -13,8 +13,10 @@ use crate::net::{join_once, transport};
 use crate::seams::{Blocking, Machine, OpenStore, Seams, Spawn};
 use crate::state_folder::{FolderLock, StateFolder};
 use async_trait::async_trait;
+use mesh::limits::HELLO_BYTES_MAX;
 use mesh::roster::Genesis;
 use mesh::wire::{Signed, decode, encode};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +108,10 @@ impl HostNode {
             // At once, before anything can fail: from the second start on, a store that is not there was lost.
             make_store(open_store(folder.ledger())).map_err(|e| broken("ledger", e.to_string()))?;
         }
+        // Leads and no more: without them the host is as it was when it joined.
+        let found: Vec<Known> = folder.found().ok().and_then(|b| decode(&b, HELLO_BYTES_MAX).ok()).unwrap_or_default();
+        let keeper = folder.clone();
+        let keep: Keep = Arc::new(move |found| keeper.write_found(&encode(&found)).map_err(io::Error::other));
         let node_config = NodeConfig {
             keys,
             genesis,
@@ -114,6 +120,8 @@ impl HostNode {
             store_id: short_id(folder.store_id()?),
             listen: config.listen.clone(),
             known: joined.members,
+            found,
+            keep,
             leads: config.leads.clone(),
             timing: if config.timing.lan { Timing::lan() } else { Timing::default() },
             allow_reboot: config.machine.allow_reboot,

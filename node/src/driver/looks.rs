@@ -94,6 +94,12 @@ impl Inner {
         lock(&self.members).hosts().filter(|(_, view)| view.cloned).map(|(peer, _)| *peer).collect()
     }
 
+    /// Voters that have lost what they acknowledged, as far as this host knows as the leader: each stays out until
+    /// somebody evicts it.
+    pub fn gone_back(&self) -> Vec<PeerKey> {
+        self.consensus.refused().into_iter().filter(|(_, (_, voted))| *voted).map(|(peer, _)| peer).collect()
+    }
+
     /// The newest presence of each host that this one knows: start number and sequence.
     pub fn presences(&self) -> Vec<(PeerKey, u64, u64)> {
         let members = lock(&self.members);

@@ -10,6 +10,7 @@ mod control;
 mod execute;
 mod hand_over;
 mod lead;
+mod leads;
 mod local;
 mod log;
 mod looks;
@@ -22,6 +23,7 @@ mod submit;
 mod token;
 mod watch;
 
+pub use leads::Keep;
 pub use local::HostNode;
 pub use looks::{Deed, Deeds};
 pub use policy::{Joined, Known};
@@ -30,7 +32,7 @@ pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
 
 use crate::consensus::{Consensus, ConsensusConfig, Process, Timing};
 use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
-use crate::seams::{BlobStore, Facts, Machine, OpenStore, Seams, Spawn};
+use crate::seams::{BlobStore, Blocking, Facts, Machine, OpenStore, Seams, Spawn};
 use execute::Running;
 use mesh::addresses::Addresses;
 use mesh::build::{Attempt, BuildId};
@@ -72,6 +74,10 @@ pub struct NodeConfig {
     pub listen: Vec<Multiaddr>,
     /// Members as told when this host joined.
     pub known: Vec<Known>,
+    /// Whom an earlier start has found, and where.
+    pub found: Vec<Known>,
+    /// Keeps that for the next start.
+    pub keep: Keep,
     /// Addresses from the host's own configuration.
     pub leads: Vec<Multiaddr>,
     /// How quick consensus is.
@@ -129,6 +135,7 @@ pub struct Inner {
     blobs: Arc<dyn BlobStore>,
     machine: Arc<dyn Machine>,
     spawn: Spawn,
+    blocking: Blocking,
     random: Mutex<ChaCha20Rng>,
     born: Instant,
     stop: CancellationToken,
@@ -137,6 +144,10 @@ pub struct Inner {
     clock: Mutex<Option<(u64, LedgerClock)>>,
     view: Mutex<View>,
     wake_leader: Notify,
+    /// Whom an earlier start had found.
+    found: BTreeSet<PeerKey>,
+    /// Somebody may be where it was not known to be.
+    found_somebody: Notify,
     members: Mutex<Membership>,
     addresses: Mutex<Addresses>,
     probe_out: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
@@ -241,6 +252,7 @@ impl Node {
             blobs: seams.blobs,
             machine: seams.machine,
             spawn: seams.spawn,
+            blocking: seams.blocking,
             random: Mutex::new(random),
             born,
             stop: stop.clone(),
@@ -249,6 +261,8 @@ impl Node {
             clock: Mutex::default(),
             view: Mutex::default(),
             wake_leader: Notify::new(),
+            found: config.found.iter().map(|known| known.peer).collect(),
+            found_somebody: Notify::new(),
             members: Mutex::new(members),
             addresses: Mutex::new(Addresses::new(me)),
             probe_out: Mutex::default(),
@@ -267,6 +281,8 @@ impl Node {
         });
         policy.attach(&inner);
         inner.learn_known(&config.known);
+        inner.learn_found(&config.found);
+        inner.task(inner.clone().run_keeper(config.found, config.keep));
         inner.clone().start_tasks(waiting, events)?;
         Ok(Node { inner, _stop: stop.drop_guard() })
     }

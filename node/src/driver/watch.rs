@@ -137,6 +137,7 @@ impl Inner {
                 }
                 lock(&self.members).handle(Input::Connected(peer), now);
                 self.newcomers.store(true, Ordering::Relaxed);
+                self.found_somebody.notify_one();
                 self.wake_leader.notify_one();
             }
             NetEvent::Disconnected { peer, why } => {
@@ -238,8 +239,8 @@ impl Inner {
             (members, l.recovery_epoch(), revoked)
         });
         lock(&self.members).set_members(&Members::new(members.iter().copied(), epoch), now);
-        // Whom we were told of when we joined may be missing only because our ledger is behind.
-        let told = self.policy.told().filter(|peer| !revoked.contains(peer));
+        // Whom we were told of when we joined, or had found, may be missing only because our ledger is behind.
+        let told = self.policy.told().chain(self.found.iter().copied()).filter(|peer| !revoked.contains(peer));
         lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
         self.learn_configured(&members);
         self.consensus.vouch(self.shared.with(|l| l.voters().voters().clone()));
@@ -448,6 +449,7 @@ impl Inner {
         };
         if peer != self.me {
             lock(&self.addresses).learn_presence(peer, &listed.unwrap_or_default(), self.now());
+            self.found_somebody.notify_one();
         }
     }
 

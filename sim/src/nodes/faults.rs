@@ -517,7 +517,7 @@ impl NodesStage {
     }
 
     /// What owners do in a healed mesh: they ask again for what was not answered, put out what does not start any
-    /// more, and start anew what is held to be alive twice although it is not.
+    /// more or has voted and forgot, and start anew what is held to be alive twice although it is not.
     pub(super) fn tend(&mut self) {
         if !self.faults.healed {
             return;
@@ -531,7 +531,10 @@ impl NodesStage {
             stage.faults.restarted.get(name).is_none_or(|at| *at + RESTART_EVERY <= now)
         };
         let leader = self.leader().filter(|by| self.runs(by));
-        let broken = self.members.intersection(&self.faults.broken).cloned();
+        let back: Vec<_> =
+            leader.as_ref().and_then(|by| self.station(by)?.node()).map(|n| n.gone_back()).unwrap_or_default();
+        let gone_back = |name: &&String| self.key(name).is_some_and(|key| back.contains(&key));
+        let broken = self.members.iter().filter(|name| self.faults.broken.contains(*name) || gone_back(name)).cloned();
         let outside = |name: &&String| self.station(name).is_some_and(|s| s.desk.folder.borrow().member.is_none());
         let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name)).cloned();
         let (broken, uninvited): (Vec<String>, Vec<String>) = (broken.collect(), uninvited.collect());

@@ -10,7 +10,7 @@ use crate::transport::to_multiaddr;
 use mesh::identity::{Keys, PeerKey};
 use mesh::wire::Signed;
 use node::consensus::Timing;
-use node::driver::{Inner, Known, Node, NodeConfig, Token, found, join_request, make_store, read_joined};
+use node::driver::{Inner, Keep, Known, Node, NodeConfig, Token, found, join_request, make_store, read_joined};
 use node::net::join_once;
 use node::seams::{Machine, Seams};
 use std::cell::{Cell, RefCell};
@@ -19,7 +19,7 @@ use std::future::{Future, pending};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -47,6 +47,31 @@ pub(super) struct Membership {
     pub known: Vec<Known>,
 }
 
+/// Whom a host found and where. A copy of a folder has one of its own.
+#[derive(Default)]
+pub(super) struct Found(Arc<Mutex<Vec<Known>>>);
+
+impl Found {
+    fn get(&self) -> Vec<Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What writes it.
+    fn keep(&self) -> Keep {
+        let file = self.0.clone();
+        Arc::new(move |found| {
+            *file.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            Ok(())
+        })
+    }
+}
+
+impl Clone for Found {
+    fn clone(&self) -> Found {
+        Found(Arc::new(Mutex::new(self.get())))
+    }
+}
+
 /// What the state folder of a real host holds; written and synced before the node starts.
 #[derive(Clone)]
 pub(super) struct Folder {
@@ -55,6 +80,7 @@ pub(super) struct Folder {
     /// Number of the last start.
     pub start: u64,
     pub member: Option<Membership>,
+    found: Found,
 }
 
 impl Folder {
@@ -63,7 +89,7 @@ impl Folder {
         let mut store_id = [0; 16];
         store_id.copy_from_slice(&det::derive(seed, &format!("folder of {name}"), number)[..16]);
         let keys = Keys::from_seed(det::derive(seed, &format!("key of {name}"), number));
-        Folder { keys, store_id, start: 0, member: None }
+        Folder { keys, store_id, start: 0, member: None, found: Found::default() }
     }
 }
 
@@ -151,6 +177,8 @@ async fn run(
             .into_iter()
             .collect(),
         known: member.known,
+        found: desk.folder.borrow().found.get(),
+        keep: desk.folder.borrow().found.keep(),
         leads: host.place().leads(),
         timing,
         allow_reboot: false,
