@@ -100,6 +100,11 @@ impl Inner {
         self.consensus.refused().into_iter().filter(|(_, (_, voted))| *voted).map(|(peer, _)| peer).collect()
     }
 
+    /// Where this host would look for another, whether or not it is there.
+    pub fn leads_to(&self, peer: &PeerKey) -> Vec<String> {
+        lock(&self.addresses).known(peer, self.now())
+    }
+
     /// The newest presence of each host that this one knows: start number and sequence.
     pub fn presences(&self) -> Vec<(PeerKey, u64, u64)> {
         let members = lock(&self.members);

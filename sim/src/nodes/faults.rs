@@ -527,6 +527,7 @@ impl NodesStage {
             return;
         }
         self.ask_again();
+        self.help_the_lost();
         let due = |stage: &NodesStage, name: &String| {
             stage.faults.restarted.get(name).is_none_or(|at| *at + RESTART_EVERY <= now)
         };
@@ -567,8 +568,13 @@ impl NodesStage {
             .collect();
         for name in held {
             self.faults.restarted.insert(name.clone(), now);
-            self.crash(&name);
-            self.start(&name);
+            self.start_anew(&name);
         }
+    }
+
+    /// Ends the node on a host, and starts it.
+    pub(super) fn start_anew(&mut self, name: &str) {
+        self.crash(name);
+        self.start(name);
     }
 }

@@ -9,6 +9,7 @@ mod clients;
 mod eyes;
 mod faults;
 mod liars;
+mod owners;
 mod program;
 mod quorum;
 mod stage;

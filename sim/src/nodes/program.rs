@@ -100,6 +100,8 @@ pub(super) struct Desk {
     pub folder: RefCell<Folder>,
     pub entrance: RefCell<Entrance>,
     pub token: RefCell<Option<String>>,
+    /// Where the host's owner says that others may be found.
+    pub leads: RefCell<Vec<SocketAddr>>,
     pub node: RefCell<Weak<Inner>>,
     pub work: RefCell<VecDeque<Work>>,
     /// Tells the running program that token or work came.
@@ -117,6 +119,7 @@ impl Desk {
             folder: RefCell::new(folder),
             entrance: RefCell::new(entrance),
             token: RefCell::default(),
+            leads: RefCell::default(),
             node: RefCell::default(),
             work: RefCell::default(),
             called: RefCell::default(),
@@ -179,7 +182,7 @@ async fn run(
         known: member.known,
         found: desk.folder.borrow().found.get(),
         keep: desk.folder.borrow().found.keep(),
-        leads: host.place().leads(),
+        leads: host.place().leads().into_iter().chain(desk.leads.borrow().iter().copied().map(to_multiaddr)).collect(),
         timing,
         allow_reboot: false,
         protected: false,

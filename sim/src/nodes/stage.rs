@@ -49,6 +49,7 @@ pub struct NodesStage {
     pub(super) joining: BTreeMap<String, super::Answer<Result<String, String>>>,
     pub(super) faults: super::faults::Standing,
     pub(super) quorum: super::quorum::Quorum,
+    pub(super) owners: super::owners::Owners,
     pub(super) failure: Option<Failure>,
     /// Lies that were told.
     pub(super) lies: u64,
@@ -123,6 +124,7 @@ impl NodesStage {
             joining: BTreeMap::new(),
             faults: super::faults::Standing::default(),
             quorum: super::quorum::Quorum::default(),
+            owners: super::owners::Owners::default(),
             failure: None,
             lies: 0,
         })
