@@ -308,6 +308,16 @@ impl Addresses {
         due.into_iter().filter_map(|(addr, _)| relay_in(addr)).collect()
     }
 
+    /// Where the peer may be found, in the order of the addresses, whatever has been tried lately: what to remember.
+    pub fn known(&self, peer: &PeerKey, now: Time) -> Vec<String> {
+        let may = |(addr, lead): &(&String, &Lead)| {
+            lead.source != Source::Observed
+                && lead.lives(now)
+                && (lead.proved.is_some() || !self.is_anothers(peer, addr))
+        };
+        self.peers.get(peer).into_iter().flatten().filter(may).map(|(addr, _)| addr.clone()).collect()
+    }
+
     /// When the next lead of the peer may be tried; `None` when there is none at all.
     pub fn next_try(&self, peer: &PeerKey, now: Time) -> Option<Time> {
         let usable = |(addr, lead): &(&String, &Lead)| {

@@ -39,6 +39,11 @@ impl Kept {
         decode(bytes, KEPT_BYTES_MAX).map(Kept)
     }
 
+    /// To whom there are leads.
+    pub fn peers(&self) -> impl Iterator<Item = PeerKey> {
+        self.0.iter().map(|(peer, _)| *peer)
+    }
+
     /// How many peers there are leads to.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -289,3 +289,15 @@ fn an_address_that_changed_hands_is_dialled_for_who_claims_it_now() {
     assert_eq!(table.leads(&two, at(7)), [b]);
     assert_eq!(table.leads(&one, at(7))[0], a);
 }
+
+#[test]
+fn what_is_remembered_of_a_peer_does_not_depend_on_what_was_tried_lately() {
+    let (mut table, gateway, drone) = site_a();
+    let before = table.known(&drone, at(3));
+    assert_eq!(before, [DRONE]);
+    table.failed(drone, DRONE, Failure::Timeout, at(3));
+    assert!(table.leads(&drone, at(3)).is_empty(), "it backs off");
+    assert_eq!(table.known(&drone, at(3)), before);
+    table.failed(drone, DRONE, Failure::Peer(gateway), at(4));
+    assert!(table.known(&drone, at(4)).is_empty(), "it is another's");
+}

@@ -10,6 +10,7 @@
 //! [`crate::transport`] asks before each dial, and holds a [`Leg`] for each end of each connection.
 
 mod leg;
+mod ways;
 
 use crate::trace::{Event, Trace};
 use ipnet::Ipv4Net;
@@ -311,11 +312,6 @@ impl Network {
     /// Where a host listens.
     pub fn port(&self, name: &str) -> u16 {
         self.lock().fleet.host(name).and_then(|host| host.port).unwrap_or(PORT)
-    }
-
-    /// Whether a host listens: a container that has no address and no port of its own can only dial.
-    pub fn listens(&self, name: &str) -> bool {
-        self.lock().fleet.host(name).is_none_or(|host| host.shares.is_none() || host.port.is_some())
     }
 
     /// Addresses that nobody has, on the same networks as a host's.

@@ -56,6 +56,11 @@ impl Place {
         Place { name: name.into(), wire, network: network.clone(), trace: trace.clone() }
     }
 
+    /// Where its owner's configuration says that others may be found.
+    pub fn leads(&self) -> Vec<Multiaddr> {
+        self.network.forwards(&self.name).into_iter().map(to_multiaddr).collect()
+    }
+
     /// Where its node listens, if anywhere.
     pub fn port(&self) -> Option<u16> {
         self.network.listens(&self.name).then(|| self.network.port(&self.name))

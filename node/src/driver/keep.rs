@@ -15,22 +15,16 @@ use std::time::Duration;
 /// two that have to find each other. In a mesh at rest there is nothing new.
 pub const KEEP_EVERY: Duration = Duration::from_secs(1);
 
-impl Inner {
-    /// Takes what the last start kept. Gives what is on the disk, when that is of any use.
-    pub(super) fn recall_leads(&self, notes: &dyn Notes) -> Kept {
-        let Some(bytes) = notes.read() else { return Kept::default() };
-        match Kept::decode(&bytes) {
-            Ok(kept) => {
-                lock(&self.addresses).recall(&kept, self.now());
-                kept
-            }
-            Err(error) => {
-                tracing::info!(%error, "what was kept of the others' addresses is damaged: they are found without it");
-                Kept::default()
-            }
-        }
-    }
+/// What the last start kept, when that is of any use.
+pub(super) fn kept(notes: &dyn Notes) -> Kept {
+    let Some(bytes) = notes.read() else { return Kept::default() };
+    Kept::decode(&bytes).unwrap_or_else(|error| {
+        tracing::info!(%error, "what was kept of the others' addresses is damaged: they are found without it");
+        Kept::default()
+    })
+}
 
+impl Inner {
     /// Writes what is to be kept, when it is not what was written last.
     pub(super) async fn run_keeper(self: Arc<Self>, notes: Arc<dyn Notes>, blocking: Blocking, mut written: Kept) {
         loop {

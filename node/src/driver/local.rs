@@ -153,25 +153,21 @@ impl Local for HostNode {
         let request =
             join_request(&keys, &token, invitation.mesh, machine_id(folder, config)?, short_id(folder.store_id()?));
         let mut tried = vec![];
-        for lead in &token.leads {
-            for address in &lead.addresses {
-                let Ok(parsed) = address.parse() else { continue };
-                let one = join_once(&keys, transport::real(), lead.peer, parsed, request.clone(), LEAD_WITHIN).await;
-                match one {
-                    Ok(answer) => {
-                        let joined = read_joined(&answer, &keys, invitation.mesh).map_err(Failure::new)?;
-                        let genesis: Genesis = joined.genesis.open().map_err(|e| Failure::new(e.to_string()))?;
-                        folder.write_credential(&encode(&joined))?;
-                        folder.write_genesis(&encode(&joined.genesis))?;
-                        return Ok(JoinDone {
-                            mesh_id: invitation.mesh.to_string(),
-                            mesh: genesis.name,
-                            host: invitation.name,
-                            peer: keys.key().to_string(),
-                        });
-                    }
-                    Err(error) => tried.push(format!("  {}: {error}", lead.name)),
+        for (lead, address) in token.ways(&config.leads) {
+            match join_once(&keys, transport::real(), lead.peer, address, request.clone(), LEAD_WITHIN).await {
+                Ok(answer) => {
+                    let joined = read_joined(&answer, &keys, invitation.mesh).map_err(Failure::new)?;
+                    let genesis: Genesis = joined.genesis.open().map_err(|e| Failure::new(e.to_string()))?;
+                    folder.write_credential(&encode(&joined))?;
+                    folder.write_genesis(&encode(&joined.genesis))?;
+                    return Ok(JoinDone {
+                        mesh_id: invitation.mesh.to_string(),
+                        mesh: genesis.name,
+                        host: invitation.name,
+                        peer: keys.key().to_string(),
+                    });
                 }
+                Err(error) => tried.push(format!("  {}: {error}", lead.name)),
             }
         }
         let list = if tried.is_empty() { "  the token names no address".to_owned() } else { tried.join("\n") };

@@ -94,6 +94,17 @@ impl Inner {
         lock(&self.members).hosts().filter(|(_, view)| view.cloned).map(|(peer, _)| *peer).collect()
     }
 
+    /// Voters that have lost what they acknowledged, as far as this host knows as the leader: each stays out until
+    /// somebody evicts it.
+    pub fn gone_back(&self) -> Vec<PeerKey> {
+        self.consensus.refused().into_iter().filter(|(_, (_, voted))| *voted).map(|(peer, _)| peer).collect()
+    }
+
+    /// Where this host would look for another, whether or not it is there.
+    pub fn places_of(&self, peer: &PeerKey) -> Vec<String> {
+        lock(&self.addresses).known(peer, self.now())
+    }
+
     /// The newest presence of each host that this one knows: start number and sequence.
     pub fn presences(&self) -> Vec<(PeerKey, u64, u64)> {
         let members = lock(&self.members);

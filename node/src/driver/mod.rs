@@ -142,6 +142,8 @@ pub struct Inner {
     clock: Mutex<Option<(u64, LedgerClock)>>,
     view: Mutex<View>,
     wake_leader: Notify,
+    /// Whom an earlier start had found.
+    found: BTreeSet<PeerKey>,
     members: Mutex<Membership>,
     addresses: Mutex<Addresses>,
     paths: Mutex<paths::Paths>,
@@ -213,8 +215,8 @@ impl Node {
             process: Process { start: config.start, origin },
             timing: config.timing,
             store: not_gone(seams.store, config.start),
-            blocking: seams.blocking,
             spawn: seams.spawn,
+            blocking: seams.blocking,
             seed: consensus_seed,
             dial: Arc::new(RaftDial(net.clone())),
             epoch: 0,
@@ -228,6 +230,7 @@ impl Node {
             consensus.initialize_single().await.map_err(|e| StartError::Consensus(e.to_string()))?;
         }
 
+        let kept = keep::kept(&*seams.notes);
         let born = Instant::now();
         let members = Membership::new(own, random.random(), membership::Config::default(), Time::default());
         let stop = CancellationToken::new();
@@ -255,6 +258,7 @@ impl Node {
             clock: Mutex::default(),
             view: Mutex::default(),
             wake_leader: Notify::new(),
+            found: kept.peers().collect(),
             members: Mutex::new(members),
             addresses: Mutex::new(Addresses::new(me)),
             paths: Mutex::default(),
@@ -274,7 +278,7 @@ impl Node {
         });
         policy.attach(&inner);
         inner.learn_known(&config.known);
-        let kept = inner.recall_leads(&*seams.notes);
+        lock(&inner.addresses).recall(&kept, inner.now());
         inner.task(inner.clone().run_keeper(seams.notes, seams.blocking, kept));
         inner.clone().start_tasks(waiting, events)?;
         Ok(Node { inner, _stop: stop.drop_guard() })

@@ -4,8 +4,10 @@
 //! leads to members. Nothing of it is kept by the mesh but, once it is redeemed, that it was used.
 
 use super::policy::{Joined, Known};
+use crate::net::Multiaddr;
 use data_encoding::BASE64URL_NOPAD;
-use mesh::identity::Keys;
+use libp2p::multiaddr::Protocol as Part;
+use mesh::identity::{Keys, PeerKey};
 use mesh::roster::{Credential, Genesis, Invitation, JoinRequest, MeshId, invitation_proof, mesh_id, valid_host_name};
 use mesh::wire::{Signed, WireError, decode, encode};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
@@ -105,6 +107,34 @@ impl Token {
         }
         Ok((token, invitation))
     }
+
+    /// Whom to ask and where: what the token says, then what the joiner's own configuration does. A configured
+    /// address without a peer may be any member's, and each is expected there in turn.
+    pub fn ways<'t>(&'t self, configured: &'t [Multiaddr]) -> impl Iterator<Item = (&'t Known, Multiaddr)> {
+        let told =
+            self.leads.iter().flat_map(|lead| lead.addresses.iter().filter_map(move |a| Some((lead, a.parse().ok()?))));
+        let own = configured.iter().flat_map(|address| {
+            let of = named(address);
+            self.leads
+                .iter()
+                .filter(move |lead| of.is_none_or(|of| of == lead.peer))
+                .map(|lead| (lead, without_peer(address)))
+        });
+        told.chain(own)
+    }
+}
+
+/// The peer that an address names.
+pub(super) fn named(address: &Multiaddr) -> Option<PeerKey> {
+    address.iter().find_map(|part| match part {
+        Part::P2p(id) => PeerKey::from_peer_id(&id),
+        _ => None,
+    })
+}
+
+/// An address without the peer that it names.
+pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
+    address.iter().filter(|part| !matches!(part, Part::P2p(_))).collect()
 }
 
 /// A joiner's request, signed by it and by the token's one-time key.
@@ -148,5 +178,22 @@ mod tests {
         for bad in ["", "mesh1-", "mesh1-%%", "hello", &text[..text.len() - 4], &format!("{text}AAAA")] {
             assert!(Token::parse(bad).is_err(), "{bad}");
         }
+    }
+    #[test]
+    fn a_joiner_asks_where_the_token_says_and_where_its_own_configuration_does() {
+        let known = |n: u8, at: &str| {
+            let name = format!("h{n}");
+            Known { peer: Keys::from_seed([n; 32]).key(), name, addresses: vec![at.into()] }
+        };
+        let leads = vec![known(1, "/ip4/192.168.1.10/tcp/7400"), known(2, "nonsense")];
+        let invitation = Signed::seal(&Keys::from_seed([1; 32]), &9u8);
+        let token = Token { invitation, secret: [2; 32], leads };
+        let forward = "/ip4/203.0.113.1/tcp/7400";
+        let of_second = format!("/ip4/203.0.113.2/tcp/7400/p2p/{}", token.leads[1].peer);
+        let configured = [forward.parse().unwrap(), of_second.parse().unwrap()];
+        let ways: Vec<String> = token.ways(&configured).map(|(lead, at)| format!("{} {at}", lead.name)).collect();
+        let all = ["h1 /ip4/192.168.1.10/tcp/7400", "h1 /ip4/203.0.113.1/tcp/7400", "h2 /ip4/203.0.113.1/tcp/7400"];
+        assert_eq!(ways[..3], all);
+        assert_eq!(ways[3..], ["h2 /ip4/203.0.113.2/tcp/7400"]);
     }
 }

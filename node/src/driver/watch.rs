@@ -2,6 +2,7 @@
 
 use super::shared::lock;
 use super::status::{self, Stranger};
+use super::token::{named, without_peer};
 use super::{INPUTS_MAX, Inner, Known, TICK, wall_ms};
 use crate::net::{DialFailure, Level, Multiaddr, NetEvent, Protocol, Reason, Refusal, Stream, frame, relay_of};
 use futures::future::{Either, select};
@@ -237,9 +238,10 @@ impl Inner {
             (members, l.recovery_epoch(), revoked)
         });
         lock(&self.members).set_members(&Members::new(members.iter().copied(), epoch), now);
-        // Whom we were told of when we joined may be missing only because our ledger is behind.
-        let told = self.policy.told().filter(|peer| !revoked.contains(peer));
+        // Whom we were told of when we joined, or had found, may be missing only because our ledger is behind.
+        let told = self.policy.told().chain(self.found.iter().copied()).filter(|peer| !revoked.contains(peer));
         lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
+        self.learn_configured(&members);
         self.consensus.vouch(self.shared.with(|l| l.voters().voters().clone()));
         for peer in revoked {
             if peer == self.me {
@@ -419,14 +421,19 @@ impl Inner {
                 addresses.learn(k.peer, address, Source::Invitation, None, now);
             }
         }
+        drop(addresses);
+        self.learn_configured(&members);
+    }
+
+    /// Members are looked for where this host's own configuration says. A lead without a name may be anybody's:
+    /// each member is looked for there.
+    fn learn_configured(&self, members: &BTreeSet<PeerKey>) {
+        let now = self.now();
+        let mut addresses = lock(&self.addresses);
         for lead in &self.config_leads {
-            let named = lead.iter().find_map(|part| match part {
-                Part::P2p(id) => PeerKey::from_peer_id(&id),
-                _ => None,
-            });
-            // A lead without a name may be anybody's: each member is looked for there.
-            for peer in known.iter().map(|k| k.peer).filter(|k| named.is_none_or(|n| n == *k)) {
-                addresses.learn(peer, &plain(lead), Source::Configured, None, now);
+            let named = named(lead);
+            for peer in members.iter().filter(|p| **p != self.me && named.is_none_or(|n| n == **p)) {
+                addresses.learn(*peer, &plain(lead), Source::Configured, None, now);
             }
         }
     }
@@ -470,7 +477,7 @@ pub(super) fn plain(address: &Multiaddr) -> String {
     if let Some(relay) = relay_of(address) {
         return addresses::circuit_through(&relay);
     }
-    address.iter().filter(|part| !matches!(part, Part::P2p(_))).collect::<Multiaddr>().to_string()
+    without_peer(address).to_string()
 }
 
 pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {

@@ -8,8 +8,8 @@ use mesh::identity::PeerKey;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The start of a process, and what it knows of others: start number and sequence.
-type Seen = (u64, BTreeMap<PeerKey, (u64, u64)>);
+/// What a process knows of others: start number and sequence.
+type Seen = BTreeMap<PeerKey, (u64, u64)>;
 
 /// See the module.
 #[derive(Default)]
@@ -33,6 +33,7 @@ impl Invariant for NumbersRise {
         match fact {
             Fact::Started { host, key, start } => {
                 self.judged += 1;
+                self.known.remove(host); // it knows nothing of others when it starts
                 let before = self.starts.insert(host.clone(), (*key, *start));
                 if let Some((_, before)) = before.filter(|(of, before)| of == key && before >= start) {
                     return Err(format!("{host} goes by start {start} after {before}"));
@@ -47,11 +48,7 @@ impl Invariant for NumbersRise {
     }
 
     fn look(&mut self, _at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
-        let (start, known) = self.known.entry(host.name.clone()).or_default();
-        if *start != host.start {
-            *start = host.start;
-            known.clear(); // it knows nothing of others when it starts
-        }
+        let known = self.known.entry(host.name.clone()).or_default();
         for (of, start, sequence) in host.presences {
             self.judged += 1;
             let newest = known.entry(*of).or_default();

@@ -110,6 +110,9 @@ impl NodesStage {
                 active.push((name, node));
             }
         }
+        for (name, node) in &active {
+            self.note_voters(name, node.raft_voters());
+        }
         self.look_at_truth(&active);
         self.look_at_leases();
         self.look_at_builds(jury, at)?;

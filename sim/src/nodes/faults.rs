@@ -147,16 +147,6 @@ impl NodesStage {
         self.faults.off.insert(name.to_owned());
     }
 
-    /// Whether any ledger there is has a host among its voters, or consensus somewhere has.
-    pub(super) fn votes(&self, name: &str) -> bool {
-        let Some(key) = self.key(name) else { return false };
-        self.nodes
-            .stations
-            .values()
-            .filter_map(Station::node)
-            .any(|node| node.ledger(|l| l.voters().voters().contains(&key)) || node.raft_voters().contains(&key))
-    }
-
     pub(super) fn perform(&mut self, action: &Action, jury: &mut Jury) -> Result<(), String> {
         match action {
             Action::Submit { host, request, tasks } => {
@@ -197,10 +187,18 @@ impl NodesStage {
                 if host == by || !self.members.contains(&host) {
                     return skip(format!("{host} cannot be evicted by {by}"));
                 }
+                if self.is_short_of_voters() && self.is_needed(&host) {
+                    return skip(format!("without {host} there would never be a majority again"));
+                }
+                self.note_going(&host);
                 self.evict(&host, &by);
             }
             Action::Leave { host } => {
                 let host = self.up(host)?;
+                if self.is_short_of_voters() && self.is_needed(&host) {
+                    return skip(format!("without {host} there would never be a majority again"));
+                }
+                self.note_going(&host);
                 drop(self.nodes.ask(&host, |node| async move {
                     node::api::Control::leave(&*node).await.map_err(|error| error.message)
                 }));
@@ -257,7 +255,11 @@ impl NodesStage {
             Action::LyingSync { host, on } => self.lie(host, *on)?,
             Action::EmptyDisk { host } => {
                 let host = self.down(host)?;
+                if self.is_needed(&host) {
+                    return skip(format!("without {host} there would never be a majority again"));
+                }
                 self.fault(&host, "its store is gone");
+                self.note_emptied(&host);
                 self.wiped(&host, jury)?;
                 if let Some(station) = self.station(&host) {
                     station.host.disk().replace(vec![]);
@@ -518,7 +520,7 @@ impl NodesStage {
     }
 
     /// What owners do in a healed mesh: they ask again for what was not answered, put out what does not start any
-    /// more, and start anew what is held to be alive twice although it is not.
+    /// more or has voted and forgot, and start anew what is held to be alive twice although it is not.
     pub(super) fn tend(&mut self) {
         if !self.faults.healed {
             return;
@@ -528,11 +530,15 @@ impl NodesStage {
             return;
         }
         self.ask_again();
+        self.help_the_lost();
         let due = |stage: &NodesStage, name: &String| {
             stage.faults.restarted.get(name).is_none_or(|at| *at + RESTART_EVERY <= now)
         };
         let leader = self.leader().filter(|by| self.runs(by));
-        let broken = self.members.intersection(&self.faults.broken).cloned();
+        let back: Vec<_> =
+            leader.as_ref().and_then(|by| self.station(by)?.node()).map(|n| n.gone_back()).unwrap_or_default();
+        let gone_back = |name: &&String| self.key(name).is_some_and(|key| back.contains(&key));
+        let broken = self.members.iter().filter(|name| self.faults.broken.contains(*name) || gone_back(name)).cloned();
         let outside = |name: &&String| self.station(name).is_some_and(|s| s.desk.folder.borrow().member.is_none());
         let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name)).cloned();
         let (broken, uninvited): (Vec<String>, Vec<String>) = (broken.collect(), uninvited.collect());
@@ -565,8 +571,13 @@ impl NodesStage {
             .collect();
         for name in held {
             self.faults.restarted.insert(name.clone(), now);
-            self.crash(&name);
-            self.start(&name);
+            self.start_anew(&name);
         }
+    }
+
+    /// Ends the node on a host, and starts it.
+    pub(super) fn start_anew(&mut self, name: &str) {
+        self.crash(name);
+        self.start(name);
     }
 }

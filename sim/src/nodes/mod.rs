@@ -9,7 +9,9 @@ mod clients;
 mod eyes;
 mod faults;
 mod liars;
+mod owners;
 mod program;
+mod quorum;
 mod stage;
 
 pub use stage::{NodesStage, fleet, run_nodes};

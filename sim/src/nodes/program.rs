@@ -74,6 +74,8 @@ pub(super) struct Desk {
     pub folder: RefCell<Folder>,
     pub entrance: RefCell<Entrance>,
     pub token: RefCell<Option<String>>,
+    /// Where the host's owner says that others may be found.
+    pub leads: RefCell<Vec<SocketAddr>>,
     pub node: RefCell<Weak<Inner>>,
     pub work: RefCell<VecDeque<Work>>,
     /// Tells the running program that token or work came.
@@ -91,6 +93,7 @@ impl Desk {
             folder: RefCell::new(folder),
             entrance: RefCell::new(entrance),
             token: RefCell::default(),
+            leads: RefCell::default(),
             node: RefCell::default(),
             work: RefCell::default(),
             called: RefCell::default(),
@@ -151,7 +154,7 @@ async fn run(
             .into_iter()
             .collect(),
         known: member.known,
-        leads: vec![],
+        leads: host.place().leads().into_iter().chain(desk.leads.borrow().iter().copied().map(to_multiaddr)).collect(),
         timing,
         allow_reboot: false,
         protected: false,
@@ -199,18 +202,15 @@ async fn join(
     let machine_id = host.machine().facts().machine_id;
     let request = join_request(keys, &token, invitation.mesh, machine_id, store_id);
     loop {
-        for lead in &token.leads {
-            for address in &lead.addresses {
-                let address = address.parse()?;
-                match join_once(keys, host.transport(), lead.peer, address, request.clone(), LEAD_WITHIN).await {
-                    Ok(answer) => {
-                        let joined = read_joined(&answer, keys, invitation.mesh)?;
-                        called.notify_one(); // work may have come with the token
-                        let (genesis, credential) = (joined.genesis, joined.credential);
-                        return Ok(Membership { genesis, credential, known: joined.members });
-                    }
-                    Err(error) => tracing::info!(lead = lead.name, %error, "a lead led nowhere"),
+        for (lead, address) in token.ways(&host.place().leads()) {
+            match join_once(keys, host.transport(), lead.peer, address, request.clone(), LEAD_WITHIN).await {
+                Ok(answer) => {
+                    let joined = read_joined(&answer, keys, invitation.mesh)?;
+                    called.notify_one(); // work may have come with the token
+                    let (genesis, credential) = (joined.genesis, joined.credential);
+                    return Ok(Membership { genesis, credential, known: joined.members });
                 }
+                Err(error) => tracing::info!(lead = lead.name, %error, "a lead led nowhere"),
             }
         }
         tokio::time::sleep(JOIN_AGAIN).await;

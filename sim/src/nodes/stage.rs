@@ -48,6 +48,8 @@ pub struct NodesStage {
     /// Joins under way: who was invited by whom, and the token once it is there.
     pub(super) joining: BTreeMap<String, super::Answer<Result<String, String>>>,
     pub(super) faults: super::faults::Standing,
+    pub(super) quorum: super::quorum::Quorum,
+    pub(super) owners: super::owners::Owners,
     pub(super) failure: Option<Failure>,
     /// Lies that were told.
     pub(super) lies: u64,
@@ -89,6 +91,15 @@ pub fn fleet(name: &str) -> Result<Fleet, String> {
     Fleet::parse(name, &toml).map_err(|e| e.to_string())
 }
 
+/// What the owners of a fleet would say in `mesh.toml`: a heartbeat must exceed the worst round trip, with room
+/// for one that is late.
+fn timing(fleet: &Fleet, network: &Network) -> Timing {
+    let trips =
+        |one: &topology::Host| fleet.hosts.iter().filter_map(|two| network.round_trip_ms(&one.name, &two.name)).max();
+    let worst = Duration::from_millis(fleet.hosts.iter().filter_map(trips).max().unwrap_or_default());
+    if worst * 2 <= Timing::lan().heartbeat { Timing::lan() } else { Timing::default() }
+}
+
 impl NodesStage {
     /// The plan's fleet, with nobody on it yet.
     ///
@@ -102,8 +113,9 @@ impl NodesStage {
         let settings = Settings { seed: plan.seed, tick: TICK, latency_min: LATENCY.0, latency_max: LATENCY.1 };
         let world = World::new(settings, trace.clone());
         let network = Network::of(&fleet, trace.clone());
+        let timing = timing(&fleet, &network);
         Ok(NodesStage {
-            nodes: Nodes::on(world, network, plan.seed, trace.clone(), Timing::lan()),
+            nodes: Nodes::on(world, network, plan.seed, trace.clone(), timing),
             fleet,
             eyes: Eyes::default(),
             clients: Clients::default(),
@@ -111,6 +123,8 @@ impl NodesStage {
             members: BTreeSet::new(),
             joining: BTreeMap::new(),
             faults: super::faults::Standing::default(),
+            quorum: super::quorum::Quorum::default(),
+            owners: super::owners::Owners::default(),
             failure: None,
             lies: 0,
         })
