@@ -12,6 +12,7 @@ use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth};
 use crate::plan::Plan;
 use crate::stage::{Failure, Played, Stage, play};
 use crate::trace::{Event, Summary, Trace};
+use mesh::addresses::Source;
 use mesh::build::BlobId;
 use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::Ledger;
@@ -63,6 +64,8 @@ pub struct Cores {
     pub(super) broken: Option<String>,
     /// All faults have ended.
     pub(super) healed: bool,
+    /// A process was started while some host was not where the fleet has it: it lacks what others had learned.
+    pub(super) forgetful: bool,
     enrolled: Vec<usize>,
     seed: u64,
     trace: Option<Trace>,
@@ -89,7 +92,17 @@ impl Cores {
         let seed = plan.seed;
         let mut cx = Cx::new(net, seed, Record::new(timeline));
         cx.keys = hosts.iter().map(|h| (h.machine.keys.key(), h.machine.number)).collect();
-        Ok(Cores { cx, hosts, timing: Timing::default(), broken: None, healed: false, enrolled, seed, trace: None })
+        Ok(Cores {
+            cx,
+            hosts,
+            timing: Timing::default(),
+            broken: None,
+            healed: false,
+            forgetful: false,
+            enrolled,
+            seed,
+            trace: None,
+        })
     }
 
     /// The same, and every second its hash goes into a trace.
@@ -319,15 +332,15 @@ impl Process {
     fn sizes(&self) -> Vec<Size> {
         let size = |what, value: usize, bound: usize| Size { what, value: value as u64, bound: bound as u64 };
         let others = self.ledger.roster().len().max(self.told.len() + 1);
-        let leads: usize = self
-            .ledger
-            .roster()
-            .members()
-            .map(|(k, _)| self.addresses.rows(k, mesh::time::Time::default()).len())
-            .sum();
-        let per_host = mesh::addresses::LEADS_MAX + mesh::addresses::OBSERVED_MAX;
+        let (mut leads, mut observed) = (0, 0);
+        for (peer, _) in self.ledger.roster().members() {
+            let rows = self.addresses.rows(peer, mesh::time::Time::default());
+            let seen = rows.iter().filter(|row| row.source == Source::Observed).count();
+            (leads, observed) = (leads.max(rows.len() - seen), observed.max(seen));
+        }
         vec![
-            size("leads", leads, others * per_host),
+            size("leads of one host", leads, mesh::addresses::LEADS_MAX),
+            size("observed addresses of one host", observed, mesh::addresses::OBSERVED_MAX),
             size("connections", self.lines.values().map(Vec::len).sum(), others * 8),
             size("attempts and fetches", self.jobs.count(), 10_000),
         ]
