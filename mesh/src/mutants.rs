@@ -85,6 +85,10 @@ mutants! {
     AssignsWhatRuns = "assigns-what-runs",
     /// A retry changes the definition of the build.
     RetryChangesTheBuild = "retry-changes-the-build",
+    /// A build that has ended is forgotten at once.
+    FinishedForgotten = "finished-forgotten",
+    /// A host that was down once is down for ever.
+    DownIsForEver = "down-is-for-ever",
     /// The first address of a peer that was told is the only one ever dialled.
     FirstAddressForEver = "first-address-for-ever",
     /// A target takes a warrant of another mesh.

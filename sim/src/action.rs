@@ -245,6 +245,8 @@ pub enum Forgery {
     VoterSet,
     /// A leader's entry with a fence that is out of date.
     StaleFence,
+    /// A presence with as many addresses as one may have, at none of which anybody listens.
+    Addresses,
 }
 
 impl Action {

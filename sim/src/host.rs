@@ -96,6 +96,12 @@ impl Host {
         &self.disk
     }
 
+    /// Its small file becomes what the other's is now.
+    pub fn copy_notes(&self, from: &Host) {
+        let notes = from.notes.read();
+        *self.notes.0.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+    }
+
     /// How often a node was started on it.
     pub fn starts(&self) -> u64 {
         self.starts.load(Ordering::Relaxed)

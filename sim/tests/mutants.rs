@@ -1,23 +1,60 @@
 //! A rule left out must show: every mutant is caught from random seeds, or named with the reason why not.
 //!
 //! `SIM_SEED_BASE` moves the range of seeds, so that a nightly run tries others than the last.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
 use mesh::mutants::Mutant;
 use sim::mutants::{CAUGHT, Catch, DIRECTED};
+use std::collections::BTreeSet;
+
+/// Where the ranges begin, besides the one that is asked for.
+const BASE: u64 = 7_000;
 
 fn base() -> u64 {
     std::env::var("SIM_SEED_BASE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
+/// Hunts every mutant from a seed on; a part of them, so that parts run beside each other.
+fn hunt(base: u64, part: usize) {
+    let mine = CAUGHT.iter().enumerate().filter(|(n, _)| n % PARTS == part).map(|(_, catch)| catch);
+    let hunted: Vec<_> = mine.map(|catch| (catch, catch.first(base).unwrap())).collect();
+    for (Catch { mutant, by, within, .. }, seed) in &hunted {
+        let took = seed.map(|seed| seed - base + 1);
+        println!("{:<28} {by:<24} within {within:>3} from {base}: {took:?}", mutant.name());
+    }
+    let missed: Vec<_> = hunted.iter().filter(|(_, seed)| seed.is_none()).map(|(c, _)| c.mutant.name()).collect();
+    assert_eq!(missed, Vec::<&str>::new(), "not caught from seed {base} on");
+}
+
+const PARTS: usize = 2;
+
 #[test]
 fn random_seeds_catch_the_mutants() {
-    let hunt = |catch: &Catch| (catch.mutant, catch.by, catch.first(base()).unwrap());
-    let hunted: Vec<_> = CAUGHT.iter().map(hunt).collect();
-    for (mutant, by, seed) in &hunted {
-        println!("{:<28} {by:<24} {seed:?}", mutant.name());
-    }
-    let missed: Vec<_> = hunted.iter().filter(|(.., seed)| seed.is_none()).map(|(mutant, ..)| mutant.name()).collect();
-    assert_eq!(missed, Vec::<&str>::new(), "not caught from seed {} on", base());
+    hunt(base(), 0);
+}
+
+#[test]
+fn random_seeds_catch_the_other_mutants() {
+    hunt(base(), 1);
+}
+
+#[test]
+fn random_seeds_from_elsewhere_catch_the_mutants() {
+    hunt(base() + BASE, 0);
+}
+
+#[test]
+fn random_seeds_from_elsewhere_catch_the_other_mutants() {
+    hunt(base() + BASE, 1);
+}
+
+/// A rule that no mutant breaks is one that nobody has seen judged.
+#[test]
+fn every_invariant_catches_a_mutant() {
+    let all = sim::invariants::all();
+    let catches: BTreeSet<&str> = CAUGHT.iter().map(|catch| catch.by).collect();
+    let idle: Vec<&str> = all.iter().map(|i| i.name()).filter(|name| !catches.contains(name)).collect();
+    assert_eq!(idle, Vec::<&str>::new());
 }
 
 #[test]

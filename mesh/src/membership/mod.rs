@@ -42,6 +42,7 @@ pub use subject::{Heard, HostView};
 
 use crate::identity::{Keys, PeerKey};
 use crate::limits::STATEMENT_BYTES_MAX;
+use crate::mutants::{self, Mutant};
 use crate::time::Time;
 use crate::wire::{Signed, WireError, decode, encode};
 use record::Said;
@@ -459,6 +460,9 @@ impl Membership {
     fn step(&mut self, peer: PeerKey, event: Event, why: impl FnOnce() -> String, now: Time) {
         let Some(subject) = self.subjects.get_mut(&peer) else { return };
         let Some(to) = subject.view.state.after(event) else { return };
+        if subject.view.state == State::Down && to != State::Left && mutants::on(Mutant::DownIsForEver) {
+            return;
+        }
         let from = std::mem::replace(&mut subject.view.state, to);
         let why = why();
         subject.view.since = now;

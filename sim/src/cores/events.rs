@@ -251,6 +251,7 @@ impl Cores {
         at.machine.generation += 1;
         at.machine.syncing = false;
         self.cx.active.insert(host);
+        self.forgetful |= !self.cx.net.all_home();
         let mut env = Env { m: &mut at.machine, cx: &mut self.cx };
         match Process::start(&mut env, self.timing) {
             Ok(process) => at.process = Some(Box::new(process)),

@@ -474,6 +474,10 @@ impl Cores {
     /// An enrolled host gives the leader, or the log itself, what it may not make.
     fn forge(&mut self, host: &str, what: Forgery) -> Done {
         let host = self.running(host)?;
+        if what == Forgery::Addresses {
+            self.with(host, |p, env| p.boast(env));
+            return Ok(());
+        }
         let others: Vec<Keys> = self.hosts.iter().map(|h| h.machine.keys.clone()).collect();
         let victim = others.iter().find(|k| k.key() != self.hosts[host].machine.keys.key()).cloned();
         let victim = victim.ok_or("there is nobody else")?;
@@ -522,6 +526,7 @@ impl Cores {
                     let one = Assignment { build: build.id, attempt, host: p.me, start: p.start };
                     seal(Some(old), Command::Assign(Assign { attempts: vec![one] }))
                 }
+                Forgery::Addresses => return None, // no entry
             };
             p.slip_in(env, entry);
             Some(())
@@ -564,9 +569,13 @@ impl Cores {
         self.cx.net.loss = 0;
         self.cx.net.cuts.clear();
         self.cx.net.down.clear();
-        // Leads are not kept over a restart: hosts that moved and have all been started anew would wait for ever.
-        for host in self.cx.net.go_home() {
-            self.rehouse(host);
+        // Leads are not kept over a restart: hosts that moved and have all been started anew would wait for ever. Who
+        // has run all the time finds the others where they are now.
+        let runs = |host: usize| self.hosts[host].process.is_some() || self.hosts[host].machine.disk.folder.is_none();
+        if self.forgetful || !(0..self.hosts.len()).all(runs) {
+            for host in self.cx.net.go_home() {
+                self.rehouse(host);
+            }
         }
         for host in 0..self.hosts.len() {
             if self.hosts[host].copy_of.is_some() {
@@ -583,6 +592,7 @@ impl Cores {
             at.machine.disk.slow_ms = 0;
             at.machine.disk.lies = false;
             let _ = self.resume(host); // when it is suspended
+            self.with(host, |p, env| p.listen(env)); // no lie about addresses lasts
             if !self.cx.net.powered[host] {
                 self.power_on(host);
             }

@@ -273,6 +273,11 @@ impl Net {
         self.homes.get(host).is_none_or(|home| *home == self.fleet.hosts[host].addresses)
     }
 
+    /// Whether every host is where the fleet has it.
+    pub fn all_home(&self) -> bool {
+        (0..self.fleet.hosts.len()).all(|host| self.is_home(host))
+    }
+
     /// Gives everybody the address back that the fleet has for it. Gives those that were elsewhere.
     pub fn go_home(&mut self) -> Vec<usize> {
         let away: Vec<usize> = (0..self.fleet.hosts.len()).filter(|host| !self.is_home(*host)).collect();

@@ -12,6 +12,7 @@ use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth};
 use crate::plan::Plan;
 use crate::stage::{Failure, Played, Stage, play};
 use crate::trace::{Event, Summary, Trace};
+use mesh::addresses::Source;
 use mesh::build::BlobId;
 use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::Ledger;
@@ -69,6 +70,8 @@ pub struct Cores {
     pub(super) healed: bool,
     /// Whose connection a router has forgotten, until when they may not know it: they hear each other no more.
     pub(super) forgotten: BTreeMap<(usize, usize), u64>,
+    /// A process was started while some host was not where the fleet has it: it lacks what others had learned.
+    pub(super) forgetful: bool,
     enrolled: Vec<usize>,
     seed: u64,
     trace: Option<Trace>,
@@ -102,6 +105,7 @@ impl Cores {
             broken: None,
             healed: false,
             forgotten: BTreeMap::new(),
+            forgetful: false,
             enrolled,
             seed,
             trace: None,
@@ -326,15 +330,15 @@ impl Process {
     fn sizes(&self) -> Vec<Size> {
         let size = |what, value: usize, bound: usize| Size { what, value: value as u64, bound: bound as u64 };
         let others = self.ledger.roster().len().max(self.told.len() + 1);
-        let leads: usize = self
-            .ledger
-            .roster()
-            .members()
-            .map(|(k, _)| self.addresses.rows(k, mesh::time::Time::default()).len())
-            .sum();
-        let per_host = mesh::addresses::LEADS_MAX + mesh::addresses::OBSERVED_MAX;
+        let (mut leads, mut observed) = (0, 0);
+        for (peer, _) in self.ledger.roster().members() {
+            let rows = self.addresses.rows(peer, mesh::time::Time::default());
+            let seen = rows.iter().filter(|row| row.source == Source::Observed).count();
+            (leads, observed) = (leads.max(rows.len() - seen), observed.max(seen));
+        }
         vec![
-            size("leads", leads, others * per_host),
+            size("leads of one host", leads, mesh::addresses::LEADS_MAX),
+            size("observed addresses of one host", observed, mesh::addresses::OBSERVED_MAX),
             size("connections", self.lines.values().map(Vec::len).sum(), others * 8),
             size("attempts and fetches", self.jobs.count(), 10_000),
         ]

@@ -100,7 +100,7 @@ fn a_thousand_plans_are_in_order_name_what_there_is_and_do_everything() {
     }
     // One of each, so that this list cannot lag behind the actions unnoticed: the compiler asks for `named`.
     assert_eq!(kinds.len(), 32, "some kind of action is never drawn: {kinds:?}");
-    assert_eq!(forgeries.len(), 5);
+    assert_eq!(forgeries.len(), 6);
     assert!(sizes.len() >= 3, "{sizes:?}");
 }
 

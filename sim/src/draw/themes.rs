@@ -8,7 +8,7 @@
 
 use super::ground::builds;
 use super::{Draft, Kind, fault};
-use crate::action::{Action, LEADER, Task};
+use crate::action::{Action, Forgery, LEADER, Task};
 
 /// Everything that can be a theme; `--faults` takes them as well.
 pub const THEMES: &[Kind] = &[
@@ -19,6 +19,8 @@ pub const THEMES: &[Kind] = &[
     fault("moving-day", "theme: addresses move, and orders are issued for those that moved", moving_day),
     fault("late-word", "theme: leaders change, targets are away, and old words arrive late", late_word),
     fault("bad-tree", "theme: most packages of a tree fail, and good ones come after them", bad_tree),
+    fault("new-addresses", "theme: all hosts get others' addresses, one pair after another", new_addresses),
+    fault("tall-tales", "theme: hosts claim addresses that are nobody's", tall_tales),
     fault("second-thoughts", "theme: builds are cancelled or fail, and are built again", second_thoughts),
 ];
 
@@ -124,9 +126,10 @@ fn upgrade(draft: &mut Draft<'_>) {
     for _ in 0..draft.dice.between(1, 3) {
         let at = early(draft, 10_000);
         let until = at + draft.dice.between(4_000, 12_000);
-        // Whoever leads is cut off, or one that may.
-        if draft.dice.percent(60) {
-            let all = draft.hosts.clone();
+        let all = draft.hosts.clone();
+        // A host that is out of reach is not upgraded: one by its name, or whoever leads then.
+        let mut upgraded = all.clone();
+        if draft.dice.percent(40) {
             for host in &all {
                 draft.push(at, Action::Cut { from: LEADER.to_owned(), to: host.clone() });
                 draft.push(at, Action::Cut { from: host.clone(), to: LEADER.to_owned() });
@@ -136,17 +139,17 @@ fn upgrade(draft: &mut Draft<'_>) {
                     draft.push(until, Action::Mend { from: from.clone(), to: to.clone() });
                 }
             }
+            upgraded.retain(|_| draft.dice.percent(70));
         } else {
             let host = draft.host();
+            upgraded.retain(|one| *one != host);
             isolate(draft, at, until, &host);
         }
-        let begin = at + draft.dice.below(1_000);
-        for host in draft.hosts.clone() {
-            if draft.dice.percent(90) {
-                let (down, takes) = (begin + draft.dice.below(800), draft.dice.between(20, 600));
-                draft.push(down, Action::Crash { host: host.clone() });
-                draft.push(down + takes, Action::Start { host });
-            }
+        let begin = at + draft.dice.below(600);
+        for host in upgraded {
+            let (down, takes) = (begin + draft.dice.below(400), draft.dice.between(20, 400));
+            draft.push(down, Action::Crash { host: host.clone() });
+            draft.push(down + takes, Action::Start { host });
         }
     }
 }
@@ -222,6 +225,25 @@ fn moving_day(draft: &mut Draft<'_>) {
                 order(draft, then, &host);
             }
         }
+    }
+}
+
+fn new_addresses(draft: &mut Draft<'_>) {
+    let mut all = draft.hosts.clone();
+    draft.dice.shuffle(&mut all);
+    let (mut at, pause) = (early(draft, 15_000), draft.dice.between(100, 4_000));
+    for n in (0..all.len()).step_by(2) {
+        // The last of an odd number gets that of the first.
+        let other = if n + 1 < all.len() { n + 1 } else { 0 };
+        draft.push(at, Action::SwapAddresses { a: all[n].clone(), b: all[other].clone() });
+        at += pause;
+    }
+}
+
+fn tall_tales(draft: &mut Draft<'_>) {
+    for _ in 0..draft.dice.between(1, 4) {
+        let (at, host) = (draft.moment(), draft.host());
+        draft.push(at, Action::Forge { host, what: Forgery::Addresses });
     }
 }
 

@@ -276,11 +276,12 @@ impl fmt::Display for Violation {
 /// Every invariant there is, fresh for a run.
 pub fn all() -> Vec<Box<dyn Invariant>> {
     vec![
+        // Before `authorship`: a build that changes in a retry is one that nobody asked for.
+        Box::new(definition_stays::DefinitionStays::default()),
         Box::new(attempts_count_once::AttemptsCountOnce::default()),
         Box::new(attempts_stay::AttemptsStay::default()),
         Box::new(authorship::Authorship::default()),
         Box::new(committed_stays::CommittedStays::default()),
-        Box::new(definition_stays::DefinitionStays::default()),
         Box::new(ends_once::EndsOnce::default()),
         Box::new(fences_rise::FencesRise::default()),
         Box::new(healthy_is_not_down::HealthyIsNotDown::default()),

@@ -405,11 +405,12 @@ impl NodesStage {
         if folder.member.is_none() {
             return skip(format!("{name} is in no mesh yet"));
         }
-        let (disk, blobs) = (station.host.disk().copy(), station.blobs.copy());
+        let (disk, blobs, original) = (station.host.disk().copy(), station.blobs.copy(), station.host.clone());
         let addresses: Addresses = self.nodes.network.spare_addresses(&name);
         self.nodes.place(&copy, 4, addresses, folder, Entrance::Joins);
         if let Some(station) = self.nodes.stations.get(&copy) {
             station.host.disk().replace(disk);
+            station.host.copy_notes(&original);
             station.blobs.replace(&blobs);
         }
         self.nodes.install(&copy);

@@ -53,6 +53,7 @@ fn entry(keys: &Keys, ledger: &Ledger, request: RequestId, what: Forgery) -> Opt
             let signatures = vec![Cosignature::new(keys, &body)];
             sealed(Some(fence), Command::Voters(VoterChange { body, signatures }))
         }
+        Forgery::Addresses => None, // a presence is no entry; the cores' tier has it
         Forgery::StaleFence => {
             let build = ledger.builds().running().next()?;
             let attempt = build.running().next()?.number;

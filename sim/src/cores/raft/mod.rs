@@ -483,6 +483,9 @@ impl Raft {
         self.heard = Some(now);
         self.rest(now, dice);
         if self.store.term_at(before.0) != Some(before.1) {
+            if before.0 <= self.store.commit {
+                return; // of what is committed nothing is given up: an answer would be asked for again, at once, for ever
+            }
             let next = (self.store.last().0 + 1).min(before.0).max(self.store.commit + 1);
             self.promise(from, Talk::Appended { term, index: Err(next), sent });
             return;
