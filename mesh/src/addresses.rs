@@ -333,7 +333,7 @@ impl Addresses {
         let ip = ip_of(addr).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())?;
         let at = |lead: &(&String, &Lead)| lead.1.source != Source::Observed && ip_of(lead.0) == Some(ip);
         let owns = |lead: &Lead| lead.proved.is_some() || lead.source == Source::Interface;
-        let has = |lead: &Lead| owns(lead) || lead.claimed || lead.source == Source::Configured;
+        let has = |lead: &Lead| owns(lead) || lead.claimed || lead.kept || lead.source == Source::Configured;
         let leads = self.peers.get(peer)?;
         if leads.iter().filter(at).any(|(_, lead)| has(lead)) {
             return None;

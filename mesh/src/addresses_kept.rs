@@ -3,7 +3,7 @@
 //! Two hosts that both start anew know each other only from an invitation, which may be older than either's address:
 //! without anything kept they would wait for a third to tell them. Kept is where this host has proved its peers, and
 //! of one that always dialled first where it says that it is, as leads like any other: nothing that is read back
-//! counts as proved or claimed, so an address that is another's by now costs one dial. Nothing here reads or writes a file; the daemon keeps the bytes, writes them seldom, and starts without
+//! counts as proved, nor against anybody else, so an address that is another's by now costs one dial. Nothing here reads or writes a file; the daemon keeps the bytes, writes them seldom, and starts without
 //! them when they are gone or torn.
 
 use super::{Addresses, Lead, Source};
@@ -141,6 +141,17 @@ mod tests {
         assert_eq!(next.leads(&key(2), at(3)), [addr(2), addr(3)]);
         assert!(next.rows(&key(2), at(3)).iter().all(|row| !row.proved));
         assert_eq!(next.nat_of(&key(3), &addr(3)), None, "what was kept says nothing of anybody else");
+    }
+
+    #[test]
+    fn incident_2_a_container_still_dials_the_host_whose_address_it_shares() {
+        let (own, host) = ("/ip4/10.0.0.5/tcp/7401", "/ip4/10.0.0.5/tcp/7400");
+        let mut table = Addresses::new(key(1));
+        table.learn(key(1), own, Source::Interface, None, at(0));
+        table.learn_presence(key(2), &[host.to_owned()], at(0));
+        let mut next = again(&table);
+        next.learn(key(1), own, Source::Interface, None, at(0));
+        assert_eq!(next.leads(&key(2), at(1)), [host]);
     }
 
     #[test]
