@@ -23,6 +23,7 @@
 
 mod config;
 mod hearing;
+mod lateness;
 mod members;
 mod probing;
 mod record;
@@ -224,6 +225,7 @@ pub struct Membership {
     subjects: Table,
     /// When whom to watch is reckoned anew: somebody has gone down, or come back.
     rewatch: Option<Time>,
+    alarms: lateness::Alarms,
     repair: repair::Repair,
     outputs: VecDeque<Output>,
     refused: u64,
@@ -255,6 +257,7 @@ impl Membership {
             wall: None,
             subjects: Table::new(me),
             rewatch: None,
+            alarms: lateness::Alarms::default(),
             repair: repair::Repair::new(now),
             outputs: VecDeque::new(),
             refused: 0,
@@ -428,6 +431,20 @@ impl Membership {
         let silent = |s: &&Subject| s.silent_since.is_some_and(|since| now.since(since) >= silence);
         let heard = || self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.view.last_heard.is_some());
         self.most(heard().filter(silent).count(), heard().count())
+    }
+
+    /// How late answers come to this host, whoever gives them: the longest wait of late that a quarter of its subjects
+    /// have in common. Zero where nothing is lost. Accusations and verdicts wait in proportion.
+    pub fn lateness(&self, now: Time) -> Duration {
+        let half_life = self.config.late_half_life;
+        let watched = self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.answered.is_some());
+        lateness::common(watched.map(|s| s.late.now(half_life, now)).collect())
+    }
+
+    /// What a wait becomes when there are false alarms in the mesh.
+    fn wary(&self, wait: Duration, now: Time) -> Duration {
+        let factor = self.alarms.factor(self.config.alarms, self.config.alarms_half_life, now);
+        wait.saturating_mul(u32::try_from(factor).unwrap_or(u32::MAX)) / 1_000
     }
 
     fn most(&self, silent: usize, all: usize) -> bool {
