@@ -199,7 +199,12 @@ impl Membership {
         if restarted || before.is_none() {
             subject.reborn(me, incarnation, now);
         }
+        let accusers = subject.standing.len();
         let mine = subject.refute(me, incarnation, stamp_us, asked, now);
+        let ended = accusers - subject.standing.len();
+        if ended > 0 {
+            self.stories.tell(peer, Told::Answered { incarnation, asked: asked.is_some(), ended }, now);
+        }
         if mine && !restarted {
             subject.doublings = (subject.doublings + 1).min(self.config.doublings_max);
             subject.doubled = now;
@@ -268,6 +273,7 @@ impl Membership {
         if std::mem::take(&mut subject.vouch) {
             tracing::debug!(peer = ?from, at = ?now, "vouching");
             subject.word = Some(Arc::new(Checked(Said::Alive(signed.clone(), alive))));
+            self.stories.tell(from, Told::PassedOn, now);
             self.publish(&Statement::Alive(signed));
         }
         Ok(())
@@ -312,6 +318,8 @@ impl Membership {
             let incarnation = Incarnation { start: presence.start, refutation: 0 };
             subject.reborn(me, incarnation, now);
             subject.view.incarnation = Some(incarnation);
+            // It has just begun to live: nobody's silence at the life before counts against this one.
+            subject.silent_since = subject.silent_since.map(|_| now);
             self.outputs.push_back(Output::Restarted { peer, before: before.start, start: presence.start });
             self.step(peer, Event::Rise, || "started anew".to_owned(), now);
             self.doubt_again(peer, now);
@@ -360,7 +368,10 @@ impl Membership {
         if accuser == self.me {
             return Err(Refused::Stale); // our own, come back
         }
+        let Accusation { incarnation, ref evidence, .. } = *accusation;
+        let told = |counted| Told::Accused { by: accuser, incarnation, evidence: evidence.clone(), counted };
         if peer == self.me {
+            self.stories.tell(peer, told(false), now);
             self.refute(accusation, now);
             return Ok(());
         }
@@ -396,9 +407,11 @@ impl Membership {
         let heard_since = subject.view.last_heard.is_some_and(|at| now.since(at) <= silent);
         if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {
             // Known better. Still its accuser has no word: ask, and pass the answer on.
+            self.stories.tell(peer, told(false), now);
             subject.taken.insert(accuser, accusation.order());
             subject.superseded(me, accuser, now);
         } else if subject.accused(accuser, accusation.clone(), checked.clone(), now) {
+            self.stories.tell(peer, told(true), now);
             if let Some(mine) = subject.standing.get(&me)
                 && now.since(mine.renewed) >= ECHO_EVERY
                 && subject.repeat.is_some()
@@ -408,6 +421,7 @@ impl Membership {
             self.step(peer, Event::Doubt, || format!("does not answer {}", accuser.short()), now);
             self.convict_when_due(peer, now);
         } else {
+            self.stories.tell(peer, told(true), now);
             return Ok(());
         }
         if self.subjects.get(&peer).is_none_or(|s| !s.watched) {

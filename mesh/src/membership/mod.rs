@@ -30,6 +30,7 @@ mod record;
 mod repair;
 mod state;
 mod statement;
+mod story;
 mod subject;
 mod table;
 
@@ -39,6 +40,7 @@ pub use record::{Checked, Record};
 pub use repair::DIGEST_BYTES_MAX;
 pub use state::{Event, State};
 pub use statement::*;
+pub use story::{CHAPTERS_MAX, Chapter, STORIES_MAX, Told};
 pub use subject::{Heard, HostView};
 
 use crate::identity::{Keys, PeerKey};
@@ -226,6 +228,7 @@ pub struct Membership {
     /// When whom to watch is reckoned anew: somebody has gone down, or come back.
     rewatch: Option<Time>,
     alarms: lateness::Alarms,
+    stories: story::Stories,
     repair: repair::Repair,
     outputs: VecDeque<Output>,
     refused: u64,
@@ -258,6 +261,7 @@ impl Membership {
             subjects: Table::new(me),
             rewatch: None,
             alarms: lateness::Alarms::default(),
+            stories: story::Stories::default(),
             repair: repair::Repair::new(now),
             outputs: VecDeque::new(),
             refused: 0,
@@ -269,6 +273,7 @@ impl Membership {
     /// that it said of others. The list may be shared with other cores.
     pub fn set_members(&mut self, members: &Arc<Members>, now: Time) {
         self.subjects.replace(members, now);
+        self.stories.retain(|peer| members.index(peer).is_some());
         self.watch(now);
         self.settle(now);
     }
@@ -420,6 +425,19 @@ impl Membership {
         self.subjects.get(peer).into_iter().flat_map(|s| s.past.iter().chain(s.standing.values()))
     }
 
+    /// What happened around a host of late, oldest first: who accused it and on what evidence, what answered
+    /// them, what was made of it here and why; of this host itself, who accused it. At most [`CHAPTERS_MAX`] chapters of each of
+    /// [`STORIES_MAX`] hosts; none of one about which there was nothing to say.
+    pub fn story(&self, peer: &PeerKey) -> impl DoubleEndedIterator<Item = &Chapter> {
+        self.stories.of(peer)
+    }
+
+    /// How often a host has come back from being down in the last ten minutes, as far as its story goes. One that does
+    /// so again and again is no place for anything that has to stay.
+    pub fn flaps(&self, peer: &PeerKey, now: Time) -> usize {
+        self.stories.flaps(peer, now)
+    }
+
     /// Inputs refused so far, but for what was merely old.
     pub fn refused(&self) -> u64 {
         self.refused
@@ -484,6 +502,7 @@ impl Membership {
             subject.view.sole_witness = false;
         }
         self.subjects.set_state(&peer, to);
+        self.stories.tell(peer, Told::Became { from, to, why: why.clone() }, now);
         self.outputs.push_back(Output::Changed { peer, from, to, why });
         let gone = |state| matches!(state, State::Down | State::Left);
         if gone(from) != gone(to) {
@@ -521,6 +540,8 @@ impl Membership {
 
 #[cfg(test)]
 mod order_tests;
+#[cfg(test)]
+mod patience_tests;
 #[cfg(test)]
 mod ring_tests;
 #[cfg(test)]

@@ -316,6 +316,7 @@ impl Membership {
         let silent = others().filter(|(p, s)| **p == peer || s.answered.is_none_or(|at| at < since)).count();
         if self.most(silent, all) {
             let why = || format!("silent together with {silent} of {all} hosts: this host may be the one cut off");
+            self.stories.tell(peer, Told::KeptStill { silent, of: all }, now);
             self.step(peer, Event::Doubt, why, now);
             return;
         }
@@ -372,8 +373,10 @@ impl Membership {
         };
         let signed = Signed::seal(&self.own.keys, &accusation);
         let proof = Arc::new(Checked(Said::Accusation(signed.clone(), accusation.clone())));
+        let Accusation { incarnation, evidence, .. } = accusation.clone();
         let first = subject.accused(self.me, accusation, proof, now);
         subject.vouch = true;
+        self.stories.tell(peer, Told::Accused { by: self.me, incarnation, evidence, counted: true }, now);
         self.publish(&Statement::Accusation(signed));
         if first {
             self.step(peer, Event::Doubt, || "does not answer this host".to_owned(), now);
