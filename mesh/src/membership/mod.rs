@@ -547,6 +547,8 @@ mod ring_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod verdict_tests;
+#[cfg(test)]
 mod wire_tests;
 #[cfg(test)]
 mod world;

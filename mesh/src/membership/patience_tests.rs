@@ -133,7 +133,7 @@ fn the_dead_cost_less_and_less() {
     world.published.clear();
     world.run(1_200_000);
     let later = said(&world).0;
-    assert!(first >= 8 && first <= 60, "{first} in the first minute");
+    assert!((8..=60).contains(&first), "{first} in the first minute");
     assert!(later <= 8 * 8, "{later} in the next twenty");
     // Nobody has forgotten.
     for at in (0..30).filter(|h| *h != 4) {
