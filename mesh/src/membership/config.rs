@@ -20,6 +20,17 @@ pub struct Config {
     /// Silence after which a watcher accuses, from the first missed probe on. Doubled after each
     /// accusation that was refuted: a watcher with a bad link learns to doubt itself (Lifeguard).
     pub silence: Duration,
+    /// Beyond it waits a watcher whose answers come late: by this many times the longest wait of late, whether of this
+    /// subject or of most; and in a verdict for a refutation, half as long as that wait. All of it within what doublings
+    /// may make of `silence`.
+    pub late_factor: u32,
+    /// So many false alarms of late in the whole mesh make a watcher whose answers are late twice as patient, as many
+    /// more three times, and so on: what the mesh says in false alarms grows less than it does itself.
+    pub alarms: u64,
+    /// False alarms are forgotten by half in so long.
+    pub alarms_half_life: Duration,
+    /// The longest wait of late is forgotten by half in so long.
+    pub late_half_life: Duration,
     /// Doublings at most: 1.6 s becomes 25.6 s.
     pub doublings_max: u32,
     /// A watcher whose accusations were not refuted for so long forgets a doubling.
@@ -37,6 +48,8 @@ pub struct Config {
     pub few: usize,
     /// From the last accusation needed to down: one round of gossip for a refutation to arrive.
     pub grace: Duration,
+    /// Where answers come late it is half of what they take, but no more than this.
+    pub grace_max: Duration,
     /// With a single watcher nobody else can be asked: it waits so many silences.
     pub sole_factor: u32,
     /// A watcher that misses more than this share of its subjects at once (and more than one)
@@ -44,12 +57,20 @@ pub struct Config {
     pub still_percent: usize,
     /// A loop that wakes later than asked by this was stalled itself: its windows start over.
     pub stall: Duration,
-    /// A standing accusation without a verdict is repeated so often, with a newer time of silence: it
-    /// may have met a watcher that had heard the subject a moment before.
+    /// Whoever is accused speaks for itself at once. Its other watchers ask it, and pass the answer on, when nobody's
+    /// word has come within a random part of this; at once when one accusation more would make it down.
+    pub vouch: Duration,
+    /// A standing accusation without a verdict is repeated so soon, with a newer time of silence: it
+    /// may have met a watcher that had heard the subject a moment before. Then after twice as long each time, up to
+    /// `repeat`.
     pub repeat_undecided: Duration,
-    /// The same after the verdict, for those that gossip did not reach.
+    /// The same after the verdict, for those that neither gossip nor a comparison has reached; and then whenever the
+    /// silence has doubled, so that the dead cost nothing in the long run.
     pub repeat: Duration,
-    /// An accusation that its accuser no longer repeats counts no more after this.
+    /// It is repeated so often at least.
+    pub repeat_max: Duration,
+    /// An accusation that its accuser no longer repeats counts no more after this, and twice the silence that it tells
+    /// of (as far as twice `repeat_max`).
     pub accusation_life: Duration,
     /// Own presence is published again so often; changes and probes carry it at once. More rarely in a mesh of
     /// more than 64, in proportion.
@@ -71,6 +92,10 @@ impl Default for Config {
             miss_max: ms(1_000),
             again: ms(100),
             silence: ms(1_600),
+            late_factor: 2,
+            late_half_life: ms(120_000),
+            alarms: 8,
+            alarms_half_life: ms(30_000),
             doublings_max: 4,
             forgive: ms(60_000),
             silence_closed: ms(600),
@@ -79,11 +104,14 @@ impl Default for Config {
             accusers_few: 2,
             few: 4,
             grace: ms(350),
+            grace_max: ms(5_000),
             sole_factor: 4,
             still_percent: 75,
             stall: ms(500),
+            vouch: ms(1_000),
             repeat_undecided: ms(2_000),
             repeat: ms(10_000),
+            repeat_max: ms(600_000),
             accusation_life: ms(35_000),
             presence: ms(300_000),
             acquaint: ms(3_000),

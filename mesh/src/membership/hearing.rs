@@ -31,6 +31,7 @@ impl Membership {
             return Ok(());
         }
         self.asked_by(from, &probe, now);
+        self.asked_instead(from, &probe, now);
         let reply = Reply {
             nonce: probe.nonce,
             incarnation: self.incarnation(),
@@ -76,6 +77,10 @@ impl Membership {
         let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
         let asked = subject.settle(reply.nonce).ok_or(Refused::OutOfPlace("a reply to no probe"))?;
         let Reply { incarnation, stamp_us, origin, .. } = reply;
+        // Of whom nobody had word was not late, but away: that says nothing of the next wait.
+        let outage = std::mem::take(&mut subject.missed_by_more)
+            || subject.view.state == State::Down
+            || incarnation.start != subject.known().start;
         // A life that has ended answers nothing that was asked after the next one spoke.
         let rival = subject.rival.filter(|(start, since)| incarnation.start < *start && asked > *since);
         if let Some((newest, _)) = rival {
@@ -83,10 +88,13 @@ impl Membership {
         }
         self.word(from, Word { incarnation, stamp_us, origin, proof: None, asked: Some(asked) }, now)?;
 
-        let pace = self.config.probe - self.config.probe / 10 + self.jitter(self.config.probe / 5);
+        let (pace, half_life) = (self.pace(), self.config.late_half_life);
         let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
         let rtt = now.since(asked);
         subject.measured(rtt);
+        if let Some(since) = subject.asked_since.take().filter(|_| !outage) {
+            subject.late.note(now.since(since), half_life, now);
+        }
         subject.answered = Some(now);
         subject.silent_since = None;
         subject.mute_since = None;
@@ -179,6 +187,7 @@ impl Membership {
                 return Err(Refused::Stale);
             }
             if asked.is_none() && incarnation <= known && stamp_us <= subject.stamp_us {
+                subject.passed_on(incarnation, stamp_us);
                 return Err(Refused::Stale);
             }
         }
@@ -190,7 +199,12 @@ impl Membership {
         if restarted || before.is_none() {
             subject.reborn(me, incarnation, now);
         }
+        let accusers = subject.standing.len();
         let mine = subject.refute(me, incarnation, stamp_us, asked, now);
+        let ended = accusers - subject.standing.len();
+        if ended > 0 {
+            self.stories.tell(peer, Told::Answered { incarnation, asked: asked.is_some(), ended }, now);
+        }
         if mine && !restarted {
             subject.doublings = (subject.doublings + 1).min(self.config.doublings_max);
             subject.doubled = now;
@@ -209,6 +223,9 @@ impl Membership {
         }
         subject.credit = subject.credit.min(now);
         let clean = subject.standing.is_empty();
+        if asked.is_none() {
+            subject.passed_on(incarnation, stamp_us);
+        }
         if clean && asked.is_none() {
             subject.vouch = false; // somebody else has passed it on
         }
@@ -218,6 +235,9 @@ impl Membership {
         }
         if let (true, Some(before)) = (restarted, before) {
             self.outputs.push_back(Output::Restarted { peer, before: before.start, start: incarnation.start });
+        }
+        if rises && !restarted {
+            self.alarms.heard(self.config.alarms_half_life, now);
         }
         if rises {
             let why = || if restarted { "started anew".to_owned() } else { "refuted an accusation".to_owned() };
@@ -253,6 +273,7 @@ impl Membership {
         if std::mem::take(&mut subject.vouch) {
             tracing::debug!(peer = ?from, at = ?now, "vouching");
             subject.word = Some(Arc::new(Checked(Said::Alive(signed.clone(), alive))));
+            self.stories.tell(from, Told::PassedOn, now);
             self.publish(&Statement::Alive(signed));
         }
         Ok(())
@@ -297,6 +318,8 @@ impl Membership {
             let incarnation = Incarnation { start: presence.start, refutation: 0 };
             subject.reborn(me, incarnation, now);
             subject.view.incarnation = Some(incarnation);
+            // It has just begun to live: nobody's silence at the life before counts against this one.
+            subject.silent_since = subject.silent_since.map(|_| now);
             self.outputs.push_back(Output::Restarted { peer, before: before.start, start: presence.start });
             self.step(peer, Event::Rise, || "started anew".to_owned(), now);
             self.doubt_again(peer, now);
@@ -345,7 +368,10 @@ impl Membership {
         if accuser == self.me {
             return Err(Refused::Stale); // our own, come back
         }
+        let Accusation { incarnation, ref evidence, .. } = *accusation;
+        let told = |counted| Told::Accused { by: accuser, incarnation, evidence: evidence.clone(), counted };
         if peer == self.me {
+            self.stories.tell(peer, told(false), now);
             self.refute(accusation, now);
             return Ok(());
         }
@@ -381,9 +407,11 @@ impl Membership {
         let heard_since = subject.view.last_heard.is_some_and(|at| now.since(at) <= silent);
         if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {
             // Known better. Still its accuser has no word: ask, and pass the answer on.
+            self.stories.tell(peer, told(false), now);
             subject.taken.insert(accuser, accusation.order());
             subject.superseded(me, accuser, now);
         } else if subject.accused(accuser, accusation.clone(), checked.clone(), now) {
+            self.stories.tell(peer, told(true), now);
             if let Some(mine) = subject.standing.get(&me)
                 && now.since(mine.renewed) >= ECHO_EVERY
                 && subject.repeat.is_some()
@@ -393,16 +421,23 @@ impl Membership {
             self.step(peer, Event::Doubt, || format!("does not answer {}", accuser.short()), now);
             self.convict_when_due(peer, now);
         } else {
+            self.stories.tell(peer, told(true), now);
             return Ok(());
         }
-        let Some(subject) = self.subjects.get_mut(&peer).filter(|s| s.watched) else { return Ok(()) };
-        subject.vouch = true;
-        let asked = subject.sent.iter().any(|s| s.proof && now.since(s.at) < self.config.again);
-        if subject.view.connected && !asked {
-            self.probe(peer, now);
-            let Some(subject) = self.subjects.get_mut(&peer) else { return Ok(()) };
-            subject.next = subject.next.min(now + subject.patience(&self.config));
+        if self.subjects.get(&peer).is_none_or(|s| !s.watched) {
+            return Ok(());
         }
+        let urgent = self.nearly_down(&peer);
+        let spread = self.jitter(self.config.vouch);
+        let Some(subject) = self.subjects.get_mut(&peer) else { return Ok(()) };
+        subject.doubted(if urgent { now } else { now + spread }, accusation);
+        if urgent {
+            if let Some(doubt) = &mut subject.doubt {
+                doubt.at = None;
+            }
+            self.ask_for_others(peer, now);
+        }
+        self.accuse_when_due(peer, now); // a second word need not wait
         Ok(())
     }
 

@@ -23,12 +23,14 @@
 
 mod config;
 mod hearing;
+mod lateness;
 mod members;
 mod probing;
 mod record;
 mod repair;
 mod state;
 mod statement;
+mod story;
 mod subject;
 mod table;
 
@@ -38,6 +40,7 @@ pub use record::{Checked, Record};
 pub use repair::DIGEST_BYTES_MAX;
 pub use state::{Event, State};
 pub use statement::*;
+pub use story::{CHAPTERS_MAX, Chapter, STORIES_MAX, Told};
 pub use subject::{Heard, HostView};
 
 use crate::identity::{Keys, PeerKey};
@@ -225,6 +228,8 @@ pub struct Membership {
     subjects: Table,
     /// When whom to watch is reckoned anew: somebody has gone down, or come back.
     rewatch: Option<Time>,
+    alarms: lateness::Alarms,
+    stories: story::Stories,
     repair: repair::Repair,
     outputs: VecDeque<Output>,
     refused: u64,
@@ -256,6 +261,8 @@ impl Membership {
             wall: None,
             subjects: Table::new(me),
             rewatch: None,
+            alarms: lateness::Alarms::default(),
+            stories: story::Stories::default(),
             repair: repair::Repair::new(now),
             outputs: VecDeque::new(),
             refused: 0,
@@ -267,6 +274,7 @@ impl Membership {
     /// that it said of others. The list may be shared with other cores.
     pub fn set_members(&mut self, members: &Arc<Members>, now: Time) {
         self.subjects.replace(members, now);
+        self.stories.retain(|peer| members.index(peer).is_some());
         self.watch(now);
         self.settle(now);
     }
@@ -418,6 +426,19 @@ impl Membership {
         self.subjects.get(peer).into_iter().flat_map(|s| s.past.iter().chain(s.standing.values()))
     }
 
+    /// What happened around a host of late, oldest first: who accused it and on what evidence, what answered
+    /// them, what was made of it here and why; of this host itself, who accused it. At most [`CHAPTERS_MAX`] chapters of each of
+    /// [`STORIES_MAX`] hosts; none of one about which there was nothing to say.
+    pub fn story(&self, peer: &PeerKey) -> impl DoubleEndedIterator<Item = &Chapter> {
+        self.stories.of(peer)
+    }
+
+    /// How often a host has come back from being down in the last ten minutes, as far as its story goes. One that does
+    /// so again and again is no place for anything that has to stay.
+    pub fn flaps(&self, peer: &PeerKey, now: Time) -> usize {
+        self.stories.flaps(peer, now)
+    }
+
     /// Inputs refused so far, but for what was merely old.
     pub fn refused(&self) -> u64 {
         self.refused
@@ -429,6 +450,20 @@ impl Membership {
         let silent = |s: &&Subject| s.silent_since.is_some_and(|since| now.since(since) >= silence);
         let heard = || self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.view.last_heard.is_some());
         self.most(heard().filter(silent).count(), heard().count())
+    }
+
+    /// How late answers come to this host, whoever gives them: the longest wait of late that a quarter of its subjects
+    /// have in common. Zero where nothing is lost. Accusations and verdicts wait in proportion.
+    pub fn lateness(&self, now: Time) -> Duration {
+        let half_life = self.config.late_half_life;
+        let watched = self.subjects.watched().map(|(_, s)| s).filter(|s| s.counts() && s.answered.is_some());
+        lateness::common(watched.map(|s| s.late.now(half_life, now)).collect())
+    }
+
+    /// What a wait becomes when there are false alarms in the mesh.
+    fn wary(&self, wait: Duration, now: Time) -> Duration {
+        let factor = self.alarms.factor(self.config.alarms, self.config.alarms_half_life, now);
+        wait.saturating_mul(u32::try_from(factor).unwrap_or(u32::MAX)) / 1_000
     }
 
     fn most(&self, silent: usize, all: usize) -> bool {
@@ -471,6 +506,7 @@ impl Membership {
             subject.view.sole_witness = false;
         }
         self.subjects.set_state(&peer, to);
+        self.stories.tell(peer, Told::Became { from, to, why: why.clone() }, now);
         self.outputs.push_back(Output::Changed { peer, from, to, why });
         let gone = |state| matches!(state, State::Down | State::Left);
         if gone(from) != gone(to) {
@@ -509,9 +545,13 @@ impl Membership {
 #[cfg(test)]
 mod order_tests;
 #[cfg(test)]
+mod patience_tests;
+#[cfg(test)]
 mod ring_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verdict_tests;
 #[cfg(test)]
 mod wire_tests;
 #[cfg(test)]

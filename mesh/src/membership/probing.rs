@@ -5,6 +5,8 @@ use crate::mutants::{self, Mutant};
 
 /// Attempts that must have failed before an accusation: a single lost packet is no silence.
 const ATTEMPTS_MIN: u32 = 3;
+/// A subject that asks us answers for itself so often, in probes.
+const ANSWERS_EVERY: u32 = 4;
 /// Whom to watch is reckoned anew so long after the first of some hosts went down: they go together often.
 pub(super) const REWATCH: Duration = Duration::from_millis(200);
 
@@ -24,6 +26,7 @@ impl Membership {
         }
         self.speak_when_due(now);
         for peer in self.subjects.due_by(now) {
+            self.ask_for_others_when_due(peer, now);
             self.attempt_when_due(peer, now);
             self.accuse_when_due(peer, now);
             self.repeat_when_due(peer, now);
@@ -78,17 +81,18 @@ impl Membership {
         if subject.watched && subject.view.state != State::Left {
             sooner(Some(subject.next), "probe");
             sooner(subject.repeat, "repeat accusation");
+            sooner(subject.doubt.and_then(|doubt| doubt.at), "answer for it");
             if let (Some(since), None) = (subject.silent_since, subject.repeat) {
                 // One that is over and had no effect is looked at again with each probe.
-                let window = subject.window(&self.config);
+                let window = subject.window(&self.config, self.may_take(subject, now));
                 for at in [since + window / 2, since + window, subject.credit] {
                     sooner(Some(at).filter(|at| *at > now && *at >= subject.credit), "accusation");
                 }
             }
         }
-        sooner(self.convict_at(peer, subject).map(|(at, _)| at), "verdict");
+        sooner(self.convict_at(peer, subject, now).map(|(at, _)| at), "verdict");
         for heard in subject.standing.values().filter(|h| !(subject.watched && h.accuser == self.me)) {
-            sooner(Some(heard.renewed + self.config.accusation_life), "accusation expires");
+            sooner(Some(heard.renewed + Subject::life(&self.config, &heard.accusation)), "accusation expires");
         }
         if acquitted(subject) {
             sooner(Some(now), "nobody accuses it any longer");
@@ -183,6 +187,7 @@ impl Membership {
             subject.view.connected = false;
             subject.mute_since = None;
             subject.sent.clear();
+            subject.asked_since = None;
             subject.next = now;
         }
     }
@@ -234,17 +239,69 @@ impl Membership {
                 Some(since) if subject.repeat.is_some() || now.since(since) > 2 * self.config.silence => {
                     self.config.probe - tenth + slow
                 }
+                // Ever more rarely: what is lost is made good by the first that arrives, and on a connection that
+                // keeps order each of them can hold up the next.
+                Some(_) if subject.view.connected => self.config.again * (1 + subject.attempts / 4) + again,
                 Some(_) => self.config.again + again,
             };
     }
 
-    fn accuse_when_due(&mut self, peer: PeerKey, now: Time) {
+    /// Nobody has answered yet for one whom others doubt.
+    fn ask_for_others_when_due(&mut self, peer: PeerKey, now: Time) {
+        let Some(subject) = self.subjects.get_mut(&peer) else { return };
+        if let Some(doubt) = &mut subject.doubt
+            && doubt.at.is_some_and(|at| now >= at)
+        {
+            doubt.at = None;
+            self.ask_for_others(peer, now);
+        }
+    }
+
+    /// How long an answer of this subject may take, as things are.
+    fn may_take(&self, subject: &Subject, now: Time) -> Duration {
+        let own = subject.late.now(self.config.late_half_life, now);
+        self.wary(self.lateness(now).max(own), now) * self.config.late_factor
+    }
+
+    /// Asks for a proof that can be passed on, unless that was just done.
+    pub(super) fn ask_for_others(&mut self, peer: PeerKey, now: Time) {
+        let Some(subject) = self.subjects.get_mut(&peer) else { return };
+        subject.vouch = true;
+        let asked = subject.sent.iter().any(|s| s.proof && now.since(s.at) < self.config.again);
+        if subject.view.connected && !asked {
+            self.probe(peer, now);
+            let Some(subject) = self.subjects.get_mut(&peer) else { return };
+            subject.next = subject.next.min(now + subject.patience(&self.config));
+        }
+    }
+
+    /// A subject that has just asked us lives. We need not ask it in turn: two hosts that watch each other share
+    /// one question and one answer. It has to answer for itself now and then, and whenever there is doubt.
+    pub(super) fn asked_instead(&mut self, peer: PeerKey, probe: &Probe, now: Time) {
+        let pace = self.pace();
+        let Some(subject) = self.subjects.get_mut(&peer).filter(|s| s.watched) else { return };
+        let lately = subject.answered.is_some_and(|at| now.since(at) < ANSWERS_EVERY * self.config.probe);
+        let itself = probe.start == subject.known().start && subject.origin == Some(probe.origin);
+        let doubted = subject.vouch || subject.doubt.is_some() || !subject.standing.is_empty();
+        let waiting = subject.asked_since.is_some() || subject.want_presence || subject.silent_since.is_some();
+        let odd = subject.rival.is_some() || subject.view.cloned || subject.view.state != State::Alive;
+        if lately && itself && !doubted && !waiting && !odd {
+            subject.next = subject.next.max(now + pace);
+        }
+    }
+
+    /// Until the next probe of somebody who is well.
+    pub(super) fn pace(&mut self) -> Duration {
+        self.config.probe - self.config.probe / 10 + self.jitter(self.config.probe / 5)
+    }
+
+    pub(super) fn accuse_when_due(&mut self, peer: PeerKey, now: Time) {
         let Some(subject) = self.subjects.get(&peer).filter(|s| s.watched) else { return };
         let Some(since) = subject.silent_since else { return };
         if subject.repeat.is_some() || subject.view.state == State::Left || now < subject.credit {
             return;
         }
-        let window = subject.window(&self.config);
+        let window = subject.window(&self.config, self.may_take(subject, now));
         if now.since(since) * 2 >= window {
             self.ask_the_others(peer, since, now);
         }
@@ -259,6 +316,7 @@ impl Membership {
         let silent = others().filter(|(p, s)| **p == peer || s.answered.is_none_or(|at| at < since)).count();
         if self.most(silent, all) {
             let why = || format!("silent together with {silent} of {all} hosts: this host may be the one cut off");
+            self.stories.tell(peer, Told::KeptStill { silent, of: all }, now);
             self.step(peer, Event::Doubt, why, now);
             return;
         }
@@ -284,8 +342,15 @@ impl Membership {
         self.accusations += 1;
         let Some(subject) = self.subjects.get_mut(&peer) else { return };
         let since = subject.silent_since.unwrap_or(now);
-        let undecided = subject.view.state != State::Down;
-        subject.repeat = Some(now + if undecided { self.config.repeat_undecided } else { self.config.repeat });
+        let silent = now.since(since);
+        subject.repeat = Some(match subject.view.state {
+            State::Down => now + silent.clamp(self.config.repeat, self.config.repeat_max),
+            _ => {
+                now + (self.config.repeat_undecided * 2u32.saturating_pow(subject.repeats.min(8)))
+                    .min(self.config.repeat)
+            }
+        });
+        subject.repeats = subject.repeats.saturating_add(1);
         // A repetition speaks of the last silence: others may have heard the subject since the first.
         let from = since.max(now - self.config.silence);
         let heard_ms = subject.view.last_heard.map(|at| now.since(at).as_millis() as u64);
@@ -308,8 +373,10 @@ impl Membership {
         };
         let signed = Signed::seal(&self.own.keys, &accusation);
         let proof = Arc::new(Checked(Said::Accusation(signed.clone(), accusation.clone())));
+        let Accusation { incarnation, evidence, .. } = accusation.clone();
         let first = subject.accused(self.me, accusation, proof, now);
         subject.vouch = true;
+        self.stories.tell(peer, Told::Accused { by: self.me, incarnation, evidence, counted: true }, now);
         self.publish(&Statement::Accusation(signed));
         if first {
             self.step(peer, Event::Doubt, || "does not answer this host".to_owned(), now);
@@ -325,23 +392,21 @@ impl Membership {
     }
 
     /// When the verdict falls, if nothing refutes until then, and whether this host judges alone.
-    fn convict_at(&self, peer: &PeerKey, subject: &Subject) -> Option<(Time, bool)> {
+    fn convict_at(&self, peer: &PeerKey, subject: &Subject, now: Time) -> Option<(Time, bool)> {
         if subject.view.state != State::Suspect || subject.standing.is_empty() {
             return None;
         }
+        // A refutation takes as long here as answers do.
+        let grace = (self.wary(self.lateness(now), now) / 2).min(self.config.grace_max).max(self.config.grace);
         let (watchers, networks) = self.watchers_of(peer);
         if watchers <= 1 && self.config.accusers > 1 {
             let mine = subject.standing.get(&self.me)?;
             let since = subject.silent_since?;
             let patient = since + self.config.silence * self.config.sole_factor;
-            return Some((patient.max(mine.at + self.config.grace), true));
+            return Some((patient.max(mine.at + grace), true));
         }
         let naive = mutants::on(Mutant::OneAccuserIsEnough);
-        let need = match watchers <= self.config.few {
-            _ if naive => 1,
-            true => self.config.accusers_few,
-            false => self.config.accusers,
-        };
+        let need = if naive { 1 } else { self.needed(watchers) };
         let members = self.subjects.members();
         let network = |accuser: &PeerKey| members.index(accuser).map_or(0, |index| members.network(index));
         let mut arrivals: Vec<(Time, u64)> = subject.standing.values().map(|h| (h.at, network(&h.accuser))).collect();
@@ -351,17 +416,28 @@ impl Membership {
         let other = rest.iter().find(|(_, network)| *network != first.1).map(|(at, _)| *at);
         let enough = arrivals.get(need.saturating_sub(1))?.0;
         let at = if networks > 1 && !naive { enough.max(other?) } else { enough };
-        Some((at + self.config.grace, false))
+        Some((at + grace, false))
+    }
+
+    /// Accusers that make one down who has so many watchers.
+    fn needed(&self, watchers: usize) -> usize {
+        if watchers <= self.config.few { self.config.accusers_few } else { self.config.accusers }
+    }
+
+    /// Whether one accusation more would be enough for a verdict.
+    pub(super) fn nearly_down(&self, peer: &PeerKey) -> bool {
+        let standing = self.subjects.get(peer).map_or(0, |s| s.standing.len());
+        standing + 1 >= self.needed(self.watchers_of(peer).0)
     }
 
     /// Whether enough hosts accuse one, but all of them in one network, while others elsewhere could: it may live,
     /// cut off from that network. It is suspect then: it gets no new builds, and loses none.
     pub fn unreachable(&self, peer: &PeerKey) -> bool {
+        let now = Time::default(); // whether, not when
         let Some(subject) = self.subjects.get(peer).filter(|s| s.view.state == State::Suspect) else { return false };
         let (watchers, networks) = self.watchers_of(peer);
-        let few = watchers <= self.config.few;
-        let need = if few { self.config.accusers_few } else { self.config.accusers };
-        networks > 1 && subject.standing.len() >= need && self.convict_at(peer, subject).is_none()
+        let enough = subject.standing.len() >= self.needed(watchers);
+        networks > 1 && enough && self.convict_at(peer, subject, now).is_none()
     }
 
     /// How many can watch a host now, and in how many networks they are. This host can, enrolled or not,
@@ -383,7 +459,7 @@ impl Membership {
             return;
         }
         let Some(subject) = self.subjects.get(&peer) else { return };
-        let Some((at, sole)) = self.convict_at(&peer, subject) else { return };
+        let Some((at, sole)) = self.convict_at(&peer, subject, now) else { return };
         if now < at {
             return;
         }

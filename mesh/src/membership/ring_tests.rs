@@ -30,7 +30,8 @@ fn a_watcher_asks_eight_whatever_the_size() {
         world.probes = 0;
         world.run(10_000);
         let each = world.probes as f64 / hosts as f64 / 10.0;
-        assert!((7.5..9.0).contains(&each), "{each} probes a second and host");
+        // Eight a second would be one for each watcher; two that watch each other share one.
+        assert!((4.0..5.0).contains(&each), "{each} probes a second and host");
         for core in world.cores.iter().flatten() {
             assert!(core.hosts().all(|(_, view)| view.presence.is_some()));
             assert_eq!(core.refused(), 0);
@@ -90,8 +91,9 @@ fn lossy(percent: u64, mute: bool, config: Config) -> (usize, usize) {
 fn loss_makes_accusations_and_fresh_word_answers_them() {
     assert_eq!(lossy(25, false, Config::default()).1, 0);
     let (accusations, downs) = lossy(45, false, Config::default());
-    assert!(accusations > 50 && downs == 0, "{accusations} accusations, {downs} downs");
-    let hasty = Config { accusers: 1, accusers_few: 1, grace: Duration::ZERO, ..Config::default() };
+    assert!(accusations > 20 && downs == 0, "{accusations} accusations, {downs} downs");
+    let (grace, grace_max) = (Duration::ZERO, Duration::ZERO);
+    let hasty = Config { accusers: 1, accusers_few: 1, grace, grace_max, ..Config::default() };
     assert!(lossy(45, false, hasty).1 > 0, "who believes one accuser is wrong");
     assert!(lossy(45, true, Config::default()).1 > 0, "and who hears no fresh word");
 }

@@ -3,6 +3,7 @@
 //! Bookkeeping only. What follows from it is decided in [`super::Membership`].
 
 use super::config::Config;
+use super::lateness::Lateness;
 use super::record::{Checked, Record};
 use super::state::State;
 use super::statement::{Accusation, Incarnation};
@@ -96,6 +97,15 @@ pub(super) struct Sent {
     pub proof: bool,
 }
 
+/// An accusation that somebody else should see answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubt {
+    /// When to ask for an answer; `None` when that was done.
+    pub at: Option<Time>,
+    incarnation: Incarnation,
+    stamp_us: u64,
+}
+
 pub(super) struct Subject {
     pub view: HostView,
     /// This host is one of its watchers.
@@ -129,6 +139,14 @@ pub(super) struct Subject {
     pub want_presence: bool,
     /// Others doubt it: ask for a proof, and pass it on.
     pub vouch: bool,
+    /// The newest of what they say, and when this host asks, unless a word is passed on before.
+    pub doubt: Option<Doubt>,
+    /// When the first probe went out since the last answer.
+    pub asked_since: Option<Time>,
+    /// Several hosts missed it at once since then.
+    pub missed_by_more: bool,
+    /// How long its answers took of late.
+    pub late: Lateness,
     var: Duration,
 
     pub doublings: u32,
@@ -140,6 +158,8 @@ pub(super) struct Subject {
     pub farewell: Option<Arc<Checked>>,
     /// When this host's own accusation is to be repeated.
     pub repeat: Option<Time>,
+    /// How often it was repeated before a verdict.
+    pub repeats: u32,
 }
 
 impl Subject {
@@ -177,6 +197,10 @@ impl Subject {
             attempts: 0,
             want_presence: false,
             vouch: false,
+            doubt: None,
+            asked_since: None,
+            missed_by_more: false,
+            late: Lateness::default(),
             var: Duration::ZERO,
             doublings: 0,
             doubled: now,
@@ -185,6 +209,7 @@ impl Subject {
             past: VecDeque::new(),
             farewell: None,
             repeat: None,
+            repeats: 0,
         }
     }
 
@@ -214,6 +239,9 @@ impl Subject {
         self.repeat = None;
         self.want_presence = false;
         self.vouch = false;
+        self.doubt = None;
+        self.asked_since = None;
+        self.late = Lateness::default();
         self.view.rtt = None;
         self.view.free_cores = None;
         self.view.wall_offset_ms = None;
@@ -258,10 +286,52 @@ impl Subject {
         }
     }
 
-    /// Silence after which this watcher accuses.
-    pub fn window(&self, config: &Config) -> Duration {
+    /// Silence after which this watcher accuses, when it is the first to do so. `late` is how long
+    /// answers may take here.
+    pub fn window(&self, config: &Config, late: Duration) -> Duration {
+        let doubled = self.window_joined(config);
+        if !self.view.connected || self.accused_by_others() {
+            return doubled;
+        }
+        doubled.max(late.min(config.silence * 2u32.saturating_pow(config.doublings_max)))
+    }
+
+    /// The same when another accuses already: what is patience with a link of our own must not keep back a second
+    /// and third word.
+    fn window_joined(&self, config: &Config) -> Duration {
         let base = if self.view.connected { config.silence } else { config.silence_closed };
         base * 2u32.saturating_pow(self.doublings.min(config.doublings_max))
+    }
+
+    fn accused_by_others(&self) -> bool {
+        self.standing.len() > usize::from(self.repeat.is_some())
+    }
+
+    /// Others doubt it: it is to be asked by then, unless a word that answers is passed on before.
+    pub fn doubted(&mut self, at: Time, accusation: &Accusation) {
+        let new = (accusation.incarnation, accusation.stamp_us);
+        let (at, (incarnation, stamp_us)) = match self.doubt {
+            Some(old) => (old.at.map_or(at, |old| old.min(at)), new.max((old.incarnation, old.stamp_us))),
+            None => (at, new),
+        };
+        self.doubt = Some(Doubt { at: Some(at), incarnation, stamp_us });
+    }
+
+    /// A word was passed on by somebody. When it answers what others say, nobody needs another.
+    pub fn passed_on(&mut self, incarnation: Incarnation, stamp_us: u64) {
+        let answers = |d: Doubt| {
+            incarnation > d.incarnation || (incarnation.start == d.incarnation.start && stamp_us > d.stamp_us)
+        };
+        if self.doubt.is_some_and(answers) {
+            self.doubt = None;
+            self.vouch &= !self.standing.is_empty();
+        }
+    }
+
+    /// For how long an accusation counts that is not repeated.
+    pub fn life(config: &Config, accusation: &Accusation) -> Duration {
+        let silent = Duration::from_millis(accusation.evidence.silent_ms).min(config.repeat_max);
+        config.accusation_life + 2 * silent
     }
 
     pub fn remember(&mut self, nonce: u64, at: Time, proof: bool) {
@@ -269,6 +339,7 @@ impl Subject {
             self.sent.pop_front();
         }
         self.sent.push_back(Sent { nonce, at, proof });
+        self.asked_since.get_or_insert(at);
     }
 
     /// Finds the probe that a reply answers; it and all before it are settled.
@@ -326,6 +397,7 @@ impl Subject {
         }
         let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, clock, renewed: now, proof };
         self.standing.insert(accuser, heard);
+        self.missed_by_more |= self.standing.len() > 1;
         true
     }
 
@@ -357,7 +429,8 @@ impl Subject {
     /// Ends accusations that their accusers no longer repeat.
     pub fn expire(&mut self, me: PeerKey, config: &Config, now: Time) {
         let repeats = self.watched; // what this host says it goes on saying
-        self.end(me, now, |heard| !(repeats && heard.accuser == me) && now >= heard.renewed + config.accusation_life);
+        let over = |heard: &Heard| now >= heard.renewed + Subject::life(config, &heard.accusation);
+        self.end(me, now, |heard| !(repeats && heard.accuser == me) && over(heard));
     }
 
     fn end(&mut self, me: PeerKey, now: Time, over: impl Fn(&Heard) -> bool) -> bool {
@@ -374,6 +447,7 @@ impl Subject {
         let mine = ended.contains(&me);
         if mine {
             self.repeat = None;
+            self.repeats = 0;
         }
         mine
     }
@@ -394,6 +468,7 @@ impl Subject {
     /// A stall of our own loop: what was not heard meanwhile proves nothing.
     pub fn restart_windows(&mut self, next: Time, now: Time) {
         self.sent.clear();
+        self.asked_since = None;
         self.silent_since = self.silent_since.map(|_| now);
         self.mute_since = self.mute_since.map(|_| now);
         self.attempts = 0;

@@ -467,7 +467,7 @@ fn a_presence_that_gossip_lost_comes_with_a_probe() {
     let now = world.now;
     world.core(0).set_facts(PresenceFacts { cores: 64, ..Default::default() }, now);
     while world.core(0).poll().is_some() {} // gossip loses it
-    world.run(2_500);
+    world.run(5_500); // each asks the other now and then
     assert_eq!(world.core(2).host(&keys(0).key()).unwrap().presence.as_ref().unwrap().facts.cores, 64);
 }
 

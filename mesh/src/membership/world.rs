@@ -43,6 +43,11 @@ pub struct World {
     pub digests: bool,
     /// Gossip that is lost for good, in percent.
     pub unheard_percent: u64,
+    /// Everything between two hosts travels on one stream that keeps order: a lost packet is sent again after 200 ms, then
+    /// after twice as long each time, and holds up what follows. When the last message of each arrives.
+    pub ordered: Option<BTreeMap<(usize, usize), Time>>,
+    /// Hosts that ask, and do not answer.
+    pub dumb: BTreeSet<usize>,
 }
 
 impl World {
@@ -74,6 +79,8 @@ impl World {
             mute: false,
             digests: true,
             unheard_percent: 0,
+            ordered: None,
+            dumb: BTreeSet::new(),
         };
         world.cores.resize_with(hosts, || None);
         for host in 0..hosts {
@@ -172,6 +179,7 @@ impl World {
                     let input = Input::Probe { from: self.keys[host], bytes };
                     self.send(host, self.index(&to), input);
                 }
+                Output::Reply { .. } if self.dumb.contains(&host) => {}
                 Output::Reply { to, bytes } => {
                     let input = Input::Reply { from: self.keys[host], bytes };
                     self.send(host, self.index(&to), input);
@@ -233,7 +241,9 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, input: Input) {
-        if !self.cut(from, to) && !self.lost() {
+        if !self.cut(from, to) && self.ordered.is_some() {
+            self.in_order(from, to, input);
+        } else if !self.cut(from, to) && !self.lost() {
             self.later(self.delay, to, input);
         }
     }
@@ -242,6 +252,9 @@ impl World {
     fn gossip(&mut self, from: usize, to: usize, input: Input) {
         if self.unheard_percent > 0 && self.random() % 100 < self.unheard_percent {
             return;
+        }
+        if self.ordered.is_some() && !self.cut(from, to) {
+            return self.in_order(from, to, input);
         }
         let mut delay = self.delay;
         if self.cut(from, to) {
@@ -255,6 +268,18 @@ impl World {
             delay += Duration::from_millis(200);
         }
         self.later(delay, to, input);
+    }
+
+    fn in_order(&mut self, from: usize, to: usize, input: Input) {
+        let (mut delay, mut pause) = (self.delay, Duration::from_millis(200));
+        while self.lost() {
+            delay += pause;
+            pause *= 2;
+        }
+        let last = self.ordered.as_mut().expect("asked before").entry((from, to)).or_default();
+        *last = (*last).max(self.now + delay);
+        let wait = last.since(self.now);
+        self.later(wait, to, input);
     }
 
     fn connect(&mut self, a: usize, b: usize) {

@@ -186,7 +186,10 @@ mod tests {
             Known { peer: Keys::from_seed([n; 32]).key(), name, addresses: vec![at.into()] }
         };
         let leads = vec![known(1, "/ip4/192.168.1.10/tcp/7400"), known(2, "nonsense")];
-        let invitation = Signed::seal(&Keys::from_seed([1; 32]), &9u8);
+        let host = Keys::from_seed([1; 32]);
+        let mesh = found(&host, "m", "a", &[3; 48], [0; 32], [0; 16]).mesh;
+        let invitation = Invitation { mesh, key: host.key(), name: "b".into(), signer: false, expires_ms: 9 };
+        let invitation = Signed::seal(&host, &invitation);
         let token = Token { invitation, secret: [2; 32], leads };
         let forward = "/ip4/203.0.113.1/tcp/7400";
         let of_second = format!("/ip4/203.0.113.2/tcp/7400/p2p/{}", token.leads[1].peer);

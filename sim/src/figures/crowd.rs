@@ -467,6 +467,14 @@ impl Crowd {
         right as f64 * 100.0 / all.max(1) as f64
     }
 
+    /// How late answers come to each host that lives, in seconds, in order ([`Membership::lateness`]).
+    pub fn latenesses(&self) -> Vec<f64> {
+        let now = self.time();
+        let mut all: Vec<f64> = self.cores.iter().flatten().map(|core| core.lateness(now).as_secs_f64()).collect();
+        all.sort_by(f64::total_cmp);
+        all
+    }
+
     /// Virtual time, in microseconds.
     pub fn now(&self) -> u64 {
         self.now
