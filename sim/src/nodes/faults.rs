@@ -321,8 +321,10 @@ impl NodesStage {
             Action::TakeAddress { host, of } => self.take_address(host, of)?,
             Action::SwapAddresses { a, b } => {
                 let (a, b) = (self.named(a)?, self.named(b)?);
-                if a == b || self.nodes.network.is_router(&a) || self.nodes.network.is_router(&b) {
-                    return skip("one host has one address, and a router's is not given by DHCP");
+                if a == b || !self.nodes.network.is_leased(&a) || !self.nodes.network.is_leased(&b) {
+                    return skip(
+                        "one host has one address; a router's is not given by DHCP, and a container's is its host's",
+                    );
                 }
                 self.nodes.network.take_addresses(&a, &b, true);
                 self.disturb_all();
@@ -423,8 +425,8 @@ impl NodesStage {
 
     fn take_address(&mut self, name: &str, of: &str) -> Result<(), String> {
         let of = self.down(of)?;
-        if name == of || self.nodes.network.is_router(name) || self.nodes.network.is_router(&of) {
-            return skip("one host has one address, and a router's is not given by DHCP");
+        if name == of || !self.nodes.network.is_leased(name) || !self.nodes.network.is_leased(&of) {
+            return skip("one host has one address; a router's is not given by DHCP, and a container's is its host's");
         }
         if self.station(name).is_none() {
             // A new host: somebody invites it.
@@ -518,6 +520,7 @@ impl NodesStage {
         for name in down {
             self.start(&name);
         }
+        self.nodes.network.point_forwards();
     }
 
     /// What owners do in a healed mesh: they ask again for what was not answered, put out what does not start any
