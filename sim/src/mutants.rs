@@ -46,7 +46,7 @@ pub const CAUGHT: &[Catch] = &[
     cores(Mutant::VoterSetsUnchecked, "voter-sets-chain", &["forge"], 60),
     cores(Mutant::EntrySignaturesUnchecked, "authorship", &["forge"], 25),
     cores(Mutant::DoneWithoutReceipts, "ends-once", &["crash", "power-cut"], 8),
-    cores(Mutant::AttemptNumberIgnored, "attempts-count-once", &["late-word"], 40),
+    cores(Mutant::AttemptNumberIgnored, "attempts-count-once", &["upgrade", "late-word", "suspend"], 40),
     cores(Mutant::LostHostKeepsItsBuilds, "liveness", &["crash"], 30),
     cores(Mutant::BusyHostLosesItsBuilds, "attempts-stay", &["crash"], 30),
     cores(Mutant::IdentityByAddress, "orders-hit-their-target", &["moving-day"], 12),
