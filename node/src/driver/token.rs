@@ -186,8 +186,9 @@ mod tests {
             Known { peer: Keys::from_seed([n; 32]).key(), name, addresses: vec![at.into()] }
         };
         let leads = vec![known(1, "/ip4/192.168.1.10/tcp/7400"), known(2, "nonsense")];
-        let invitation = Signed::seal(&Keys::from_seed([1; 32]), &9u8);
-        let token = Token { invitation, secret: [2; 32], leads };
+        let founder = Keys::from_seed([1; 32]);
+        let founded = found(&founder, "m", "h1", &[3; 48], [0; 32], [0; 16]);
+        let token = Token { invitation: founded.credential, secret: [2; 32], leads };
         let forward = "/ip4/203.0.113.1/tcp/7400";
         let of_second = format!("/ip4/203.0.113.2/tcp/7400/p2p/{}", token.leads[1].peer);
         let configured = [forward.parse().unwrap(), of_second.parse().unwrap()];
