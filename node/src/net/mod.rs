@@ -10,6 +10,7 @@ mod errors;
 pub mod frame;
 mod gate;
 pub mod hello;
+mod introduce;
 mod join;
 mod muxer;
 mod paths;

@@ -11,6 +11,7 @@ use super::admission::{self, AdmitError, Level, Usher};
 use super::errors::{answered, chain, dial_failure, hung_up, other, verdict};
 use super::gate::Gate;
 use super::hello::{Reason, Refusal};
+use super::introduce::Introduce;
 use super::relaying::{self, is_circuit};
 use super::streams::{Streams, Table};
 use super::{Dial, DialFailure, Mailbox, Net, NetConfig, NetError, NetEvent, Shared, lock, transport as transports};
@@ -54,7 +55,7 @@ const IDENTIFY_ADDRESSES_MAX: usize = 32;
 #[behaviour(to_swarm = "Told")]
 struct Behaviour {
     gate: Gate, // first: what it denies, the others never see
-    identify: identify::Behaviour,
+    identify: Introduce,
     gossip: gossipsub::Behaviour,
     streams: Streams,
     relay: relay::Behaviour,
@@ -129,7 +130,7 @@ pub fn start(
     let usher = Usher { policy: config.admission, book: Arc::clone(&book) };
     let behaviour = Behaviour {
         gate: Gate::new(Arc::clone(&book), config.limits),
-        identify: identify(&pair, config.agent),
+        identify: Introduce(identify(&pair, config.agent)),
         gossip: gossip(&pair).map_err(NetError::Transport)?,
         streams: Streams::new(Arc::clone(&table)),
         relay: relaying::server(id),

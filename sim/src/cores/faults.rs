@@ -2,20 +2,14 @@
 
 use super::execute::spec_of;
 use super::host::Process;
-use super::message::Message;
 use super::net;
 use super::raft::{Payload, Store};
 use super::stage::Cores;
 use super::submit::Asker;
-use crate::action::{Action, Forgery, LEADER, Task};
+use crate::action::{Action, LEADER, Task};
 use crate::invariants::Fact;
-use mesh::build::{Attempt, End, Outcome, Phase};
-use mesh::identity::{Keys, PeerKey};
-use mesh::lease::Fence;
-use mesh::ledger::{
-    Assign, Assignment, AttemptEnd, Cancel, Command, Entry, Report, RequestId, Retry, Revoke, State, Submit,
-};
-use mesh::roster::{Cosignature, VoterChange};
+use mesh::identity::PeerKey;
+use mesh::ledger::{Cancel, Command, Entry, RequestId, Retry, Revoke, State, Submit};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -29,14 +23,14 @@ const FORGOTTEN: u64 = 20_000_000;
 /// How long an owner waits for what a start of a host has brought, in microseconds.
 const RESTART_EVERY: u64 = 15_000_000;
 
-type Done = Result<(), String>;
+pub(super) type Done = Result<(), String>;
 
-fn check(sensible: bool, why: &str) -> Done {
+pub(super) fn check(sensible: bool, why: &str) -> Done {
     if sensible { Ok(()) } else { Err(why.to_owned()) }
 }
 
 impl Cores {
-    fn host(&self, name: &str) -> Result<usize, String> {
+    pub(super) fn host(&self, name: &str) -> Result<usize, String> {
         if name == LEADER {
             let leads = |host: &usize| {
                 let at = &self.hosts[*host];
@@ -47,7 +41,7 @@ impl Cores {
         self.cx.net.number(name).ok_or_else(|| format!("no host is called {name}"))
     }
 
-    fn running(&self, name: &str) -> Result<usize, String> {
+    pub(super) fn running(&self, name: &str) -> Result<usize, String> {
         let host = self.host(name)?;
         check(self.hosts[host].process.is_some() && self.hosts[host].suspended.is_none(), "does not run")?;
         Ok(host)
@@ -471,106 +465,14 @@ impl Cores {
         });
     }
 
-    /// An enrolled host gives the leader, or the log itself, what it may not make.
-    fn forge(&mut self, host: &str, what: Forgery) -> Done {
-        let host = self.running(host)?;
-        if what == Forgery::Addresses {
-            self.with(host, |p, env| p.boast(env));
-            return Ok(());
-        }
-        let others: Vec<Keys> = self.hosts.iter().map(|h| h.machine.keys.clone()).collect();
-        let victim = others.iter().find(|k| k.key() != self.hosts[host].machine.keys.key()).cloned();
-        let victim = victim.ok_or("there is nobody else")?;
-        let made = self.with(host, |p, env| {
-            let request = p.request_id(env);
-            let keys = env.m.keys.clone();
-            let seal = |fence, command| Entry::seal(&keys, p.mesh, request, fence, command);
-            let fence = p.ledger.leader().map(|l| l.1);
-            let running = || p.ledger.builds().running().flat_map(|b| b.running().map(|a| (b.id, a.clone())));
-            let entry = match what {
-                Forgery::Submission => {
-                    let task = Task { name: "forged".into(), takes_ms: 1, exit: 0, needs: vec![], breaks_on: vec![] };
-                    let mut entry = seal(None, Command::Submit(Submit { specs: vec![spec_of(&task)] }));
-                    entry.by = victim.key();
-                    entry
-                }
-                Forgery::Report => {
-                    let (build, attempt) = running().find(|(_, a)| a.host != p.me)?;
-                    let outcome = Outcome {
-                        end: End::Done,
-                        phase: Phase::Command,
-                        code: 0,
-                        text: String::new(),
-                        manifest: None,
-                        log: None,
-                        took_ms: 1,
-                    };
-                    let end = AttemptEnd { build, attempt: attempt.number, outcome, receipts: vec![] };
-                    seal(None, Command::Report(Report { ends: vec![end] }))
-                }
-                Forgery::Assignment => {
-                    let build = p.ledger.builds().wanting().next().or(p.ledger.builds().iter().next_back())?;
-                    let attempt = Attempt(build.attempts.len() as u32 + 1);
-                    let one = Assignment { build: build.id, attempt, host: p.me, start: p.start };
-                    seal(fence, Command::Assign(Assign { attempts: vec![one] }))
-                }
-                Forgery::VoterSet => {
-                    let body = p.ledger.voters().next(&[p.me].into());
-                    let signatures = vec![Cosignature::new(&keys, &body)];
-                    seal(fence, Command::Voters(VoterChange { body, signatures }))
-                }
-                Forgery::StaleFence => {
-                    let old = fence.and_then(|f| Some(Fence { term: f.term.checked_sub(1)?, ..f }))?;
-                    let build = p.ledger.builds().wanting().next()?;
-                    let attempt = Attempt(build.attempts.len() as u32 + 1);
-                    let one = Assignment { build: build.id, attempt, host: p.me, start: p.start };
-                    seal(Some(old), Command::Assign(Assign { attempts: vec![one] }))
-                }
-                Forgery::Addresses => return None, // no entry
-            };
-            p.slip_in(env, entry);
-            Some(())
-        });
-        check(made.flatten().is_some(), "there is nothing to forge now")
-    }
-
-    fn replay_late(&mut self, host: &str) -> Done {
-        let host = self.host(host)?;
-        let said: Vec<_> = self.cx.kept.get(&host).into_iter().flatten().cloned().collect();
-        let reports: Vec<_> = self.cx.reports.get(&host).into_iter().flatten().cloned().collect();
-        check(!said.is_empty() || !reports.is_empty(), "it has said nothing yet")?;
-        let runs: Vec<usize> = (0..self.hosts.len()).filter(|h| self.hosts[*h].process.is_some()).collect();
-        // The oldest arrives last.
-        for said in said.into_iter().rev() {
-            // Whoever listens forgets that it has heard this before, and hears it from whoever is near.
-            for at in &runs {
-                self.with(*at, |p, env| {
-                    p.seen.remove(&said.id);
-                    let near: Vec<_> = p.lines.keys().copied().collect();
-                    for peer in near {
-                        p.send(env, peer, Message::Gossip(said.clone()));
-                    }
-                });
-            }
-        }
-        let through = runs.first().copied().ok_or("nobody runs")?;
-        for (order, addresses) in self.cx.orders.clone() {
-            self.with(through, |p, env| p.send_order(env, &order, &addresses));
-        }
-        for entry in reports {
-            self.with(through, |p, env| p.slip_in(env, entry));
-        }
-        Ok(())
-    }
-
     /// Ends every fault that can end.
     pub(super) fn mend_all(&mut self) {
         self.healed = true;
         self.cx.net.loss = 0;
         self.cx.net.cuts.clear();
         self.cx.net.down.clear();
-        // Leads are not kept over a restart: hosts that moved and have all been started anew would wait for ever. Who
-        // has run all the time finds the others where they are now.
+        // What is kept over a restart is where the others were: hosts that have moved, and have all been started anew
+        // since, would wait for ever. Who has run all the time finds the others where they are now.
         let runs = |host: usize| self.hosts[host].process.is_some() || self.hosts[host].machine.disk.folder.is_none();
         if self.forgetful || !(0..self.hosts.len()).all(runs) {
             for host in self.cx.net.go_home() {

@@ -18,6 +18,7 @@ mod faults;
 pub mod host;
 pub mod kit;
 mod lead;
+mod lies;
 pub mod message;
 pub mod net;
 mod orders;

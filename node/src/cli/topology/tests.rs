@@ -1,3 +1,5 @@
+//! What `mesh topology` shows of a small mesh, in each of its formats.
+
 use super::*;
 use crate::api::types::{HostState, PingLead, VERSION};
 use mesh::identity::Keys;
