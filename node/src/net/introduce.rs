@@ -6,7 +6,7 @@
 
 use libp2p::core::{Endpoint, transport::PortUse};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::behaviour::{ExpiredListenAddr, NewListenAddr};
+use libp2p::swarm::behaviour::{ExpiredListenAddr, ExternalAddrConfirmed, ExternalAddrExpired, NewListenAddr};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
@@ -68,6 +68,8 @@ impl NetworkBehaviour for Introduce {
         match event {
             FromSwarm::NewListenAddr(NewListenAddr { addr, .. }) if is_circuit(addr) => {}
             FromSwarm::ExpiredListenAddr(ExpiredListenAddr { addr, .. }) if is_circuit(addr) => {}
+            FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr }) if is_circuit(addr) => {}
+            FromSwarm::ExternalAddrExpired(ExternalAddrExpired { addr }) if is_circuit(addr) => {}
             event => self.0.on_swarm_event(event),
         }
     }
