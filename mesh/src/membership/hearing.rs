@@ -1,5 +1,6 @@
 //! What others say: probes, replies, statements. Everything is checked here before it counts.
 
+use super::probing::ANSWERS_EVERY;
 use super::table::Slot;
 use super::*;
 use crate::mutants::{self, Mutant};
@@ -401,9 +402,12 @@ impl Membership {
         }
         let relearned = known.start == accusation.incarnation.start || subject.view.incarnation.is_none();
         // An accuser that knows an older life, or none, still says for how long it had no answer. Word of
-        // the present life within that time is better; without it, the accusation is of this life.
+        // the present life within that time is better; without it, the accusation is of this life. But only as long as
+        // who is well is heard at least: else one that died as soon as it had come would never be accused by whoever had
+        // not met it.
         let behind = accusation.incarnation < known || accusation.evidence.heard_ms.is_none();
-        let silent = Duration::from_millis(accusation.evidence.silent_ms).max(self.config.silence_closed);
+        let fresh = ANSWERS_EVERY * self.config.probe + self.config.silence;
+        let silent = Duration::from_millis(accusation.evidence.silent_ms).max(self.config.silence_closed).min(fresh);
         let heard_since = subject.view.last_heard.is_some_and(|at| now.since(at) <= silent);
         if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {
             // Known better. Still its accuser has no word: ask, and pass the answer on.

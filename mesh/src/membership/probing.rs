@@ -6,7 +6,7 @@ use crate::mutants::{self, Mutant};
 /// Attempts that must have failed before an accusation: a single lost packet is no silence.
 const ATTEMPTS_MIN: u32 = 3;
 /// A subject that asks us answers for itself so often, in probes.
-const ANSWERS_EVERY: u32 = 4;
+pub(super) const ANSWERS_EVERY: u32 = 4;
 /// Whom to watch is reckoned anew so long after the first of some hosts went down: they go together often.
 pub(super) const REWATCH: Duration = Duration::from_millis(200);
 

@@ -535,3 +535,18 @@ fn watchers_that_never_heard_a_dead_host_still_count() {
     // Three of four die, two come back knowing nothing of the third: with the survivor they convict it.
     history(0, &[(216, 152, 0), (42, 85, 4), (6, 34, 2203), (121, 173, 7755), (247, 136, 38458)]);
 }
+
+#[test]
+fn who_dies_as_soon_as_it_has_come_is_down_though_one_watcher_never_met_it() {
+    let mut world = World::new(3, 7, Config::default());
+    world.kill(2, true);
+    world.run(5_000);
+    // It reaches the first only, lives for a moment, and the second hears nothing of it.
+    world.cuts.extend([(1, 2), (2, 1)]);
+    world.start(2, 2);
+    world.run(300);
+    assert_eq!(world.state(0, 2), State::Alive);
+    world.kill(2, true);
+    world.run(20_000);
+    assert_eq!((world.state(0, 2), world.state(1, 2)), (State::Down, State::Down));
+}
