@@ -278,8 +278,14 @@ impl Inner {
         Some(api::Leader { host, peer, epoch: fence.epoch, term: fence.term, lease_ms })
     }
 
+    /// Whether a leader is heard, for all that is known here. Who is doubted and has no connection with this host sends
+    /// it nothing, also when this host may be the one that is cut off and judges nobody.
     fn hears(&self, peer: &PeerKey) -> bool {
-        lock(&self.members).host(peer).is_some_and(|h| matches!(h.state, State::Alive | State::Suspect))
+        match lock(&self.members).host(peer).map(|h| h.state) {
+            Some(State::Alive) => true,
+            Some(State::Suspect) => self.net.is_connected(*peer),
+            Some(State::Down | State::Left) | None => false,
+        }
     }
 
     fn warn_of_host(
