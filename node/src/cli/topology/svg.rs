@@ -128,7 +128,7 @@ fn legend(out: &mut String, height: f64) {
     for (n, (text, style)) in
         [("direct", DIRECT), ("through a relay, from it on", RELAYED), ("masquerades for", NAT)].iter().enumerate()
     {
-        let x = 12.0 + 210.0 * n as f64;
+        let x = 12.0 + 250.0 * n as f64;
         let _ = writeln!(out, "<line x1=\"{x}\" y1=\"{y}\" x2=\"{}\" y2=\"{y}\" {style}/>", x + 30.0);
         let _ = writeln!(out, "<text x=\"{}\" y=\"{}\">{text}</text>", x + 38.0, y + 4.0);
     }
