@@ -402,6 +402,10 @@ impl NodesStage {
         if self.station(&copy).is_some() || self.faults.copies.contains(&name) {
             return skip(format!("{name} was copied before"));
         }
+        // Its copy would promise what it does not know of, and each lead with it: a limit that the README states.
+        if self.votes(&name) {
+            return skip(format!("{name} votes: a voter must not be two"));
+        }
         let Some(station) = self.station(&name) else { return skip("gone") };
         let folder = station.desk.folder.borrow().clone();
         if folder.member.is_none() {
