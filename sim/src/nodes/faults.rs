@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::invariants::{Fact, Jury};
 use crate::stage::Stage;
 use crate::transport::to_multiaddr;
+use mesh::identity::PeerKey;
 use mesh::ledger::State;
 use node::blobs::memory::MemoryBlobs;
 use node::driver::Known;
@@ -402,6 +403,10 @@ impl NodesStage {
         if self.station(&copy).is_some() || self.faults.copies.contains(&name) {
             return skip(format!("{name} was copied before"));
         }
+        // Its copy would promise what it does not know of, and each lead with it: a limit that the README states.
+        if self.votes(&name) {
+            return skip(format!("{name} votes: a voter must not be two"));
+        }
         let Some(station) = self.station(&name) else { return skip("gone") };
         let folder = station.desk.folder.borrow().clone();
         if folder.member.is_none() {
@@ -451,6 +456,9 @@ impl NodesStage {
     fn admit(&mut self, name: &str, by: &str) {
         self.members.insert(name.to_owned());
         let token = self.invite(by, name);
+        if let Some(by) = self.key(by) {
+            self.invited.insert(name.to_owned(), by);
+        }
         self.joining.insert(name.to_owned(), token);
     }
 
@@ -523,8 +531,8 @@ impl NodesStage {
         self.nodes.network.point_forwards();
     }
 
-    /// What owners do in a healed mesh: they ask again for what was not answered, put out what does not start any
-    /// more or has voted and forgot, and start anew what is held to be alive twice although it is not.
+    /// What owners do in a healed mesh: they ask again for what was not answered, invite again whom nobody invites any
+    /// more, put out what does not start any more or has voted and forgot, and start anew what is held to be alive twice although it is not.
     pub(super) fn tend(&mut self) {
         if !self.faults.healed {
             return;
@@ -544,7 +552,12 @@ impl NodesStage {
         let gone_back = |name: &&String| self.key(name).is_some_and(|key| back.contains(&key));
         let broken = self.members.iter().filter(|name| self.faults.broken.contains(*name) || gone_back(name)).cloned();
         let outside = |name: &&String| self.station(name).is_some_and(|s| s.desk.folder.borrow().member.is_none());
-        let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name)).cloned();
+        // With a signer go the invitations that it signed.
+        let is_void = |name: &String| {
+            let member = |by: &PeerKey| self.nodes.ledger(leader.as_ref()?, |l| l.roster().is_member(by));
+            self.invited.get(name).and_then(member) == Some(false)
+        };
+        let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name) || is_void(name)).cloned();
         let (broken, uninvited): (Vec<String>, Vec<String>) = (broken.collect(), uninvited.collect());
         for name in broken.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
             if let Some(by) = &leader {

@@ -1,8 +1,9 @@
 //! What owners do about hosts that have lost each other.
 //!
 //! When all who know a way to each other have moved at once, no program can help: somebody has to say where the others
-//! are. So in a healed mesh the owner of such a host writes addresses into its `mesh.toml` (`leads`) and starts it
-//! anew. But only where nobody of one part of the mesh knows an address at which anybody of another part can be dialled
+//! are. So in a healed mesh an owner writes addresses into the `mesh.toml` (`leads`) of a host from which they can be
+//! dialled (a router takes no connections: who has lost one cannot be helped, the router has to be told), and starts
+//! it anew. But only where nobody of one part of the mesh knows an address at which anybody of another part can be dialled
 //! now, by the network's own word: while somebody does, finding each other is the program's affair, and the jury
 //! watches whether it does.
 
@@ -37,30 +38,32 @@ fn can_find(network: &Network, one: &Running, two: &Running) -> bool {
     sockets.into_iter().any(|at| network.leads_to(&one.0, at).as_deref() == Some(two.0.as_str()))
 }
 
+/// Whether the second could be dialled from the first, if the first knew where the second is.
+fn can_dial(network: &Network, one: &str, two: &str) -> bool {
+    addresses(network, two).into_iter().any(|at| network.leads_to(one, at).as_deref() == Some(two))
+}
+
+/// Where a host listens.
+fn addresses(network: &Network, name: &str) -> Vec<SocketAddr> {
+    let port = network.port(name);
+    let all = network.addresses(name).into_iter().filter(|_| network.listens(name));
+    all.map(|ip| SocketAddr::new(IpAddr::V4(ip), port)).collect()
+}
+
 impl NodesStage {
-    /// Helps members that nobody can find any more. True for each host whose node was started anew.
+    /// Has owners tell members where those are that nobody can find any more.
     pub(super) fn help_the_lost(&mut self) {
         let now = self.elapsed();
         let lost = self.lost();
-        self.owners.lost.retain(|name, _| lost.contains(name));
-        let since: Vec<(String, Duration)> =
-            lost.into_iter().map(|name| (name.clone(), *self.owners.lost.entry(name).or_insert(now))).collect();
-        for (name, since) in since {
+        self.owners.lost.retain(|name, _| lost.contains_key(name));
+        for (name, others) in lost {
+            let since = *self.owners.lost.entry(name.clone()).or_insert(now);
             if now - since < LOST_FOR {
                 continue;
             }
             self.owners.lost.remove(&name);
-            self.fault(&name, "its owner tells it where the others are");
-            let leads: Vec<SocketAddr> = self
-                .members
-                .iter()
-                .filter(|other| **other != name && self.runs(other) && self.nodes.network.listens(other))
-                .flat_map(|other| {
-                    let port = self.nodes.network.port(other);
-                    let all = self.nodes.network.addresses(other);
-                    all.into_iter().map(move |ip| SocketAddr::new(IpAddr::V4(ip), port))
-                })
-                .collect();
+            self.fault(&name, &format!("its owner tells it where to find {}", others.join(", ")));
+            let leads = others.iter().flat_map(|other| addresses(&self.nodes.network, other)).collect();
             if let Some(Station { desk, .. }) = self.station(&name) {
                 desk.leads.replace(leads);
             }
@@ -68,8 +71,10 @@ impl NodesStage {
         }
     }
 
-    /// All of each part of the mesh, but for its largest, that has no way to another part and is known to none.
-    fn lost(&self) -> Vec<String> {
+    /// Who has to be told of whom: for each part of the mesh, but for the largest, that has no way to another part and
+    /// is known to none, those of it that could dial others if they knew where; if there are none, those others that
+    /// could dial it.
+    fn lost(&self) -> BTreeMap<String, Vec<String>> {
         let running: Vec<Running> = self
             .members
             .iter()
@@ -98,11 +103,29 @@ impl NodesStage {
         parts.sort_by_key(BTreeSet::len);
         parts.pop();
         let network = &self.nodes.network;
-        let is_lost = |part: &BTreeSet<usize>| {
-            let others = || (0..running.len()).filter(|other| !part.contains(other));
-            let finds = |a: usize, b: usize| can_find(network, &running[a], &running[b]);
-            !part.iter().any(|one| others().any(|other| finds(*one, other) || finds(other, *one)))
+        let finds = |a: usize, b: usize| can_find(network, &running[a], &running[b]);
+        let could = |from: &BTreeSet<usize>, to: &BTreeSet<usize>| {
+            let name = |at: &usize| running[*at].0.clone();
+            let dials = |one: &String| to.iter().map(name).filter(|two| can_dial(network, one, two)).collect();
+            let all = from.iter().map(name).map(|one| (dials(&one), one));
+            let able: Vec<(String, Vec<String>)> =
+                all.map(|(two, one): (Vec<String>, _)| (one, two)).filter(|(_, two)| !two.is_empty()).collect();
+            able
         };
-        parts.iter().filter(|part| is_lost(part)).flatten().map(|at| running[*at].0.clone()).collect()
+        let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for part in &parts {
+            let others: BTreeSet<usize> = (0..running.len()).filter(|other| !part.contains(other)).collect();
+            if part.iter().any(|one| others.iter().any(|other| finds(*one, *other) || finds(*other, *one))) {
+                continue;
+            }
+            let mut tell = could(part, &others);
+            if tell.is_empty() {
+                tell = could(&others, part);
+            }
+            for (name, of) in tell {
+                told.entry(name).or_default().extend(of);
+            }
+        }
+        told
     }
 }

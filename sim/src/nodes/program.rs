@@ -191,17 +191,16 @@ async fn join(
     store_id: [u8; 16],
     called: &Notify,
 ) -> Result<Membership, Box<dyn std::error::Error>> {
-    let text = loop {
-        let token = desk.token.borrow().clone();
-        match token {
-            Some(text) => break text,
-            None => called.notified().await,
-        }
-    };
-    let (token, invitation) = Token::parse(&text)?;
     let machine_id = host.machine().facts().machine_id;
-    let request = join_request(keys, &token, invitation.mesh, machine_id, store_id);
     loop {
+        // Its owner may bring another meanwhile.
+        let text = desk.token.borrow().clone();
+        let Some(text) = text else {
+            called.notified().await;
+            continue;
+        };
+        let (token, invitation) = Token::parse(&text)?;
+        let request = join_request(keys, &token, invitation.mesh, machine_id, store_id);
         for (lead, address) in token.ways(&host.place().leads()) {
             match join_once(keys, host.transport(), lead.peer, address, request.clone(), LEAD_WITHIN).await {
                 Ok(answer) => {

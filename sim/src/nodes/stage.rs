@@ -47,6 +47,8 @@ pub struct NodesStage {
     pub(super) members: BTreeSet<String>,
     /// Joins under way: who was invited by whom, and the token once it is there.
     pub(super) joining: BTreeMap<String, super::Answer<Result<String, String>>>,
+    /// By whose key hosts were invited last.
+    pub(super) invited: BTreeMap<String, PeerKey>,
     pub(super) faults: super::faults::Standing,
     pub(super) quorum: super::quorum::Quorum,
     pub(super) owners: super::owners::Owners,
@@ -122,6 +124,7 @@ impl NodesStage {
             hosts: plan.hosts.clone(),
             members: BTreeSet::new(),
             joining: BTreeMap::new(),
+            invited: BTreeMap::new(),
             faults: super::faults::Standing::default(),
             quorum: super::quorum::Quorum::default(),
             owners: super::owners::Owners::default(),
