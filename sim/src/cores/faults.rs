@@ -18,8 +18,6 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// How often owners look after a healed mesh, in microseconds.
 const TEND_EVERY: u64 = 5_000_000;
-/// How long two hosts may take to notice that nothing arrives on what was their connection, in microseconds.
-const FORGOTTEN: u64 = 20_000_000;
 /// How long an owner waits for what a start of a host has brought, in microseconds.
 const RESTART_EVERY: u64 = 15_000_000;
 
@@ -206,7 +204,6 @@ impl Cores {
                 check(!through.is_empty(), "no connection goes through it")?;
                 for (one, two) in through {
                     (self.hosts[one].harmed, self.hosts[two].harmed) = (self.cx.now, self.cx.now);
-                    self.forgotten.insert((one.min(two), one.max(two)), self.cx.now + FORGOTTEN);
                 }
                 self.cx.net.forget(router);
                 Ok(())

@@ -128,6 +128,7 @@ impl Cx {
     pub fn close(&mut self, id: u64, end: usize) {
         let Some(connection) = self.net.connections.get_mut(&id) else { return };
         connection.ends[end].open = false;
+        self.dirty = true;
         self.tell_gone(id, 1 - end);
     }
 
