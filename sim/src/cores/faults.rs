@@ -380,10 +380,14 @@ impl Cores {
         check(!lost || self.can_spare(host, false), "votes, and another voter has lost its store")
     }
 
-    /// What owners do in a healed mesh: who cannot start because its ledger is gone is put out, and whose key was alive
+    /// What owners do: hosts that nobody can find are told where the others are; in a healed mesh, who cannot start because its ledger is gone is put out, and whose key was alive
     /// twice is started anew, until its start is above its copy's.
     pub(super) fn tend(&mut self) {
-        if !self.healed || !self.cx.now.is_multiple_of(TEND_EVERY) {
+        if !self.cx.now.is_multiple_of(TEND_EVERY) {
+            return;
+        }
+        self.help_the_lost();
+        if !self.healed {
             return;
         }
         let gone = |h: &&super::stage::Host| h.process.is_none() && h.machine.disk.start > 0 && !h.machine.disk.made;

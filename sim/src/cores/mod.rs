@@ -22,6 +22,7 @@ mod lies;
 pub mod message;
 pub mod net;
 mod orders;
+mod owners;
 pub mod raft;
 pub mod record;
 mod stage;

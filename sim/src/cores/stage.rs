@@ -77,6 +77,7 @@ pub struct Cores {
     refitted: u64,
     /// A process was started while some host was not where the fleet has it: it lacks what others had learned.
     pub(super) forgetful: bool,
+    pub(super) owners: super::owners::Owners,
     enrolled: Vec<usize>,
     seed: u64,
     trace: Option<Trace>,
@@ -110,6 +111,7 @@ impl Cores {
             broken: None,
             healed: false,
             silent: BTreeMap::new(),
+            owners: super::owners::Owners::default(),
             refitted: 0,
             forgetful: false,
             enrolled,
