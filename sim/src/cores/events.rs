@@ -8,7 +8,7 @@ use crate::invariants::Fact;
 use mesh::identity::PeerKey;
 
 /// A dial or a handshake without an answer is given up after this.
-const DIAL_TIMEOUT: u64 = 5_000_000;
+pub(super) const DIAL_TIMEOUT: u64 = 5_000_000;
 
 impl Cores {
     /// Whom an event is for: held back while that process stands still.
