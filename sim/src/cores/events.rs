@@ -8,7 +8,7 @@ use crate::invariants::Fact;
 use mesh::identity::PeerKey;
 
 /// A dial or a handshake without an answer is given up after this.
-const DIAL_TIMEOUT: u64 = 5_000_000;
+pub(super) const DIAL_TIMEOUT: u64 = 5_000_000;
 
 impl Cores {
     /// Whom an event is for: held back while that process stands still.
@@ -91,6 +91,7 @@ impl Cores {
         let Some(connection) = self.cx.net.connections.get_mut(&id) else { return };
         let (host, peer) = (connection.ends[end].host, connection.ends[1 - end].key);
         let was_open = std::mem::replace(&mut connection.ends[end].open, false);
+        self.cx.dirty = true;
         if connection.ends.iter().all(|end| !end.open) {
             self.cx.net.connections.remove(&id);
         }
@@ -158,6 +159,7 @@ impl Cores {
                 let ends = [(dial.from, one), ((to, self.hosts[to].machine.generation), two)];
                 let seen_as = way.seen_as;
                 let id = self.cx.net.connect(ends, way, dial.address.clone());
+                self.cx.dirty = true;
                 let line = |end, verdict| Line { id, end, member: verdict == Verdict::Member };
                 self.with(to, |p, env| p.connected(env, one, line(1, seen), seen_as, &dial.address));
                 self.with(from, |p, env| p.connected(env, two, line(0, sees), seen_as, &dial.address));

@@ -18,8 +18,6 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// How often owners look after a healed mesh, in microseconds.
 const TEND_EVERY: u64 = 5_000_000;
-/// How long two hosts may take to notice that nothing arrives on what was their connection, in microseconds.
-const FORGOTTEN: u64 = 20_000_000;
 /// How long an owner waits for what a start of a host has brought, in microseconds.
 const RESTART_EVERY: u64 = 15_000_000;
 
@@ -206,7 +204,6 @@ impl Cores {
                 check(!through.is_empty(), "no connection goes through it")?;
                 for (one, two) in through {
                     (self.hosts[one].harmed, self.hosts[two].harmed) = (self.cx.now, self.cx.now);
-                    self.forgotten.insert((one.min(two), one.max(two)), self.cx.now + FORGOTTEN);
                 }
                 self.cx.net.forget(router);
                 Ok(())
@@ -383,10 +380,14 @@ impl Cores {
         check(!lost || self.can_spare(host, false), "votes, and another voter has lost its store")
     }
 
-    /// What owners do in a healed mesh: who cannot start because its ledger is gone is put out, and whose key was alive
+    /// What owners do: hosts that nobody can find are told where the others are; in a healed mesh, who cannot start because its ledger is gone is put out, and whose key was alive
     /// twice is started anew, until its start is above its copy's.
     pub(super) fn tend(&mut self) {
-        if !self.healed || !self.cx.now.is_multiple_of(TEND_EVERY) {
+        if !self.cx.now.is_multiple_of(TEND_EVERY) {
+            return;
+        }
+        self.help_the_lost();
+        if !self.healed {
             return;
         }
         let gone = |h: &&super::stage::Host| h.process.is_none() && h.machine.disk.start > 0 && !h.machine.disk.made;

@@ -22,6 +22,7 @@ mod lies;
 pub mod message;
 pub mod net;
 mod orders;
+mod owners;
 pub mod raft;
 pub mod record;
 mod stage;
@@ -31,6 +32,7 @@ mod watch;
 pub use stage::{Cores, run_cores};
 
 use crate::invariants::Fact;
+use events::DIAL_TIMEOUT;
 use host::Machine;
 use kit::{Dice, Queue};
 use mesh::build::{BlobId, BuildId};
@@ -128,6 +130,7 @@ impl Cx {
     pub fn close(&mut self, id: u64, end: usize) {
         let Some(connection) = self.net.connections.get_mut(&id) else { return };
         connection.ends[end].open = false;
+        self.dirty = true;
         self.tell_gone(id, 1 - end);
     }
 
@@ -147,7 +150,11 @@ impl Cx {
             let way = self.net.way(from.0, &address);
             let (at, fails) = match &way {
                 None => (self.now + ms(5), Some(NoWay::Timeout)),
-                Some(way) => (self.now + 4 * self.net.delay(way.latency, &mut self.dice), None),
+                // What is lost is sent again, but nobody waits for that longer than for anything else.
+                Some(way) => match 4 * self.net.delay(way.latency, &mut self.dice) {
+                    long if long > DIAL_TIMEOUT => (self.now + DIAL_TIMEOUT, Some(NoWay::Timeout)),
+                    delay => (self.now + delay, None),
+                },
             };
             self.queue.push(at, Event::Dialled(Box::new(Dial { from, peer, address, fails, way })));
         }

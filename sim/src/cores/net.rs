@@ -185,6 +185,26 @@ impl Net {
             && way.routers.iter().all(|router| self.powered[*router])
     }
 
+    /// Pairs of hosts that do not hear each other, though they could meet: one of them at least says what it has to
+    /// say on a connection that carries nothing. Everybody speaks on the oldest.
+    pub fn silent(&self) -> BTreeSet<(usize, usize)> {
+        let (mut used, mut silent) = (BTreeSet::new(), BTreeSet::new());
+        for connection in self.connections.values() {
+            let hosts = [connection.ends[0].host.0, connection.ends[1].host.0];
+            let both = || {
+                self.carries(hosts[0], hosts[1], &connection.way) && self.carries(hosts[1], hosts[0], &connection.way)
+            };
+            let dead = connection.forgotten || !both();
+            for end in (0..2).filter(|end| connection.ends[*end].open) {
+                let (from, to) = (hosts[end], hosts[1 - end]);
+                if used.insert((from, to)) && dead {
+                    silent.insert((from.min(to), from.max(to)));
+                }
+            }
+        }
+        silent
+    }
+
     /// How long a message takes, with its retransmissions.
     pub fn delay(&self, latency: u64, dice: &mut Dice) -> u64 {
         let mut delay = latency + dice.below(latency / 10 + 1);

@@ -30,6 +30,8 @@ const STEP: u64 = 10_000;
 const ASSEMBLE: Duration = Duration::from_secs(180);
 /// After the last harm to a host, its connections and everybody's minds need so long to be right again.
 const SETTLES: u64 = 20_000_000;
+/// How long two hosts may take to notice that nothing arrives on what was their connection, in microseconds.
+const UNNOTICED: u64 = 20_000_000;
 
 /// A host that was invited and asks to be let in.
 pub(super) struct Joining {
@@ -68,10 +70,14 @@ pub struct Cores {
     pub(super) broken: Option<String>,
     /// All faults have ended.
     pub(super) healed: bool,
-    /// Whose connection a router has forgotten, until when they may not know it: they hear each other no more.
-    pub(super) forgotten: BTreeMap<(usize, usize), u64>,
+    /// Whose connection carries nothing (its router has forgotten it, its network is down, an end has moved), and until
+    /// when they may not know it: they hear each other no more, though they could meet.
+    silent: BTreeMap<(usize, usize), u64>,
+    /// When it was last reckoned who is fit.
+    refitted: u64,
     /// A process was started while some host was not where the fleet has it: it lacks what others had learned.
     pub(super) forgetful: bool,
+    pub(super) owners: super::owners::Owners,
     enrolled: Vec<usize>,
     seed: u64,
     trace: Option<Trace>,
@@ -104,7 +110,9 @@ impl Cores {
             timing: Timing::default(),
             broken: None,
             healed: false,
-            forgotten: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            owners: super::owners::Owners::default(),
+            refitted: 0,
             forgetful: false,
             enrolled,
             seed,
@@ -226,10 +234,17 @@ impl Cores {
 
     /// Reckons anew which hosts everybody has every reason to call healthy.
     fn refit(&mut self) {
-        let (before, now) = (self.forgotten.len(), self.cx.now);
-        self.forgotten.retain(|_, until| *until > now);
-        self.cx.dirty |= self.forgotten.len() != before;
-        let cut_off = std::mem::take(&mut self.cx.dirty).then(|| self.cut_off());
+        let now = self.cx.now;
+        self.cx.dirty |= self.silent.values().any(|until| (self.refitted + 1..=now).contains(until));
+        self.refitted = now;
+        let cut_off = std::mem::take(&mut self.cx.dirty).then(|| {
+            let silent = self.cx.net.silent();
+            self.silent.retain(|pair, _| silent.contains(pair));
+            for pair in silent {
+                self.silent.entry(pair).or_insert(now + UNNOTICED);
+            }
+            self.cut_off()
+        });
         for host in 0..self.hosts.len() {
             if let Some(cut_off) = &cut_off
                 && self.hosts[host].cut_off != cut_off[host]
@@ -260,9 +275,10 @@ impl Cores {
         let takes_part = |host: &usize| net.powered[*host] && self.hosts[*host].machine.disk.folder.is_some();
         let hosts: Vec<usize> = (0..self.hosts.len()).filter(takes_part).collect();
         let mut cut_off = vec![BTreeSet::new(); self.hosts.len()];
+        let silent = |one: usize, two: usize| self.silent.get(&(one, two)).is_some_and(|until| *until > self.cx.now);
         for one in &hosts {
             for two in hosts.iter().filter(|two| *two > one) {
-                if net.loss > 25 || self.forgotten.contains_key(&(*one, *two)) || !net.meet(*one, *two) {
+                if net.loss > 25 || silent(*one, *two) || !net.meet(*one, *two) {
                     cut_off[*one].insert(*two);
                     cut_off[*two].insert(*one);
                 }
