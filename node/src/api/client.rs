@@ -347,6 +347,14 @@ impl Client {
         self.get("/v1/topology").await
     }
 
+    /// The story of one host.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn why(&self, host: &str) -> Result<WhyReport> {
+        self.get(&format!("/v1/hosts/{host}/why")).await
+    }
+
     /// Leaves the mesh.
     ///
     /// # Errors

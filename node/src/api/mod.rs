@@ -10,6 +10,7 @@ pub mod server;
 mod spec;
 mod topology;
 pub mod types;
+mod why;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +18,9 @@ use futures::stream::BoxStream;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
 use std::io;
 use tokio::sync::mpsc;
-use types::{ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, Status, Topology};
+use types::{
+    ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, Status, Topology, WhyReport,
+};
 
 /// A blob on its way, chunk by chunk.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -107,6 +110,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// Where everybody is, as this host sees it.
     async fn topology(&self) -> Topology;
+
+    /// The story of one host: what is believed of it, who accuses it, what happened, and what to do.
+    ///
+    /// # Errors
+    /// When no host is called so, or several could be meant; names near it are in the hint.
+    async fn why(&self, host: String) -> Result<WhyReport, ApiError>;
 
     /// Leaves the mesh for good, then stops.
     ///

@@ -104,6 +104,7 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/invite", post(invite))
         .route("/v1/evict", post(evict))
         .route("/v1/hosts/{name}/ping", get(ping))
+        .route("/v1/hosts/{name}/why", get(why))
         .route("/v1/topology", get(topology))
         .route("/v1/leave", post(leave))
         .route("/v1/shutdown", post(shutdown))
@@ -317,6 +318,13 @@ async fn ping(
         return Err(ApiError::bad_request(format!("{count} round trips; 1 to {PINGS_MAX} are allowed")));
     }
     ok(&control.ping(host, count).await?)
+}
+
+async fn why(State(control): Ctl, Path(host): Path<String>) -> Answer {
+    if !valid_host_name(&host) {
+        return Err(bad_host_name(&host));
+    }
+    ok(&control.why(host).await?)
 }
 
 async fn topology(State(control): Ctl) -> Answer {

@@ -98,6 +98,11 @@ pub enum Command {
         #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
     },
+    /// The story of a host: who misses it, what was tried, what happened, and what to do
+    Why {
+        /// Its name
+        host: String,
+    },
     /// Where every host is: addresses, what is proved, masquerades, and the paths in use
     Topology {
         /// As what to print it

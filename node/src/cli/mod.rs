@@ -10,6 +10,7 @@ mod pack;
 mod run;
 mod show;
 mod topology;
+mod why;
 
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ApiError, BuildList, BuildState, EvictRequest, InviteRequest, LogEvent, Ok1, VERSION};
@@ -368,6 +369,7 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
             }
             return Ok(if report.round_trips_us.is_empty() { EXIT_FAILED } else { EXIT_OK });
         }
+        Command::Why { host } => return why::why(client, out, &host).await,
         Command::Topology { format } => {
             let seen = client.topology().await?;
             match if out.json { Picture::Json } else { format } {

@@ -315,22 +315,22 @@ impl Control for Inner {
     }
 
     async fn evict(&self, host: String, ban: bool, reason: String) -> Result<(), ApiError> {
-        let peer = self.shared.with(|l| l.roster().find(&host)).ok_or_else(|| {
-            ApiError::not_found(format!("no host `{host}` is enrolled")).hint("`mesh status` lists the hosts")
-        })?;
+        let peer = self.find_host(&host)?;
         self.check_not_needed(&peer)?;
         self.ask(self.request_id(), Command::Revoke(Revoke { peer, banned: ban, reason })).await.map(drop)
     }
 
     async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError> {
-        let peer = self.shared.with(|l| l.roster().find(&host)).ok_or_else(|| {
-            ApiError::not_found(format!("no host `{host}` is enrolled")).hint("`mesh status` lists the hosts")
-        })?;
+        let peer = self.find_host(&host)?;
         Ok(self.ping_host(peer, count).await)
     }
 
     async fn topology(&self) -> Topology {
         self.make_topology()
+    }
+
+    async fn why(&self, host: String) -> Result<WhyReport, ApiError> {
+        Ok(self.make_why(self.find_host(&host)?))
     }
 
     async fn leave(&self) -> Result<(), ApiError> {

@@ -8,6 +8,7 @@
 
 mod control;
 mod execute;
+mod find;
 mod hand_over;
 mod keep;
 mod lead;
@@ -25,6 +26,7 @@ mod submit;
 mod token;
 mod topology;
 mod watch;
+mod why;
 
 pub use keep::KEEP_EVERY;
 pub use local::HostNode;
