@@ -123,6 +123,12 @@ pub const HEAL_STEPS_MAX: usize = 1_000;
 /// Orders that the ledger remembers; an open one is never forgotten, and each ends within the hour.
 pub const ORDERS_WRITTEN_MAX: usize = 64;
 
+/// Lines of the trail of healing that the ledger remembers: years of a quiet mesh. The oldest go first.
+pub const AUDIT_LINES_MAX: usize = 2_000;
+
+/// Age up to which they are kept, in milliseconds of ledger time: ninety days.
+pub const AUDIT_MS_MAX: u64 = 90 * 24 * 3_600_000;
+
 /// Bytes of a policy as text: every key once, with comments.
 pub const POLICY_BYTES_MAX: usize = 8 << 10;
 

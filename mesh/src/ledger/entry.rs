@@ -1,6 +1,7 @@
 //! What may stand in the ledger: entries, each signed by its author, in batches that a leader stamps.
 
 use crate::build::{Attempt, BuildId, BuildSpec, Outcome};
+use crate::healing;
 use crate::identity::{Keys, PeerKey};
 use crate::lease::Fence;
 use crate::limits::{ENTRY_BYTES_MAX, TEXT_BYTES_MAX};
@@ -64,6 +65,18 @@ tagged! {
         9 => Cancel(Cancel),
         /// A member submits a finished build again.
         10 => Retry(Retry),
+        /// Healing: policy, blocks, orders, cases and what came of them.
+        11 => Heal(healing::Entry),
+    }
+}
+
+impl Command {
+    /// The ledger level from which on it may be written: a program of a lower one would stop at it.
+    pub fn level(&self) -> u32 {
+        match self {
+            Command::Heal(_) => 2,
+            _ => 1,
+        }
     }
 }
 

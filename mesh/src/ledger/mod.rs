@@ -8,11 +8,15 @@
 
 mod builds;
 mod entry;
+mod heal;
+mod level;
 
 pub use builds::{AttemptRecord, AttemptState, Build, Builds, Counts, State, order_of};
 pub use entry::*;
+pub use level::{LEVEL, level_of, version};
 
 use crate::build::{BuildId, End, Holders, Receipt};
+use crate::healing::Record;
 use crate::identity::PeerKey;
 use crate::lease::Fence;
 use crate::mutants::{self, Mutant};
@@ -20,9 +24,6 @@ use crate::roster::{Genesis, MeshId, Roster, RosterError, VoterChain, VoterError
 use crate::wire::{Signed, WireError, decode, encode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-
-/// The newest kinds of entries this program knows. An entry of a later kind stops `apply`.
-pub const LEVEL: u32 = 1;
 
 /// The replicated state.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -39,11 +40,17 @@ pub struct Ledger {
     roster: Roster,
     voters: VoterChain,
     builds: Builds,
+    #[serde(default)]
+    healing: Record,
+    #[serde(default = "level::first")]
+    level: u32,
     halted: Option<String>,
     #[serde(skip)]
     roster_changed: bool,
     #[serde(skip)]
     leader_changed: bool,
+    #[serde(skip)]
+    healing_changed: bool,
 }
 
 /// What changed since somebody last asked.
@@ -53,6 +60,8 @@ pub struct Changes {
     pub builds: BTreeSet<BuildId>,
     /// Whether members or voters changed.
     pub roster: bool,
+    /// Whether something of healing changed.
+    pub healing: bool,
     /// Whether there is another leader.
     pub leader: bool,
 }
@@ -99,10 +108,13 @@ impl Ledger {
             roster: Roster::found(genesis.by, &body),
             voters: VoterChain::found(mesh, genesis.by),
             builds: Builds::default(),
+            healing: Record::default(),
+            level: level::first(),
             halted: None,
             genesis: genesis.clone(),
             roster_changed: true,
             leader_changed: true,
+            healing_changed: false,
         })
     }
 
@@ -150,6 +162,10 @@ impl Ledger {
     pub fn voters(&self) -> &VoterChain {
         &self.voters
     }
+    /// What it remembers of healing.
+    pub fn healing(&self) -> &Record {
+        &self.healing
+    }
     /// Whether a majority of the voters is left without this peer, of those that are enrolled and count: else nobody
     /// could be elected, nor anything decided, once it is out. Who does not vote can always be spared.
     pub fn can_spare(&self, peer: &PeerKey, counts: impl Fn(&PeerKey) -> bool) -> bool {
@@ -172,6 +188,7 @@ impl Ledger {
             builds: self.builds.take_changed(),
             roster: std::mem::take(&mut self.roster_changed),
             leader: std::mem::take(&mut self.leader_changed),
+            healing: std::mem::take(&mut self.healing_changed),
         }
     }
 
@@ -229,6 +246,7 @@ impl Ledger {
             return refusal;
         }
         let now = self.time_ms;
+        self.level = self.level.max(entry.command.level());
         match entry.command {
             Command::Lead(_) => self.lead(author, entry.fence),
             Command::Enrol(enrol) => match self.roster.enrol(self.mesh, &enrol.join, now) {
@@ -255,6 +273,7 @@ impl Ledger {
                 let reason = cancel.reason;
                 self.each(cancel.builds, |this, id| this.builds.cancel(id, &reason, now))
             }
+            Command::Heal(heal) => self.heal(author, entry.fence, heal),
         }
     }
 
@@ -262,7 +281,9 @@ impl Ledger {
     fn check_fence(&self, author: PeerKey, entry: &Entry) -> Option<Reply> {
         let leaders =
             matches!(entry.command, Command::Lead(_) | Command::Voters(_) | Command::Assign(_) | Command::Lose(_));
-        match (leaders, entry.fence) {
+        // Of healing some entries are the leader's, and say so by their fence; whose is whose is looked at there.
+        let either = matches!(entry.command, Command::Heal(_));
+        match (leaders || (either && entry.fence.is_some()), entry.fence) {
             (false, None) => None,
             (false, Some(_)) => Some(Reply::refused(Code::Invalid, "only a leader's entry carries a fence")),
             (true, None) => Some(Reply::refused(Code::Invalid, "a leader's entry must carry its fence")),
@@ -328,6 +349,7 @@ impl Ledger {
             let state = AttemptState::Lost("its host was taken out of the mesh".into());
             let _ = self.builds.end(build, attempt, peer, state, vec![], self.time_ms); // it runs: we just looked
         }
+        self.healing.forget(&peer);
         self.roster_did_change()
     }
 
@@ -411,6 +433,7 @@ impl Ledger {
         ledger.voters.verify()?;
         ledger.roster_changed = true;
         ledger.leader_changed = true;
+        ledger.healing_changed = true;
         let all: Vec<BuildId> = ledger.builds.iter().map(|b| b.id).collect();
         ledger.builds.mark_changed(all);
         Ok(ledger)

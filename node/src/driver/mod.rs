@@ -429,7 +429,7 @@ impl Inner {
             cores: self.facts.cores,
             memory_mib: self.facts.memory_mib,
             tags: self.facts.tags.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: mesh::ledger::version(env!("CARGO_PKG_VERSION")),
             boot_enabled: self.facts.boot_enabled,
             allow_none: self.facts.allow_none,
             allow_network: self.facts.allow_network,
