@@ -59,6 +59,12 @@ fn commands() -> Vec<Command> {
         Command::Cancel(Cancel { builds: vec![build], reason: "stop".into() }),
         Command::Retry(Retry { build }),
         Command::Heal(healing()),
+        Command::Rename(Rename { peer: keys(2).key(), name: "c".into() }),
+        Command::Replace(Replace {
+            peer: keys(2).key(),
+            invitation: Signed::seal(&keys(1), &invitation()),
+            reason: "burnt".into(),
+        }),
     ]
 }
 
@@ -208,7 +214,7 @@ fn commands_survive_the_strict_decoder() {
     }
 }
 
-const GOLDEN: [&str; 19] = [
+const GOLDEN: [&str; 21] = [
     "mesh/genesis/v1 116 cba3d3549b40aff3",
     "mesh/invitation/v1 81 dcff6ba79f6872b7",
     "mesh/join/v1 336 0428464ee68037fe",
@@ -228,4 +234,6 @@ const GOLDEN: [&str; 19] = [
     "mesh/entry/v1 66 baae2a6c9dd9b6f6",
     "mesh/entry/v1 60 9a537acace0c5bfa",
     "mesh/entry/v1 147 306fe5c23cb38b91",
+    "mesh/entry/v1 96 0e4081a64a364d56",
+    "mesh/entry/v1 284 29502ec85b73d792",
 ];

@@ -22,6 +22,9 @@ pub const DECODE_DEPTH_MAX: usize = 16;
 /// Length of a host's name: a DNS label and no more.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Successors of replaced hosts that are awaited at one time: a rack that burnt down, and then some.
+pub const SUCCESSORS_MAX: usize = 64;
+
 /// Members of a mesh: the table of members is the one thing that grows with it.
 pub const MEMBERS_MAX: usize = 10_000;
 

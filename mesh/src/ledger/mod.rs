@@ -10,6 +10,7 @@ mod builds;
 mod entry;
 mod heal;
 mod level;
+mod succession;
 
 pub use builds::{AttemptRecord, AttemptState, Build, Builds, Counts, State, order_of};
 pub use entry::*;
@@ -274,6 +275,8 @@ impl Ledger {
                 self.each(cancel.builds, |this, id| this.builds.cancel(id, &reason, now))
             }
             Command::Heal(heal) => self.heal(author, entry.fence, heal),
+            Command::Rename(rename) => self.rename(author, rename),
+            Command::Replace(replace) => self.replace(author, replace),
         }
     }
 
@@ -327,26 +330,35 @@ impl Ledger {
         if !self.roster.is_member(&peer) && self.roster.revoked(&peer).is_some_and(again) {
             return Reply::ok();
         }
-        // Whoever asked may not have known of another that is going: only here is the order of both known.
-        let needed = |name: &str| {
-            let text = format!("without {name} too few of the voters would be enrolled to decide anything");
-            Reply::refused(Code::Conflict, format!("{text}; wait until others vote in their place, and try again"))
-        };
-        match self.roster.check_revoke(author, peer) {
-            Ok(member) if !self.can_spare(&peer, |_| true) => return needed(&member.name),
-            Ok(_) => {}
-            Err(error) => return Reply::refused(roster_code(error), error.to_string()),
+        if let Err(error) = self.roster.check_revoke(author, peer) {
+            return Reply::refused(roster_code(error), error.to_string());
+        }
+        if let Some(needed) = self.needed(&peer) {
+            return needed;
         }
         if let Err(error) = self.roster.revoke(author, peer, revoke.banned, &revoke.reason, self.time_ms) {
             return Reply::refused(roster_code(error), error.to_string());
         }
+        self.forget(peer, "its host was taken out of the mesh")
+    }
+
+    /// The refusal to take out a host without which nothing could be decided.
+    fn needed(&self, peer: &PeerKey) -> Option<Reply> {
+        // Whoever asked may not have known of another that is going: only here is the order of both known.
+        let member = self.roster.member(peer).filter(|_| !self.can_spare(peer, |_| true))?;
+        let text = format!("without {} too few of the voters would be enrolled to decide anything", member.name);
+        Some(Reply::refused(Code::Conflict, format!("{text}; wait until others vote in their place, and try again")))
+    }
+
+    /// What a host that is no longer enrolled leaves behind: its attempts are lost, and go elsewhere.
+    fn forget(&mut self, peer: PeerKey, why: &str) -> Reply {
         let held: Vec<_> = self
             .builds
             .running()
             .flat_map(|b| b.running().filter(|a| a.host == peer).map(|a| (b.id, a.number)))
             .collect();
         for (build, attempt) in held {
-            let state = AttemptState::Lost("its host was taken out of the mesh".into());
+            let state = AttemptState::Lost(why.to_owned());
             let _ = self.builds.end(build, attempt, peer, state, vec![], self.time_ms); // it runs: we just looked
         }
         self.healing.forget(&peer);
@@ -446,7 +458,10 @@ fn roster_code(error: RosterError) -> Code {
         RosterError::NotSigner | RosterError::Banned | RosterError::Expired | RosterError::LastSigner => {
             Code::Forbidden
         }
-        RosterError::Used | RosterError::NameTaken | RosterError::AlreadyMember => Code::Conflict,
+        RosterError::NoSuccessor | RosterError::Itself => Code::Invalid,
+        RosterError::Used | RosterError::NameTaken | RosterError::NameKept | RosterError::AlreadyMember => {
+            Code::Conflict
+        }
         RosterError::Unknown => Code::Unknown,
         RosterError::Full => Code::Full,
     }

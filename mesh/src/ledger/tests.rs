@@ -98,7 +98,7 @@ impl World {
     }
 
     /// The voters that follow, with signatures. Whoever leads writes it down.
-    fn vote(&mut self, voters: &[u8], signers: &[u8]) {
+    pub fn vote(&mut self, voters: &[u8], signers: &[u8]) {
         let body = self.ledger.voters().next(&voters.iter().map(|n| keys(*n).key()).collect());
         let signatures = signers.iter().map(|n| Cosignature::new(&keys(*n), &body)).collect();
         let reply = self.send(1, Command::Voters(VoterChange { body, signatures }));

@@ -8,6 +8,7 @@ pub mod client;
 mod ping;
 pub mod server;
 mod spec;
+pub mod succession;
 mod topology;
 pub mod types;
 mod why;
@@ -19,7 +20,8 @@ use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
 use std::io;
 use tokio::sync::mpsc;
 use types::{
-    ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, Status, Topology, WhyReport,
+    ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, RenameRequest,
+    ReplaceRequest, Status, Topology, WhyReport,
 };
 
 /// A blob on its way, chunk by chunk.
@@ -101,6 +103,18 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When there is no such host, this one is no signer, or it is the last.
     async fn evict(&self, host: String, ban: bool, reason: String) -> Result<(), ApiError>;
+
+    /// Gives a host another name.
+    ///
+    /// # Errors
+    /// When there is no such host, the name is taken, or this host is no signer.
+    async fn rename(&self, request: RenameRequest) -> Result<(), ApiError>;
+
+    /// Takes a lost host out and invites its successor, in one entry: the successor's token.
+    ///
+    /// # Errors
+    /// When there is no such host, it may live, it is needed, or this host is no signer.
+    async fn replace(&self, request: ReplaceRequest) -> Result<String, ApiError>;
 
     /// How a host is reached: its path, `count` round trips, and what is known of every lead to it.
     ///

@@ -103,6 +103,8 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/progress", post(progress))
         .route("/v1/invite", post(invite))
         .route("/v1/evict", post(evict))
+        .route("/v1/rename", post(rename))
+        .route("/v1/replace", post(replace))
         .route("/v1/hosts/{name}/ping", get(ping))
         .route("/v1/hosts/{name}/why", get(why))
         .route("/v1/topology", get(topology))
@@ -297,6 +299,19 @@ async fn evict(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Ans
     }
     control.evict(host, ban, reason).await?;
     done()
+}
+
+async fn rename(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {
+    let request: RenameRequest = body(bytes)?;
+    request.check()?;
+    control.rename(request).await?;
+    done()
+}
+
+async fn replace(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {
+    let request: ReplaceRequest = body(bytes)?;
+    request.check()?;
+    ok(&Invitation { version: VERSION, token: control.replace(request).await? })
 }
 
 #[derive(Deserialize)]

@@ -189,6 +189,14 @@ impl Control for Fake {
         self.note(format!("evict {host} {ban} {reason}"));
         Ok(())
     }
+    async fn rename(&self, request: RenameRequest) -> Result<(), ApiError> {
+        self.note(format!("rename {} {}", request.host, request.name));
+        Ok(())
+    }
+    async fn replace(&self, request: ReplaceRequest) -> Result<String, ApiError> {
+        self.note(format!("replace {} {}", request.host, request.force));
+        Ok(format!("token-{}", request.host))
+    }
     async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError> {
         self.note(format!("ping {host} {count}"));
         Ok(sample_ping(&host, count))
@@ -336,6 +344,20 @@ async fn every_route_answers() {
     let request = InviteRequest { name: "berta".into(), expires_ms: 1, signer: true };
     assert_eq!(client.invite(&request).await.unwrap(), "token-berta-true");
     client.evict(&EvictRequest { host: "berta".into(), ban: true, reason: "r".into() }).await.unwrap();
+    client.rename(&RenameRequest { host: "berta".into(), name: "bertha".into() }).await.unwrap();
+    let lost = |host: &str, reason: &str, expires_ms| ReplaceRequest {
+        host: host.into(),
+        reason: reason.into(),
+        expires_ms,
+        force: true,
+    };
+    assert_eq!(client.replace(&lost("berta", "r", 1)).await.unwrap(), "token-berta");
+    for senseless in [lost("a b", "r", 1), lost("berta", " ", 1), lost("berta", "r", 0), lost("berta", "r", u64::MAX)] {
+        let refused = client.replace(&senseless).await;
+        assert!(matches!(refused, Err(ClientError::Api(e)) if e.status == 400), "{senseless:?}");
+    }
+    let nameless = client.rename(&RenameRequest { host: "berta".into(), name: "b.a".into() }).await;
+    assert!(matches!(nameless, Err(ClientError::Api(e)) if e.status == 400));
     assert_eq!(client.ping("berta", 3).await.unwrap(), sample_ping("berta", 3));
     assert_eq!(client.why("berta").await.unwrap(), sample_why("berta"));
     assert_eq!(client.topology().await.unwrap(), sample_topology());
@@ -351,7 +373,7 @@ async fn every_route_answers() {
     assert_eq!(
         asked,
         "BuildFilter { state: Some(Queued), limit: Some(7) }; cancel [b1, b2]; logs Some(Attempt(2)) true; \
-         evict berta true r; ping berta 3; why berta; shutdown"
+         evict berta true r; rename berta bertha; replace berta true; ping berta 3; why berta; shutdown"
     );
 }
 

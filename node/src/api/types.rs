@@ -2,6 +2,7 @@
 
 pub use super::ping::{PingLead, PingReport};
 pub use super::spec::{InputJson, SpecJson};
+pub use super::succession::{RenameRequest, ReplaceRequest};
 pub use super::topology::{Place, Topology};
 pub use super::why::{Accuser, Chapter, Evidence, Told, WhyReport};
 use bytes::Bytes;

@@ -84,6 +84,27 @@ pub enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Give a host another name
+    Rename {
+        /// Its name
+        old: String,
+        /// Its new one
+        new: String,
+    },
+    /// Put a lost host out and make a token for its successor
+    Replace {
+        /// The lost host's name
+        host: String,
+        /// Why
+        #[arg(long, default_value = "lost")]
+        reason: String,
+        /// How long the token can be used
+        #[arg(long, default_value = "24h")]
+        expires: String,
+        /// Also when it may live
+        #[arg(long)]
+        force: bool,
+    },
     /// Hosts, leader, builds, warnings, and what to do next
     Status {
         /// Every second anew

@@ -9,6 +9,7 @@ mod fetch;
 mod pack;
 mod run;
 mod show;
+mod succession;
 mod topology;
 mod why;
 
@@ -357,6 +358,10 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         }
         Command::Evict { host, reason } => revoke(client, out, host, reason, false).await?,
         Command::Ban { host, reason } => revoke(client, out, host, reason, true).await?,
+        Command::Rename { old, new } => succession::rename(client, out, old, new).await?,
+        Command::Replace { host, reason, expires, force } => {
+            succession::replace(client, out, host, reason, &expires, force).await?;
+        }
         Command::Status { watch } => return status(client, out, watch).await,
         Command::Ping { host, count } => {
             if !mesh::roster::valid_host_name(&host) {

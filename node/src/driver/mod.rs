@@ -23,6 +23,7 @@ mod replicate;
 mod shared;
 mod status;
 mod submit;
+mod succession;
 mod token;
 mod topology;
 mod watch;

@@ -217,6 +217,7 @@ impl Inner {
         }
         self.warn_of_refusals(&names, &mut warnings, &mut next);
         self.warn_of_strangers(&mut warnings, &mut next);
+        self.warn_of_successors(&mut warnings);
         for (host, blobs) in lock(&self.corrupt).iter() {
             let name = names.get(host).cloned().unwrap_or_else(|| host.short());
             warnings.push(warning(
