@@ -2,6 +2,7 @@
 //! versions: it needs a new label, not a new vector.
 
 use crate::build::*;
+use crate::healing;
 use crate::identity::Keys;
 use crate::lease::Fence;
 use crate::ledger::*;
@@ -57,8 +58,55 @@ fn commands() -> Vec<Command> {
         Command::Lose(Lose { attempts: vec![Lost { build, attempt, reason: "down".into() }] }),
         Command::Cancel(Cancel { builds: vec![build], reason: "stop".into() }),
         Command::Retry(Retry { build }),
+        Command::Heal(healing()),
+        Command::Rename(Rename { peer: keys(2).key(), name: "c".into() }),
+        Command::Replace(Replace {
+            peer: keys(2).key(),
+            invitation: Signed::seal(&keys(1), &invitation()),
+            reason: "burnt".into(),
+        }),
     ]
 }
+
+fn healing() -> healing::Entry {
+    let host = Some(keys(2).key());
+    let (by, reason) = (keys(1).key(), "disk".into());
+    healing::Entry::Measure(healing::Measure { stop: healing::Stop::Drain, host, by, reason, until_ms: 1 << 40 })
+}
+
+/// Every other entry of healing, likewise.
+#[test]
+fn healing_keeps_its_bytes() {
+    use crate::healing::*;
+    let (host, order, boot) = (keys(2).key(), warrant::OrderId([4; 16]), BootId([5; 16]));
+    let pending = Pending { id: order, boot, start: 3, until_ms: 1 << 40 };
+    let (why, signed) = (String::from("so"), Signed::seal(&keys(2), &join()));
+    let entries = [
+        Entry::Policy(Policy::default()),
+        Entry::Lift(Lift { stop: Stop::Block, host: Some(host) }),
+        Entry::Order(signed.clone()),
+        Entry::Change(Change { host, event: Event::Ordered, why: why.clone(), order: Some(pending) }),
+        Entry::Clear(Clear { host: None, why: why.clone() }),
+        Entry::Receipt(signed),
+        Entry::Remark(Remark { host, order: Some(order), told: Told::Withheld, text: why }),
+        Entry::Proof(Proof { order, boot, start: 4 }),
+    ];
+    let entry =
+        |command| crate::ledger::Entry { mesh: MeshId([9; 32]), request: RequestId([1; 16]), fence: None, command };
+    let got = entries.map(|entry_of_healing| vector(&entry(Command::Heal(entry_of_healing))));
+    assert_eq!(got, GOLDEN_HEALING);
+}
+
+const GOLDEN_HEALING: [&str; 8] = [
+    "mesh/entry/v1 114 171036aefb5461d6",
+    "mesh/entry/v1 97 ecaef2d0759c3df7",
+    "mesh/entry/v1 503 8f8827a0c9448f17",
+    "mesh/entry/v1 145 acf46d0b0782e997",
+    "mesh/entry/v1 64 c7ed9dcab68958ae",
+    "mesh/entry/v1 503 a4d21dfa5932d9ea",
+    "mesh/entry/v1 117 71f212f496239564",
+    "mesh/entry/v1 97 4878e69148aa65ed",
+];
 
 fn invitation() -> Invitation {
     Invitation { mesh: MeshId([9; 32]), key: keys(3).key(), name: "b".into(), signer: true, expires_ms: 1 << 40 }
@@ -166,7 +214,7 @@ fn commands_survive_the_strict_decoder() {
     }
 }
 
-const GOLDEN: [&str; 18] = [
+const GOLDEN: [&str; 21] = [
     "mesh/genesis/v1 116 cba3d3549b40aff3",
     "mesh/invitation/v1 81 dcff6ba79f6872b7",
     "mesh/join/v1 336 0428464ee68037fe",
@@ -185,4 +233,7 @@ const GOLDEN: [&str; 18] = [
     "mesh/entry/v1 68 3dc45f95231102ab",
     "mesh/entry/v1 66 baae2a6c9dd9b6f6",
     "mesh/entry/v1 60 9a537acace0c5bfa",
+    "mesh/entry/v1 147 306fe5c23cb38b91",
+    "mesh/entry/v1 96 0e4081a64a364d56",
+    "mesh/entry/v1 284 29502ec85b73d792",
 ];

@@ -22,6 +22,9 @@ pub const DECODE_DEPTH_MAX: usize = 16;
 /// Length of a host's name: a DNS label and no more.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Successors of replaced hosts that are awaited at one time: a rack that burnt down, and then some.
+pub const SUCCESSORS_MAX: usize = 64;
+
 /// Members of a mesh: the table of members is the one thing that grows with it.
 pub const MEMBERS_MAX: usize = 10_000;
 
@@ -122,6 +125,12 @@ pub const HEAL_STEPS_MAX: usize = 1_000;
 
 /// Orders that the ledger remembers; an open one is never forgotten, and each ends within the hour.
 pub const ORDERS_WRITTEN_MAX: usize = 64;
+
+/// Lines of the trail of healing that the ledger remembers: years of a quiet mesh. The oldest go first.
+pub const AUDIT_LINES_MAX: usize = 2_000;
+
+/// Age up to which they are kept, in milliseconds of ledger time: ninety days.
+pub const AUDIT_MS_MAX: u64 = 90 * 24 * 3_600_000;
 
 /// Bytes of a policy as text: every key once, with comments.
 pub const POLICY_BYTES_MAX: usize = 8 << 10;

@@ -16,6 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+#[path = "roster_succession.rs"]
+mod succession;
+pub use succession::Heir;
+
 /// A mesh: the BLAKE3 of its signed genesis.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -200,8 +204,17 @@ pub enum RosterError {
     /// The last signer stays.
     #[error("the last signer cannot be removed: nobody could invite or revoke any more")]
     LastSigner,
+    /// The name waits for a successor.
+    #[error("that name is kept for the successor of a host that was replaced, until its invitation ends")]
+    NameKept,
+    /// The invitation does not fit the host that is replaced.
+    #[error("a successor has the name and the powers of the host that it replaces")]
+    NoSuccessor,
+    /// Whoever can ask for it lives.
+    #[error("a host does not replace itself: `mesh leave` takes it out")]
+    Itself,
     /// No room.
-    #[error("the mesh has as many members as it can hold")]
+    #[error("the mesh has as many members, or awaits as many successors, as it can hold")]
     Full,
 }
 
@@ -212,6 +225,9 @@ pub struct Roster {
     revoked: BTreeMap<PeerKey, Revoked>,
     /// Invitation key -> who used it and when the invitation ends (then it may be forgotten).
     used: BTreeMap<PeerKey, (PeerKey, u64)>,
+    /// Invitation key -> whose place is kept for whoever redeems it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    heirs: BTreeMap<PeerKey, Heir>,
 }
 
 impl Roster {
@@ -312,12 +328,16 @@ impl Roster {
         if self.members.values().any(|m| m.name == invitation.name) {
             return Err(RosterError::NameTaken);
         }
+        if self.kept_for_another(&invitation.name, Some(&invitation.key), now_ms) {
+            return Err(RosterError::NameKept);
+        }
         if self.members.len() >= MEMBERS_MAX {
             return Err(RosterError::Full);
         }
         // An invitation past its end is refused by its expiry, so its use need not be remembered longer.
         self.used.retain(|_, (_, ends)| *ends > now_ms);
         self.used.insert(invitation.key, (joiner, invitation.expires_ms));
+        self.heirs.remove(&invitation.key);
         self.revoked.remove(&joiner);
         self.members.insert(
             joiner,

@@ -1,12 +1,12 @@
 use super::*;
 
-fn keys(n: u8) -> Keys {
+pub(crate) fn keys(n: u8) -> Keys {
     Keys::from_seed([n; 32])
 }
-const MESH: MeshId = MeshId([9; 32]);
-const NOW: u64 = 1_000_000;
+pub(crate) const MESH: MeshId = MeshId([9; 32]);
+pub(crate) const NOW: u64 = 1_000_000;
 
-fn genesis() -> Genesis {
+pub(crate) fn genesis() -> Genesis {
     Genesis {
         name: "m".into(),
         host: "a".into(),
@@ -31,7 +31,7 @@ fn invitation(signer: u8, one_time: u8, name: &str) -> Signed {
     )
 }
 
-fn join(joiner: u8, invitation: Signed, one_time: u8) -> Signed {
+pub(crate) fn join(joiner: u8, invitation: Signed, one_time: u8) -> Signed {
     let proof = keys(one_time).sign(&invitation_proof(&MESH, &keys(joiner).key()));
     let request = JoinRequest { mesh: MESH, invitation, proof, machine_id: [joiner; 32], store_id: [joiner; 16] };
     Signed::seal(&keys(joiner), &request)

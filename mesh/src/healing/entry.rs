@@ -11,15 +11,21 @@
 //! | [`Entry::Order`] | its author: the leader under its fence, or a signer |
 //! | [`Entry::Change`] | the leader, but for [`Event::Cleared`] |
 //! | [`Entry::Receipt`] | any member; the target has signed it |
+//! | [`Entry::Remark`] | the leader, a signer; a host about itself |
+//! | [`Entry::Proof`] | the target |
+//!
+//! What had an effect leaves a line in the trail ([`super::Audit`]).
 
-use super::{Change, ChangeError, Event, Measure, MeasureError, Policy, Record, Rung, Stage, Stop};
+use super::audit::{Kind, Line, Remark};
+use super::{Change, ChangeError, Event, Measure, MeasureError, Policy, Record, Rung, Stage, Stop, is_proof};
 use crate::identity::PeerKey;
 use crate::lease::Fence;
-use crate::limits::{ORDER_MS_MAX, ORDERS_WRITTEN_MAX};
+use crate::limits::{ORDER_MS_MAX, ORDERS_WRITTEN_MAX, TEXT_BYTES_MAX};
 use crate::mutants::{self, Mutant};
+use crate::order::BootId;
 use crate::roster::{MeshId, cut};
 use crate::tagged;
-use crate::warrant::{Authority, Order, OrderHash, Receipt};
+use crate::warrant::{Authority, Order, OrderHash, OrderId, Receipt};
 use crate::wire::{Signed, WireError};
 use serde::{Deserialize, Serialize};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
@@ -42,6 +48,10 @@ tagged! {
         6 => Clear(Clear),
         /// Brings a target's signed [`Receipt`].
         7 => Receipt(Signed),
+        /// Says something that is worth keeping.
+        8 => Remark(Remark),
+        /// A target proves that it has done what was ordered.
+        9 => Proof(Proof),
     }
 }
 
@@ -61,6 +71,17 @@ pub struct Clear {
     pub host: Option<PeerKey>,
     /// Why, in words.
     pub why: String,
+}
+
+/// See [`Entry::Proof`]: the life that follows the one in which an order was taken on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Proof {
+    /// The order.
+    pub order: OrderId,
+    /// The present boot.
+    pub boot: BootId,
+    /// The present start number.
+    pub start: u64,
 }
 
 /// What the ledger knows of an entry's author.
@@ -87,6 +108,9 @@ pub struct Written {
     pub at_ms: u64,
     /// The target's signed word that it took it on.
     pub receipt: Option<Signed>,
+    /// The target's signed word that it was done.
+    #[serde(default)]
+    pub proof: Option<Proof>,
 }
 
 /// Why an entry had no effect. Nothing was changed.
@@ -122,6 +146,15 @@ pub enum Denied {
     /// Nothing there to end.
     #[error("there is nothing of that kind to end")]
     Nothing,
+    /// A remark about somebody else, by somebody who may not.
+    #[error("a host writes remarks about itself only")]
+    NotOwn,
+    /// No proof.
+    #[error("that is the life in which the order was taken on, not the one after it")]
+    NotProved,
+    /// Too long.
+    #[error("a remark has words, of {TEXT_BYTES_MAX} bytes at most")]
+    Words,
 }
 
 /// Powers: kept, or left out by the naive variant.
@@ -135,23 +168,39 @@ impl Record {
     /// # Errors
     /// [`Denied`]; nothing is changed.
     pub fn apply(&mut self, entry: Entry, author: &Author, mesh: MeshId, now_ms: u64) -> Result<(), Denied> {
+        let line = self.effect(entry, author, mesh, now_ms)?;
+        if let Some(line) = line {
+            self.audit.push(line, now_ms);
+        }
+        Ok(())
+    }
+
+    /// What an entry does, and the line that it leaves; none when it was there before.
+    fn effect(&mut self, entry: Entry, author: &Author, mesh: MeshId, now_ms: u64) -> Result<Option<Line>, Denied> {
+        let line = |kind, host, text: &str| Line::new(kind, author.key, host, text);
         match entry {
             Entry::Policy(policy) => {
                 may(author.signer, Denied::NotSigner)?;
-                Ok(self.set_policy(policy)?)
+                let changes = policy.changes(self.policy());
+                self.set_policy(policy)?;
+                Ok(Some(line(Kind::Policy, None, &changes)))
             }
             Entry::Measure(measure) => {
                 let own = measure.host == Some(author.key) && measure.stop != Stop::Pause;
                 may(author.signer || own, Denied::NotSigner)?;
+                let Measure { stop, host, until_ms, .. } = measure;
+                let left = line(Kind::Began(stop), host, &measure.reason).until(until_ms);
                 // Who put it there is who signed it.
-                Ok(self.measures.put(Measure { by: author.key, ..measure }, now_ms)?)
+                self.measures.put(Measure { by: author.key, ..measure }, now_ms)?;
+                Ok(Some(left))
             }
             Entry::Lift(Lift { stop, host }) => {
                 let own = host == Some(author.key);
                 // What a signer has put on a host, the host does not lift.
                 let by = self.measures.in_force(now_ms).find(|m| (m.stop, m.host) == (stop, host)).map(|m| m.by);
                 may(author.signer || (own && by == Some(author.key)), Denied::NotSigner)?;
-                if self.measures.lift(stop, host, now_ms) { Ok(()) } else { Err(Denied::Nothing) }
+                let there = self.measures.lift(stop, host, now_ms);
+                if there { Ok(Some(line(Kind::Lifted(stop), host, ""))) } else { Err(Denied::Nothing) }
             }
             Entry::Order(signed) => self.write(&signed, author, mesh, now_ms),
             Entry::Change(change) => {
@@ -162,35 +211,76 @@ impl Record {
                 {
                     return Err(Denied::NotWritten);
                 }
-                Ok(self.change(change, now_ms).map(|_| ())?)
+                let mut left = line(Kind::Case(change.event), Some(change.host), &change.why);
+                left.order = change.order.as_ref().map(|order| order.id);
+                self.change(change, now_ms)?;
+                Ok(Some(left))
             }
             Entry::Clear(Clear { host, why }) => {
                 may(author.signer, Denied::NotSigner)?;
-                match host {
+                let kind = match host {
                     Some(host) => {
                         self.change(Change { host, event: Event::Cleared, why: cut(&why), order: None }, now_ms)?;
+                        Kind::Case(Event::Cleared)
                     }
-                    None => self.resume(now_ms),
-                }
-                Ok(())
+                    None => {
+                        self.resume(now_ms);
+                        Kind::Resumed
+                    }
+                };
+                Ok(Some(line(kind, host, &why)))
             }
             Entry::Receipt(signed) => {
                 let receipt: Receipt = signed.open()?;
-                let open =
-                    |w: &&mut Written| (w.hash, w.order.target) == (receipt.order, signed.by) && w.receipt.is_none();
-                let written = self.orders.iter_mut().find(open).ok_or(Denied::NotWritten)?;
-                written.receipt = Some(signed);
-                Ok(())
+                let its = |w: &&mut Written| (w.hash, w.order.target) == (receipt.order, signed.by);
+                let written = self.orders.iter_mut().find(its).ok_or(Denied::NotWritten)?;
+                if written.receipt.replace(signed).is_some() {
+                    return Ok(None); // brought twice
+                }
+                let Order { id, target, authority, act, .. } = written.order;
+                if authority == Authority::Person {
+                    // What a person orders counts for budget and cool-down like any other step.
+                    self.step(target, if act.is_reboot() { Rung::Reboot } else { Rung::Restart }, now_ms);
+                }
+                Ok(Some(line(Kind::Receipt, Some(target), &act.to_string()).of(id)))
+            }
+            Entry::Remark(Remark { host, order, told, text }) => {
+                may(author.signer || author.leads.is_some() || author.key == host, Denied::NotOwn)?;
+                if !(1..=TEXT_BYTES_MAX).contains(&text.len()) {
+                    return Err(Denied::Words);
+                }
+                let mut left = line(Kind::Told(told), Some(host), &text);
+                left.order = order;
+                Ok(Some(left))
+            }
+            Entry::Proof(proof) => {
+                let its = |w: &&mut Written| (w.order.id, w.order.target) == (proof.order, author.key);
+                let written = self.orders.iter_mut().find(its).ok_or(Denied::NotWritten)?;
+                if written.proof.as_ref() == Some(&proof) {
+                    return Ok(None);
+                }
+                let Order { id, boot, start, act, .. } = written.order;
+                let rung = if act.is_reboot() { Rung::Reboot } else { Rung::Restart };
+                if written.proof.is_some() || !is_proof(rung, (boot, start), proof.boot, proof.start) {
+                    return Err(Denied::NotProved);
+                }
+                let text = format!("{act}: start {}, boot {:?}", proof.start, proof.boot);
+                written.proof = Some(proof);
+                Ok(Some(line(Kind::Proved, Some(author.key), &text).of(id)))
             }
         }
     }
 
-    fn write(&mut self, signed: &Signed, author: &Author, mesh: MeshId, now_ms: u64) -> Result<(), Denied> {
+    fn write(&mut self, signed: &Signed, author: &Author, mesh: MeshId, now_ms: u64) -> Result<Option<Line>, Denied> {
         let order: Order = signed.open()?;
         may(signed.by == author.key, Denied::NotAuthor)?;
         match order.authority {
             Authority::Leader => may(author.leads == Some(order.fence) && !order.force, Denied::NotLeader)?,
             Authority::Person => may(author.signer, Denied::NotSigner)?,
+        }
+        let (hash, by) = (OrderHash::of(signed), author.key);
+        if self.orders.iter().any(|w| w.hash == hash) {
+            return Ok(None); // sent again, because the answer got lost
         }
         let ends = order.expires_ms > now_ms && order.expires_ms <= now_ms.saturating_add(ORDER_MS_MAX);
         if order.mesh != mesh || !ends || self.orders.iter().any(|w| w.order.id == order.id) {
@@ -201,9 +291,11 @@ impl Record {
             let ended = self.orders.iter().position(|w| w.order.expires_ms <= now_ms).ok_or(Denied::Full)?;
             self.orders.remove(ended);
         }
-        let (hash, by) = (OrderHash::of(signed), author.key);
-        self.orders.push_back(Written { hash, order, by, at_ms: now_ms, receipt: None });
-        Ok(())
+        let forced = if order.force { ", forced" } else { "" };
+        let text = format!("{}{forced}, asked for by {}: {}", order.act, order.requester, order.reason);
+        let left = Line::new(Kind::Ordered, by, Some(order.target), &text).of(order.id).until(order.expires_ms);
+        self.orders.push_back(Written { hash, order, by, at_ms: now_ms, receipt: None, proof: None });
+        Ok(Some(left))
     }
 
     /// Orders that the ledger remembers, oldest first.

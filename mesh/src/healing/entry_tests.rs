@@ -1,7 +1,7 @@
 //! Who may write what of healing, and what does not count though it is written.
 
 use super::*;
-use crate::healing::Pending;
+use crate::healing::{Pending, Told};
 use crate::lease::Fence;
 use crate::ledger::tests::keys;
 use crate::mutants::with;
@@ -152,10 +152,50 @@ fn orders_are_bounded_and_end() {
     for n in 0..ORDERS_WRITTEN_MAX as u8 {
         assert_eq!(write(good(n)), Ok(()));
     }
-    assert_eq!(write(good(0)), Err(Denied::BadOrder), "an id is used once");
+    assert_eq!(write(good(0)), Ok(()), "the same again is the same");
+    let other = Order { reason: "else".into(), ..good(0) };
+    assert_eq!(write(other), Err(Denied::BadOrder), "an id is used once");
     assert_eq!(write(good(255)), Err(Denied::Full));
     let late = Order { expires_ms: NOW + 120_000, ..good(255) };
     let late = Entry::Order(Signed::seal(&keys(1), &late));
     assert_eq!(record.apply(late, &author(1), MESH, NOW + 60_000), Ok(()), "the ended ones make room");
     assert_eq!(record.orders().count(), ORDERS_WRITTEN_MAX);
+}
+
+/// A restart by hand: written, taken on, proved; each once, by who may, and all of it in the trail.
+#[test]
+fn the_trail_tells_what_became_of_an_order() {
+    let mut record = Record::default();
+    let mut apply = |entry: Entry, by: u8| record.apply(entry, &author(by), MESH, NOW);
+    apply(written(1, 2, Authority::Person), 2).unwrap();
+    let hash = OrderHash::of(&Signed::seal(&keys(2), &order(1, Authority::Person)));
+    let receipt = Receipt { mesh: MESH, id: OrderId([1; 16]), order: hash, boot: BootId([6; 16]), start: 4 };
+    let receipt = Entry::Receipt(Signed::seal(&keys(6), &receipt));
+    apply(receipt.clone(), 2).unwrap();
+    apply(receipt, 7).unwrap();
+    let remark = |text: &str| {
+        let (host, order, text) = (key(6), Some(OrderId([1; 16])), text.to_owned());
+        Entry::Remark(Remark { host, order, told: Told::Refused, text })
+    };
+    assert_eq!(apply(remark("no"), 7), Err(Denied::NotOwn));
+    assert_eq!(apply(remark(""), 6), Err(Denied::Words));
+    assert_eq!(apply(remark(&"x".repeat(TEXT_BYTES_MAX + 1)), 6), Err(Denied::Words));
+    for by in [1, 2, 6] {
+        apply(remark("late"), by).unwrap();
+    }
+    let proof = |boot: u8, start| Entry::Proof(Proof { order: OrderId([1; 16]), boot: BootId([boot; 16]), start });
+    assert_eq!(apply(proof(6, 5), 7), Err(Denied::NotWritten), "not the target's");
+    assert_eq!(apply(proof(6, 4), 6), Err(Denied::NotProved), "the same life");
+    apply(proof(6, 5), 6).unwrap();
+    apply(proof(6, 5), 6).unwrap();
+    assert_eq!(apply(proof(6, 6), 6), Err(Denied::NotProved), "it was proved before");
+    let kinds: Vec<Kind> = record.audit().lines().map(|line| line.kind).collect();
+    let refused = Kind::Told(Told::Refused);
+    assert_eq!(kinds, [Kind::Ordered, Kind::Receipt, refused, refused, refused, Kind::Proved]);
+    assert!(record.audit().lines().all(|line| line.order == Some(OrderId([1; 16])) && line.host == Some(key(6))));
+    assert_eq!(
+        record.steps(NOW).map(|step| step.rung).collect::<Vec<_>>(),
+        [Rung::Restart],
+        "it counts for the budget"
+    );
 }

@@ -88,6 +88,11 @@ impl Measures {
         there
     }
 
+    /// Ends all of a host's, which is out.
+    pub(super) fn forget(&mut self, host: &PeerKey) {
+        self.all.retain(|m| m.host != Some(*host));
+    }
+
     /// Those that have not ended.
     pub fn in_force(&self, now_ms: u64) -> impl Iterator<Item = &Measure> {
         self.all.iter().filter(move |m| m.until_ms > now_ms)

@@ -7,6 +7,7 @@
 //! time is the ledger's. Whose fault something is, is [`crate::blame`]'s; whether a host obeys, is its own
 //! ([`crate::warrant`]).
 
+mod audit;
 mod entry;
 mod ladder;
 mod measure;
@@ -14,7 +15,8 @@ mod policy;
 mod record;
 mod rules;
 
-pub use entry::{Author, Clear, Denied, Entry, Lift, Written};
+pub use audit::{Audit, Kind, Line, Remark, Told};
+pub use entry::{Author, Clear, Denied, Entry, Lift, Proof, Written};
 pub use ladder::{Event, Phase, Rung, Stage};
 pub use measure::{Measure, MeasureError, Measures, Stop};
 pub use policy::{Policy, PolicyError};
@@ -264,7 +266,7 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
         }),
         Stage::On(..) => {
             let (rung, order) = record::acting(case)?;
-            let proved = sight.is_some_and(|s| !s.down && is_proof(rung, order, s.boot, s.start));
+            let proved = sight.is_some_and(|s| !s.down && is_proof(rung, (order.boot, order.start), s.boot, s.start));
             match proved {
                 true => Some((What::Note(Event::Proved), format!("it has come back from its {rung}"))),
                 false if now > order.until_ms => {
@@ -277,8 +279,8 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
 }
 
 /// A reboot is proved by another boot, a restart by a higher start number as well (rule 7).
-fn is_proof(rung: Rung, order: &Pending, boot: BootId, start: u64) -> bool {
-    boot != order.boot || (rung == Rung::Restart && start > order.start)
+fn is_proof(rung: Rung, meant: (BootId, u64), boot: BootId, start: u64) -> bool {
+    boot != meant.0 || (rung == Rung::Restart && start > meant.1)
 }
 
 /// What is ordered on a rung; `None` for setting aside, which needs no order.

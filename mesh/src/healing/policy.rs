@@ -199,6 +199,30 @@ fn read_time(text: &str) -> Option<u64> {
 }
 
 impl Policy {
+    /// What differs from another one, as `key = value` pairs.
+    pub fn changes(&self, from: &Policy) -> String {
+        let (mut new, mut old) = (*self, *from);
+        let differs = KEYS.iter().filter_map(|key| {
+            let value = *(key.of)(&mut new);
+            (value != *(key.of)(&mut old)).then(|| format!("{} = {}", key.name, key.show(value)))
+        });
+        let changes: Vec<String> = differs.collect();
+        if changes.is_empty() { "nothing is different".to_owned() } else { changes.join(", ") }
+    }
+
+    /// This policy with one value set, given as text.
+    ///
+    /// # Errors
+    /// [`PolicyError`], of a policy of one line.
+    pub fn with(&self, key: &str, value: &str) -> Result<Policy, PolicyError> {
+        let asked: Policy = format!("{key} = {value}").parse()?;
+        let (mut asked, mut policy) = (asked, *self);
+        if let Some(key) = KEYS.iter().find(|known| known.name == key.trim()) {
+            *(key.of)(&mut policy) = *(key.of)(&mut asked);
+        }
+        Ok(policy)
+    }
+
     /// Whether every value is within its range: an entry from elsewhere may say anything.
     pub fn is_sound(&self) -> bool {
         let mut copy = *self;
@@ -278,6 +302,18 @@ mod tests {
         assert_eq!(error(&"#".repeat(POLICY_BYTES_MAX + 1)), "a policy has at most 8192 bytes");
         let unsound = Policy { observers: 1, ..Policy::default() };
         assert!(!unsound.is_sound());
+    }
+
+    #[test]
+    fn one_value_is_set_and_what_differs_is_said() {
+        let set = Policy::default().with("storm", "2").unwrap().with(" heal ", "off").unwrap();
+        assert_eq!(set, Policy { storm: 2, heal: 0, ..Policy::default() });
+        assert_eq!(set.changes(&Policy::default()), "heal = off, storm = 2");
+        assert_eq!(set.changes(&set), "nothing is different");
+        for (key, value) in [("heel", "on"), ("heal", "yes"), ("heal", "on\nstorm = 1"), ("", "")] {
+            assert!(set.with(key, value).is_err() || set.with(key, value) == Ok(Policy { heal: 1, ..set }), "{key}");
+        }
+        assert!(set.with("storm\nheal", "off").is_err());
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 //! ladder ([`Stage::after`]) and its own bounds, and judges nothing else: whether a step should be taken is asked of
 //! [`super::plan`] by the leader before, and by every voter before it signs.
 
+use super::audit::Audit;
 use super::entry::Written;
 use super::ladder::{Event, Phase, Rung, Stage};
 use super::measure::Measures;
@@ -107,6 +108,8 @@ pub struct Record {
     steps: VecDeque<Taken>,
     cleared_ms: u64,
     pub(super) orders: VecDeque<Written>,
+    #[serde(default)]
+    pub(super) audit: Audit,
 }
 
 impl Record {
@@ -152,9 +155,15 @@ impl Record {
         self.cleared_ms
     }
 
-    /// A host is out of the mesh: it has no case any more.
+    /// A host is out of the mesh: it has no case any more, and nothing holds it. The trail keeps its story.
     pub fn forget(&mut self, host: &PeerKey) {
         self.cases.remove(host);
+        self.measures.forget(host);
+    }
+
+    /// What happened, oldest first.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// A person says that healing may go on: a storm is over.
@@ -205,7 +214,7 @@ impl Record {
         Ok(next)
     }
 
-    fn step(&mut self, host: PeerKey, rung: Rung, now_ms: u64) {
+    pub(super) fn step(&mut self, host: PeerKey, rung: Rung, now_ms: u64) {
         self.steps.retain(|step| step.at_ms.saturating_add(DAY_MS) > now_ms);
         self.steps.push_back(Taken { host, rung, at_ms: now_ms, helped: None });
         if self.steps.len() > HEAL_STEPS_MAX {

@@ -222,7 +222,11 @@ fn proof_is_a_new_start_or_a_new_boot() {
         (Rung::Reboot, 1, 5, false),
         (Rung::Reboot, 2, 5, true),
     ] {
-        assert_eq!(is_proof(rung, &order, BootId([boot; 16]), start), proof, "{rung} {boot} {start}");
+        assert_eq!(
+            is_proof(rung, (order.boot, order.start), BootId([boot; 16]), start),
+            proof,
+            "{rung} {boot} {start}"
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! What may stand in the ledger: entries, each signed by its author, in batches that a leader stamps.
 
 use crate::build::{Attempt, BuildId, BuildSpec, Outcome};
+use crate::healing;
 use crate::identity::{Keys, PeerKey};
 use crate::lease::Fence;
 use crate::limits::{ENTRY_BYTES_MAX, TEXT_BYTES_MAX};
@@ -64,6 +65,23 @@ tagged! {
         9 => Cancel(Cancel),
         /// A member submits a finished build again.
         10 => Retry(Retry),
+        /// Healing: policy, blocks, orders, cases and what came of them.
+        11 => Heal(healing::Entry),
+        /// A signer gives a host another name.
+        12 => Rename(Rename),
+        /// A signer takes a lost host out and invites its successor.
+        13 => Replace(Replace),
+    }
+}
+
+impl Command {
+    /// The ledger level from which on it may be written: a program of a lower one would stop at it.
+    pub fn level(&self) -> u32 {
+        match self {
+            Command::Heal(_) => 2,
+            Command::Rename(_) | Command::Replace(_) => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -88,6 +106,26 @@ pub struct Revoke {
     pub peer: PeerKey,
     /// Whether it may never be invited again.
     pub banned: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// See [`Command::Rename`].
+#[derive(Clone, PartialEq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Rename {
+    /// Who.
+    pub peer: PeerKey,
+    /// Its new name.
+    pub name: String,
+}
+
+/// See [`Command::Replace`].
+#[derive(Clone, PartialEq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Replace {
+    /// Whose key is taken out.
+    pub peer: PeerKey,
+    /// The author's [`crate::roster::Invitation`] of the successor: of the same name and powers.
+    pub invitation: Signed,
     /// Why.
     pub reason: String,
 }

@@ -8,11 +8,16 @@
 
 mod builds;
 mod entry;
+mod heal;
+mod level;
+mod succession;
 
 pub use builds::{AttemptRecord, AttemptState, Build, Builds, Counts, State, order_of};
 pub use entry::*;
+pub use level::{LEVEL, level_of, version};
 
 use crate::build::{BuildId, End, Holders, Receipt};
+use crate::healing::Record;
 use crate::identity::PeerKey;
 use crate::lease::Fence;
 use crate::mutants::{self, Mutant};
@@ -20,9 +25,6 @@ use crate::roster::{Genesis, MeshId, Roster, RosterError, VoterChain, VoterError
 use crate::wire::{Signed, WireError, decode, encode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-
-/// The newest kinds of entries this program knows. An entry of a later kind stops `apply`.
-pub const LEVEL: u32 = 1;
 
 /// The replicated state.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -39,11 +41,17 @@ pub struct Ledger {
     roster: Roster,
     voters: VoterChain,
     builds: Builds,
+    #[serde(default)]
+    healing: Record,
+    #[serde(default = "level::first")]
+    level: u32,
     halted: Option<String>,
     #[serde(skip)]
     roster_changed: bool,
     #[serde(skip)]
     leader_changed: bool,
+    #[serde(skip)]
+    healing_changed: bool,
 }
 
 /// What changed since somebody last asked.
@@ -53,6 +61,8 @@ pub struct Changes {
     pub builds: BTreeSet<BuildId>,
     /// Whether members or voters changed.
     pub roster: bool,
+    /// Whether something of healing changed.
+    pub healing: bool,
     /// Whether there is another leader.
     pub leader: bool,
 }
@@ -99,10 +109,13 @@ impl Ledger {
             roster: Roster::found(genesis.by, &body),
             voters: VoterChain::found(mesh, genesis.by),
             builds: Builds::default(),
+            healing: Record::default(),
+            level: level::first(),
             halted: None,
             genesis: genesis.clone(),
             roster_changed: true,
             leader_changed: true,
+            healing_changed: false,
         })
     }
 
@@ -150,6 +163,10 @@ impl Ledger {
     pub fn voters(&self) -> &VoterChain {
         &self.voters
     }
+    /// What it remembers of healing.
+    pub fn healing(&self) -> &Record {
+        &self.healing
+    }
     /// Whether a majority of the voters is left without this peer, of those that are enrolled and count: else nobody
     /// could be elected, nor anything decided, once it is out. Who does not vote can always be spared.
     pub fn can_spare(&self, peer: &PeerKey, counts: impl Fn(&PeerKey) -> bool) -> bool {
@@ -172,6 +189,7 @@ impl Ledger {
             builds: self.builds.take_changed(),
             roster: std::mem::take(&mut self.roster_changed),
             leader: std::mem::take(&mut self.leader_changed),
+            healing: std::mem::take(&mut self.healing_changed),
         }
     }
 
@@ -229,6 +247,7 @@ impl Ledger {
             return refusal;
         }
         let now = self.time_ms;
+        self.level = self.level.max(entry.command.level());
         match entry.command {
             Command::Lead(_) => self.lead(author, entry.fence),
             Command::Enrol(enrol) => match self.roster.enrol(self.mesh, &enrol.join, now) {
@@ -255,6 +274,9 @@ impl Ledger {
                 let reason = cancel.reason;
                 self.each(cancel.builds, |this, id| this.builds.cancel(id, &reason, now))
             }
+            Command::Heal(heal) => self.heal(author, entry.fence, heal),
+            Command::Rename(rename) => self.rename(author, rename),
+            Command::Replace(replace) => self.replace(author, replace),
         }
     }
 
@@ -262,7 +284,9 @@ impl Ledger {
     fn check_fence(&self, author: PeerKey, entry: &Entry) -> Option<Reply> {
         let leaders =
             matches!(entry.command, Command::Lead(_) | Command::Voters(_) | Command::Assign(_) | Command::Lose(_));
-        match (leaders, entry.fence) {
+        // Of healing some entries are the leader's, and say so by their fence; whose is whose is looked at there.
+        let either = matches!(entry.command, Command::Heal(_));
+        match (leaders || (either && entry.fence.is_some()), entry.fence) {
             (false, None) => None,
             (false, Some(_)) => Some(Reply::refused(Code::Invalid, "only a leader's entry carries a fence")),
             (true, None) => Some(Reply::refused(Code::Invalid, "a leader's entry must carry its fence")),
@@ -306,28 +330,38 @@ impl Ledger {
         if !self.roster.is_member(&peer) && self.roster.revoked(&peer).is_some_and(again) {
             return Reply::ok();
         }
-        // Whoever asked may not have known of another that is going: only here is the order of both known.
-        let needed = |name: &str| {
-            let text = format!("without {name} too few of the voters would be enrolled to decide anything");
-            Reply::refused(Code::Conflict, format!("{text}; wait until others vote in their place, and try again"))
-        };
-        match self.roster.check_revoke(author, peer) {
-            Ok(member) if !self.can_spare(&peer, |_| true) => return needed(&member.name),
-            Ok(_) => {}
-            Err(error) => return Reply::refused(roster_code(error), error.to_string()),
+        if let Err(error) = self.roster.check_revoke(author, peer) {
+            return Reply::refused(roster_code(error), error.to_string());
+        }
+        if let Some(needed) = self.needed(&peer) {
+            return needed;
         }
         if let Err(error) = self.roster.revoke(author, peer, revoke.banned, &revoke.reason, self.time_ms) {
             return Reply::refused(roster_code(error), error.to_string());
         }
+        self.forget(peer, "its host was taken out of the mesh")
+    }
+
+    /// The refusal to take out a host without which nothing could be decided.
+    fn needed(&self, peer: &PeerKey) -> Option<Reply> {
+        // Whoever asked may not have known of another that is going: only here is the order of both known.
+        let member = self.roster.member(peer).filter(|_| !self.can_spare(peer, |_| true))?;
+        let text = format!("without {} too few of the voters would be enrolled to decide anything", member.name);
+        Some(Reply::refused(Code::Conflict, format!("{text}; wait until others vote in their place, and try again")))
+    }
+
+    /// What a host that is no longer enrolled leaves behind: its attempts are lost, and go elsewhere.
+    fn forget(&mut self, peer: PeerKey, why: &str) -> Reply {
         let held: Vec<_> = self
             .builds
             .running()
             .flat_map(|b| b.running().filter(|a| a.host == peer).map(|a| (b.id, a.number)))
             .collect();
         for (build, attempt) in held {
-            let state = AttemptState::Lost("its host was taken out of the mesh".into());
+            let state = AttemptState::Lost(why.to_owned());
             let _ = self.builds.end(build, attempt, peer, state, vec![], self.time_ms); // it runs: we just looked
         }
+        self.healing.forget(&peer);
         self.roster_did_change()
     }
 
@@ -411,6 +445,7 @@ impl Ledger {
         ledger.voters.verify()?;
         ledger.roster_changed = true;
         ledger.leader_changed = true;
+        ledger.healing_changed = true;
         let all: Vec<BuildId> = ledger.builds.iter().map(|b| b.id).collect();
         ledger.builds.mark_changed(all);
         Ok(ledger)
@@ -423,7 +458,10 @@ fn roster_code(error: RosterError) -> Code {
         RosterError::NotSigner | RosterError::Banned | RosterError::Expired | RosterError::LastSigner => {
             Code::Forbidden
         }
-        RosterError::Used | RosterError::NameTaken | RosterError::AlreadyMember => Code::Conflict,
+        RosterError::NoSuccessor | RosterError::Itself => Code::Invalid,
+        RosterError::Used | RosterError::NameTaken | RosterError::NameKept | RosterError::AlreadyMember => {
+            Code::Conflict
+        }
         RosterError::Unknown => Code::Unknown,
         RosterError::Full => Code::Full,
     }

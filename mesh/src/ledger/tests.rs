@@ -85,6 +85,12 @@ impl World {
         self.commit(signed)
     }
 
+    /// The same with the present fence, whatever the command.
+    pub fn send_as_leader(&mut self, author: u8, command: Command) -> Reply {
+        let signed = self.sealed(author, Some(self.fence()), command);
+        self.commit(signed)
+    }
+
     pub fn commit(&mut self, signed: Signed) -> Reply {
         self.index += 1;
         let batch = Batch { time_ms: 1_000 + self.index * 10, entries: vec![signed] };
@@ -92,7 +98,7 @@ impl World {
     }
 
     /// The voters that follow, with signatures. Whoever leads writes it down.
-    fn vote(&mut self, voters: &[u8], signers: &[u8]) {
+    pub fn vote(&mut self, voters: &[u8], signers: &[u8]) {
         let body = self.ledger.voters().next(&voters.iter().map(|n| keys(*n).key()).collect());
         let signatures = signers.iter().map(|n| Cosignature::new(&keys(*n), &body)).collect();
         let reply = self.send(1, Command::Voters(VoterChange { body, signatures }));

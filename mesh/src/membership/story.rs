@@ -5,8 +5,8 @@
 //! decided by it, and nothing of it is sent; what stands against a host now is in [`super::Membership::accusations`]. Read it with
 //! [`super::Membership::story`].
 
-use super::State;
 use super::statement::{Evidence, Incarnation};
+use super::{Membership, State};
 use crate::identity::PeerKey;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -128,6 +128,14 @@ impl Stories {
     }
 }
 
+impl Membership {
+    /// How late a host's answers came of late, those to this host: the longest wait, which halves with time. Zero of one
+    /// that this host does not watch.
+    pub fn lateness_of(&self, peer: &PeerKey, now: Time) -> Duration {
+        self.subjects.get(peer).map_or(Duration::ZERO, |subject| subject.late.now(self.config.late_half_life, now))
+    }
+}
+
 impl Told {
     fn is_again(&self, other: &Told) -> bool {
         match (self, other) {
@@ -215,6 +223,22 @@ mod tests {
             assert!(story.iter().any(|what| matches!(what, Told::KeptStill { silent: 5, of: 5 })), "{story:?}");
             assert!(!story.iter().any(|what| matches!(what, Told::Accused { .. })), "{story:?}");
         }
+    }
+
+    #[test]
+    fn who_was_silent_for_a_while_is_known_to_be_late() {
+        let mut world = World::new(6, 24, Config::default());
+        world.run(3_000);
+        world.cuts.extend([(0, 5), (5, 0)]);
+        world.run(4_000);
+        world.cuts.clear();
+        world.run(3_000);
+        let now = world.now;
+        let late = world.core(0).lateness_of(&keys(5).key(), now);
+        assert!(late >= Duration::from_secs(2), "it was cut off for four seconds: {late:?}");
+        assert_eq!(world.core(0).lateness_of(&keys(1).key(), now), Duration::ZERO);
+        assert_eq!(world.core(0).lateness_of(&keys(0).key(), now), Duration::ZERO, "nobody watches itself");
+        assert!(world.core(0).lateness_of(&keys(5).key(), now + Duration::from_secs(3_600)) < late / 8);
     }
 
     #[test]

@@ -331,6 +331,22 @@ impl Client {
         self.post::<Ok1>("/v1/evict", request).await.map(|_| ())
     }
 
+    /// Gives a host another name.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        self.post::<Ok1>("/v1/rename", request).await.map(|_| ())
+    }
+
+    /// Takes a lost host out; its successor's token.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn replace(&self, request: &ReplaceRequest) -> Result<String> {
+        Ok(self.post::<types::Invitation>("/v1/replace", request).await?.token)
+    }
+
     /// How a host is reached.
     ///
     /// # Errors
@@ -345,6 +361,14 @@ impl Client {
     /// As above.
     pub async fn topology(&self) -> Result<Topology> {
         self.get("/v1/topology").await
+    }
+
+    /// The story of one host.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn why(&self, host: &str) -> Result<WhyReport> {
+        self.get(&format!("/v1/hosts/{host}/why")).await
     }
 
     /// Leaves the mesh.

@@ -8,8 +8,10 @@ pub mod client;
 mod ping;
 pub mod server;
 mod spec;
+pub mod succession;
 mod topology;
 pub mod types;
+mod why;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +19,10 @@ use futures::stream::BoxStream;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
 use std::io;
 use tokio::sync::mpsc;
-use types::{ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, Status, Topology};
+use types::{
+    ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, RenameRequest,
+    ReplaceRequest, Status, Topology, WhyReport,
+};
 
 /// A blob on its way, chunk by chunk.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
@@ -99,6 +104,18 @@ pub trait Control: Send + Sync + 'static {
     /// When there is no such host, this one is no signer, or it is the last.
     async fn evict(&self, host: String, ban: bool, reason: String) -> Result<(), ApiError>;
 
+    /// Gives a host another name.
+    ///
+    /// # Errors
+    /// When there is no such host, the name is taken, or this host is no signer.
+    async fn rename(&self, request: RenameRequest) -> Result<(), ApiError>;
+
+    /// Takes a lost host out and invites its successor, in one entry: the successor's token.
+    ///
+    /// # Errors
+    /// When there is no such host, it may live, it is needed, or this host is no signer.
+    async fn replace(&self, request: ReplaceRequest) -> Result<String, ApiError>;
+
     /// How a host is reached: its path, `count` round trips, and what is known of every lead to it.
     ///
     /// # Errors
@@ -107,6 +124,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// Where everybody is, as this host sees it.
     async fn topology(&self) -> Topology;
+
+    /// The story of one host: what is believed of it, who accuses it, what happened, and what to do.
+    ///
+    /// # Errors
+    /// When no host is called so, or several could be meant; names near it are in the hint.
+    async fn why(&self, host: String) -> Result<WhyReport, ApiError>;
 
     /// Leaves the mesh for good, then stops.
     ///

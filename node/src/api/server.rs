@@ -103,7 +103,10 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/progress", post(progress))
         .route("/v1/invite", post(invite))
         .route("/v1/evict", post(evict))
+        .route("/v1/rename", post(rename))
+        .route("/v1/replace", post(replace))
         .route("/v1/hosts/{name}/ping", get(ping))
+        .route("/v1/hosts/{name}/why", get(why))
         .route("/v1/topology", get(topology))
         .route("/v1/leave", post(leave))
         .route("/v1/shutdown", post(shutdown))
@@ -298,6 +301,19 @@ async fn evict(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Ans
     done()
 }
 
+async fn rename(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {
+    let request: RenameRequest = body(bytes)?;
+    request.check()?;
+    control.rename(request).await?;
+    done()
+}
+
+async fn replace(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {
+    let request: ReplaceRequest = body(bytes)?;
+    request.check()?;
+    ok(&Invitation { version: VERSION, token: control.replace(request).await? })
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PingQuery {
@@ -317,6 +333,13 @@ async fn ping(
         return Err(ApiError::bad_request(format!("{count} round trips; 1 to {PINGS_MAX} are allowed")));
     }
     ok(&control.ping(host, count).await?)
+}
+
+async fn why(State(control): Ctl, Path(host): Path<String>) -> Answer {
+    if !valid_host_name(&host) {
+        return Err(bad_host_name(&host));
+    }
+    ok(&control.why(host).await?)
 }
 
 async fn topology(State(control): Ctl) -> Answer {

@@ -189,6 +189,14 @@ impl Control for Fake {
         self.note(format!("evict {host} {ban} {reason}"));
         Ok(())
     }
+    async fn rename(&self, request: RenameRequest) -> Result<(), ApiError> {
+        self.note(format!("rename {} {}", request.host, request.name));
+        Ok(())
+    }
+    async fn replace(&self, request: ReplaceRequest) -> Result<String, ApiError> {
+        self.note(format!("replace {} {}", request.host, request.force));
+        Ok(format!("token-{}", request.host))
+    }
     async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError> {
         self.note(format!("ping {host} {count}"));
         Ok(sample_ping(&host, count))
@@ -196,11 +204,67 @@ impl Control for Fake {
     async fn topology(&self) -> Topology {
         sample_topology()
     }
+    async fn why(&self, host: String) -> Result<WhyReport, ApiError> {
+        self.note(format!("why {host}"));
+        Ok(sample_why(&host))
+    }
     async fn leave(&self) -> Result<(), ApiError> {
         Err(ApiError::no_leader())
     }
     async fn shutdown(&self) {
         self.note("shutdown");
+    }
+}
+
+/// A voter that died two minutes ago.
+pub(crate) fn sample_why(host: &str) -> WhyReport {
+    let because = "accused by 2 hosts, and nobody has fresh word of it".to_owned();
+    let seen = |relayed| Evidence { attempts: 1, silent_ms: 1_900, heard_ms: Some(2_100), relayed, connected: false };
+    let own = Evidence { attempts: 12, silent_ms: 1_700, heard_ms: Some(2_000), relayed: false, connected: true };
+    let chapter = |ms, what| Chapter { first_ms: ms, last_ms: ms, times: 1, what };
+    let lead = PingLead {
+        addr: "/ip4/10.0.0.3/tcp/7400".into(),
+        source: "gossip".into(),
+        observer: None,
+        first_ms: 60_000,
+        proved_ms: None,
+        failed: Some("refused".into()),
+        failed_ms: Some(4_000),
+        answered_by: None,
+        nat_of: None,
+        expires_ms: None,
+    };
+    WhyReport {
+        version: VERSION,
+        host: host.into(),
+        peer: Keys::from_seed([3; 32]).key(),
+        seen_from: "alpha".into(),
+        state: HostState::Down,
+        since_ms: 130_000,
+        because: because.clone(),
+        heard_ms: Some(133_000),
+        path: PathKind::None,
+        relay: None,
+        round_trip_us: None,
+        late_ms: 0,
+        here_late_ms: 0,
+        keeps_still: false,
+        one_network: false,
+        flaps: 0,
+        start: Some(4),
+        voter: true,
+        builds: vec![],
+        accusers: vec![
+            Accuser { host: "alpha".into(), since_ms: 131_000, evidence: own },
+            Accuser { host: "beta".into(), since_ms: 130_000, evidence: seen(true) },
+        ],
+        story: vec![
+            chapter(131_000, Told::Accused { by: "beta".into(), evidence: seen(true), counted: true }),
+            chapter(130_000, Told::Became { from: HostState::Suspect, to: HostState::Down, why: because }),
+        ],
+        leads: vec![lead],
+        warnings: vec![],
+        next: vec!["start it there".into()],
     }
 }
 
@@ -280,7 +344,22 @@ async fn every_route_answers() {
     let request = InviteRequest { name: "berta".into(), expires_ms: 1, signer: true };
     assert_eq!(client.invite(&request).await.unwrap(), "token-berta-true");
     client.evict(&EvictRequest { host: "berta".into(), ban: true, reason: "r".into() }).await.unwrap();
+    client.rename(&RenameRequest { host: "berta".into(), name: "bertha".into() }).await.unwrap();
+    let lost = |host: &str, reason: &str, expires_ms| ReplaceRequest {
+        host: host.into(),
+        reason: reason.into(),
+        expires_ms,
+        force: true,
+    };
+    assert_eq!(client.replace(&lost("berta", "r", 1)).await.unwrap(), "token-berta");
+    for senseless in [lost("a b", "r", 1), lost("berta", " ", 1), lost("berta", "r", 0), lost("berta", "r", u64::MAX)] {
+        let refused = client.replace(&senseless).await;
+        assert!(matches!(refused, Err(ClientError::Api(e)) if e.status == 400), "{senseless:?}");
+    }
+    let nameless = client.rename(&RenameRequest { host: "berta".into(), name: "b.a".into() }).await;
+    assert!(matches!(nameless, Err(ClientError::Api(e)) if e.status == 400));
     assert_eq!(client.ping("berta", 3).await.unwrap(), sample_ping("berta", 3));
+    assert_eq!(client.why("berta").await.unwrap(), sample_why("berta"));
     assert_eq!(client.topology().await.unwrap(), sample_topology());
     for (host, count) in [("berta", 0), ("berta", 101), ("be%20rta", 1)] {
         assert!(
@@ -294,7 +373,7 @@ async fn every_route_answers() {
     assert_eq!(
         asked,
         "BuildFilter { state: Some(Queued), limit: Some(7) }; cancel [b1, b2]; logs Some(Attempt(2)) true; \
-         evict berta true r; ping berta 3; shutdown"
+         evict berta true r; rename berta bertha; replace berta true; ping berta 3; why berta; shutdown"
     );
 }
 

@@ -2,7 +2,9 @@
 
 pub use super::ping::{PingLead, PingReport};
 pub use super::spec::{InputJson, SpecJson};
+pub use super::succession::{RenameRequest, ReplaceRequest};
 pub use super::topology::{Place, Topology};
+pub use super::why::{Accuser, Chapter, Evidence, Told, WhyReport};
 use bytes::Bytes;
 use mesh::build::{Attempt, BlobId, BuildId, OutputFile};
 use mesh::identity::PeerKey;

@@ -84,6 +84,27 @@ pub enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Give a host another name
+    Rename {
+        /// Its name
+        old: String,
+        /// Its new one
+        new: String,
+    },
+    /// Put a lost host out and make a token for its successor
+    Replace {
+        /// The lost host's name
+        host: String,
+        /// Why
+        #[arg(long, default_value = "lost")]
+        reason: String,
+        /// How long the token can be used
+        #[arg(long, default_value = "24h")]
+        expires: String,
+        /// Also when it may live
+        #[arg(long)]
+        force: bool,
+    },
     /// Hosts, leader, builds, warnings, and what to do next
     Status {
         /// Every second anew
@@ -97,6 +118,11 @@ pub enum Command {
         /// Round trips
         #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
+    },
+    /// The story of a host: who misses it, what was tried, what happened, and what to do
+    Why {
+        /// Its name
+        host: String,
     },
     /// Where every host is: addresses, what is proved, masquerades, and the paths in use
     Topology {

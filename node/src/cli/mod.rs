@@ -9,7 +9,9 @@ mod fetch;
 mod pack;
 mod run;
 mod show;
+mod succession;
 mod topology;
+mod why;
 
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ApiError, BuildList, BuildState, EvictRequest, InviteRequest, LogEvent, Ok1, VERSION};
@@ -356,6 +358,10 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         }
         Command::Evict { host, reason } => revoke(client, out, host, reason, false).await?,
         Command::Ban { host, reason } => revoke(client, out, host, reason, true).await?,
+        Command::Rename { old, new } => succession::rename(client, out, old, new).await?,
+        Command::Replace { host, reason, expires, force } => {
+            succession::replace(client, out, host, reason, &expires, force).await?;
+        }
         Command::Status { watch } => return status(client, out, watch).await,
         Command::Ping { host, count } => {
             if !mesh::roster::valid_host_name(&host) {
@@ -368,6 +374,7 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
             }
             return Ok(if report.round_trips_us.is_empty() { EXIT_FAILED } else { EXIT_OK });
         }
+        Command::Why { host } => return why::why(client, out, &host).await,
         Command::Topology { format } => {
             let seen = client.topology().await?;
             match if out.json { Picture::Json } else { format } {

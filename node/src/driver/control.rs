@@ -1,21 +1,18 @@
 //! What the API asks of a node ([`crate::api::Control`]).
 
+use super::Inner;
 use super::shared::lock;
 use super::submit::SubmitError;
-use super::token::Token;
-use super::{Inner, Known, wall_ms};
 use crate::api::types::*;
 use crate::api::{self, ByteStream, Control};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End};
-use mesh::identity::{Keys, PeerKey};
+use mesh::identity::PeerKey;
 use mesh::ledger::{self, Build, Cancel, Code, Command, Entry, Reply, RequestId, Retry, Revoke, Submit};
 use mesh::limits::INVITATION_MS_MAX;
-use mesh::roster::{Invitation as Invited, valid_host_name};
-use mesh::wire::Signed;
-use rand::RngExt;
+use mesh::roster::valid_host_name;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
@@ -29,12 +26,10 @@ const LIST: u32 = 100;
 const LOG_EVENTS: usize = 64;
 /// Between two looks for the log of an attempt that its host does not know of yet.
 const SOON: Duration = Duration::from_millis(50);
-/// Leads in a token: it has to be carried by hand.
-const TOKEN_LEADS: usize = 5;
 
 impl Inner {
     /// Signs a command as this host and brings it into the ledger.
-    async fn ask(&self, request: RequestId, command: Command) -> Result<Reply, ApiError> {
+    pub(super) async fn ask(&self, request: RequestId, command: Command) -> Result<Reply, ApiError> {
         let entry = Entry::seal(&self.keys, self.mesh, request, None, command);
         if entry.body.len() > mesh::limits::ENTRY_BYTES_MAX - 1_024 {
             return Err(ApiError::bad_request("the request is larger than one entry of the ledger may be")
@@ -284,9 +279,10 @@ impl Control for Inner {
         if expires_ms == 0 || expires_ms > INVITATION_MS_MAX {
             return Err(ApiError::bad_request("an invitation lasts up to 30 days").hint("for example --expires 24h"));
         }
-        let (time_ms, may, taken) = self.shared.with(|l| {
+        let (may, taken, kept) = self.shared.with(|l| {
             let may = l.roster().member(&self.me).is_some_and(|m| m.signer);
-            (l.time_ms(), may, l.roster().members().any(|(_, m)| m.name == name))
+            let taken = l.roster().members().any(|(_, m)| m.name == name);
+            (may, taken, l.roster().heirs(l.time_ms()).any(|(_, heir)| heir.name == name))
         });
         if !may {
             return Err(ApiError::new(403, "not-signer", "this host may not invite: it is no signer")
@@ -296,41 +292,39 @@ impl Control for Inner {
             return Err(ApiError::conflict(format!("a host named {name} is enrolled already"))
                 .hint(format!("choose another name, or put that host out first with `mesh evict {name}`")));
         }
-        let secret: [u8; 32] = lock(&self.random).random();
-        let invitation = Invited {
-            mesh: self.mesh,
-            key: Keys::from_seed(secret).key(),
-            name,
-            signer,
-            expires_ms: time_ms.max(wall_ms()).min(time_ms + INVITATION_MS_MAX - expires_ms) + expires_ms,
-        };
-        let mut leads: Vec<Known> = vec![];
-        for (peer, name) in std::iter::once((self.me, self.name_of(&self.me)))
-            .chain(self.names().into_iter().filter(|(peer, _)| *peer != self.me && self.net.is_connected(*peer)))
-            .take(TOKEN_LEADS)
-        {
-            leads.push(Known { peer, name, addresses: self.leads_to_tell(&peer) });
+        if kept {
+            return Err(ApiError::conflict(format!("{name} was replaced: the name is kept for its successor")).hint(
+                "use the token that `mesh replace` printed, or another name; it is free when that token has ended",
+            ));
         }
-        Ok(Token { invitation: Signed::seal(&self.keys, &invitation), secret, leads }.text())
+        Ok(self.make_token(name, signer, expires_ms).text())
     }
 
     async fn evict(&self, host: String, ban: bool, reason: String) -> Result<(), ApiError> {
-        let peer = self.shared.with(|l| l.roster().find(&host)).ok_or_else(|| {
-            ApiError::not_found(format!("no host `{host}` is enrolled")).hint("`mesh status` lists the hosts")
-        })?;
+        let peer = self.find_host(&host)?;
         self.check_not_needed(&peer)?;
         self.ask(self.request_id(), Command::Revoke(Revoke { peer, banned: ban, reason })).await.map(drop)
     }
 
+    async fn rename(&self, request: RenameRequest) -> Result<(), ApiError> {
+        self.rename_host(&request.host, request.name).await
+    }
+
+    async fn replace(&self, request: ReplaceRequest) -> Result<String, ApiError> {
+        self.replace_host(request).await
+    }
+
     async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError> {
-        let peer = self.shared.with(|l| l.roster().find(&host)).ok_or_else(|| {
-            ApiError::not_found(format!("no host `{host}` is enrolled")).hint("`mesh status` lists the hosts")
-        })?;
+        let peer = self.find_host(&host)?;
         Ok(self.ping_host(peer, count).await)
     }
 
     async fn topology(&self) -> Topology {
         self.make_topology()
+    }
+
+    async fn why(&self, host: String) -> Result<WhyReport, ApiError> {
+        Ok(self.make_why(self.find_host(&host)?))
     }
 
     async fn leave(&self) -> Result<(), ApiError> {

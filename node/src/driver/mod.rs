@@ -8,6 +8,7 @@
 
 mod control;
 mod execute;
+mod find;
 mod hand_over;
 mod keep;
 mod lead;
@@ -22,9 +23,11 @@ mod replicate;
 mod shared;
 mod status;
 mod submit;
+mod succession;
 mod token;
 mod topology;
 mod watch;
+mod why;
 
 pub use keep::KEEP_EVERY;
 pub use local::HostNode;
@@ -427,7 +430,7 @@ impl Inner {
             cores: self.facts.cores,
             memory_mib: self.facts.memory_mib,
             tags: self.facts.tags.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: mesh::ledger::version(env!("CARGO_PKG_VERSION")),
             boot_enabled: self.facts.boot_enabled,
             allow_none: self.facts.allow_none,
             allow_network: self.facts.allow_network,

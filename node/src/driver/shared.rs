@@ -74,6 +74,7 @@ impl Shared {
             pending.builds.extend(new.builds);
             pending.roster |= new.roster;
             pending.leader |= new.leader;
+            pending.healing |= new.healing;
         }
         self.driver.notify_one();
         self.waiters.notify_waiters();

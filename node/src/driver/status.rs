@@ -6,6 +6,7 @@ use crate::api::types::{self as api, HostState, Level, PathKind, Warning};
 use crate::net::Path;
 use mesh::addresses::Source;
 use mesh::identity::PeerKey;
+use mesh::ledger::level_of;
 use mesh::membership::State;
 use std::collections::BTreeMap;
 
@@ -131,7 +132,7 @@ impl Inner {
                     path,
                     relay: relay.map(|k| names.get(&k).cloned().unwrap_or_else(|| k.short())),
                     addresses: rows.into_iter().map(row).collect(),
-                    version: facts.version,
+                    version: level_of(&facts.version).0.to_owned(),
                 });
             }
         }
@@ -216,6 +217,7 @@ impl Inner {
         }
         self.warn_of_refusals(&names, &mut warnings, &mut next);
         self.warn_of_strangers(&mut warnings, &mut next);
+        self.warn_of_successors(&mut warnings);
         for (host, blobs) in lock(&self.corrupt).iter() {
             let name = names.get(host).cloned().unwrap_or_else(|| host.short());
             warnings.push(warning(
@@ -340,9 +342,9 @@ impl Inner {
                 ));
                 next.push(format!("enable the mesh service on {name}"));
             }
-            if presence.facts.version != env!("CARGO_PKG_VERSION") {
-                let text =
-                    format!("{name} runs version {}, this host {}", presence.facts.version, env!("CARGO_PKG_VERSION"));
+            let (version, _) = level_of(&presence.facts.version);
+            if version != env!("CARGO_PKG_VERSION") {
+                let text = format!("{name} runs version {version}, this host {}", env!("CARGO_PKG_VERSION"));
                 warnings.push(warning("version", Some(name), text));
             }
         }

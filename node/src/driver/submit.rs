@@ -10,7 +10,7 @@ use crate::consensus::ProposeError;
 use crate::net::{Protocol, Stream, frame};
 use mesh::clock::LedgerClock;
 use mesh::identity::PeerKey;
-use mesh::ledger::{Batch, Code, Reply};
+use mesh::ledger::{Batch, Code, Command, LEVEL, Reply, level_of};
 use mesh::limits::{BATCH_BYTES_MAX, ENTRY_BYTES_MAX};
 use mesh::wire::{Signed, decode, encode};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
@@ -208,9 +208,8 @@ impl Inner {
     async fn take_in(&self, entries: Vec<Signed>) -> Option<(u64, Vec<Reply>)> {
         let mut waiting = vec![];
         for entry in entries {
-            if !readable(&entry) {
-                let text = "an entry that this leader cannot read or that is not the sender's to write";
-                waiting.push(Err(Reply::refused(Code::Invalid, text)));
+            if let Err(refused) = self.admissible(&entry) {
+                waiting.push(Err(refused));
                 continue;
             }
             let (done, reply) = oneshot::channel();
@@ -231,6 +230,33 @@ impl Inner {
         Some((last, replies))
     }
 
+    /// Whether an entry of somebody else decodes, is genuinely its author's, is no leader's, and of a kind that every
+    /// voter knows.
+    fn admissible(&self, entry: &Signed) -> Result<(), Reply> {
+        let strange = "an entry that this leader cannot read or that is not the sender's to write";
+        let opened = entry.open::<mesh::ledger::Entry>().ok().filter(|e| e.fence.is_none());
+        let entry = opened.ok_or_else(|| Reply::refused(Code::Invalid, strange))?;
+        self.all_know(&entry.command).map_err(|text| Reply::refused(Code::Conflict, text))
+    }
+
+    /// Whether every voter is known to know this kind of entry, or once did.
+    ///
+    /// # Errors
+    /// In words, with the first voter that is not.
+    pub(super) fn all_know(&self, command: &Command) -> Result<(), String> {
+        let level = |voter: &PeerKey| match *voter == self.me {
+            true => Some(LEVEL),
+            false => lock(&self.members).host(voter)?.presence.as_ref().map(|p| level_of(&p.facts.version).1),
+        };
+        match self.shared.with(|ledger| ledger.unready(command, level)) {
+            None => Ok(()),
+            Some(voter) => Err(format!(
+                "the voter {} is not known to run a version that knows this: update it first, or wait until it is heard",
+                self.name_of(&voter)
+            )),
+        }
+    }
+
     /// Ledger time for a batch proposed now.
     fn ledger_time_ms(&self) -> u64 {
         let (now, term) = (self.now(), self.consensus.term());
@@ -246,9 +272,4 @@ impl Inner {
             }
         }
     }
-}
-
-/// Whether an entry decodes, is genuinely its author's, and is no leader's.
-fn readable(entry: &Signed) -> bool {
-    entry.open::<mesh::ledger::Entry>().is_ok_and(|e| e.fence.is_none())
 }

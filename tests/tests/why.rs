@@ -1,0 +1,69 @@
+//! `mesh why`: the story of a host as three real daemons have lived it, and names that fit nobody.
+
+use tests::daemon::said;
+use tests::fleet::Fleet;
+
+#[test]
+fn the_story_of_a_death_and_a_return_is_told() {
+    let mut fleet = Fleet::up(&["alpha", "beta", "gamma"]);
+    let well = fleet["alpha"].ok(&["why", "gamma"]);
+    assert!(well.contains("gamma is alive") && well.contains("next: nothing to do"), "{well}");
+    let itself = fleet["alpha"].ok(&["why", "alpha"]);
+    assert!(itself.contains("seen from alpha, which is itself"), "{itself}");
+
+    fleet["gamma"].kill();
+    fleet["alpha"].wait("without gamma", |s| s.state("gamma") == "down");
+    let out = fleet["alpha"].run(&["why", "gamma"]);
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(out.status.code(), Some(1), "it is not well\n{}", said(&out));
+    // Who missed it, with what each tried; what was made of it; where it was looked for; and what to do.
+    for words in [
+        "gamma is down",
+        "because: accused by 2 hosts",
+        "who misses it now:\n  alpha (here)",
+        "beta ",
+        "no answer for ",
+        "had last heard it ",
+        "what happened, oldest first:",
+        "suspect -> down",
+        "where it was looked for:",
+        "next: ",
+    ] {
+        assert!(text.contains(words), "`{words}` is missing:\n{text}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&fleet["beta"].run(&["why", "gamma", "--json"]).stdout).expect("JSON");
+    assert_eq!((json["version"].as_u64(), json["seen_from"].as_str()), (Some(1), Some("beta")), "{json:#}");
+    assert_eq!(json["state"], "down", "{json:#}");
+    assert!(json["accusers"].as_array().is_some_and(|a| a.len() == 2), "{json:#}");
+
+    // The port is closed: the machine answers, and no daemon does.
+    let told = fleet["alpha"].get("/v1/hosts/gamma/why").expect("an answer");
+    let tried = told["leads"].as_array().into_iter().flatten().any(|l| l["failed"].is_string());
+    let first = told["next"][0].as_str().expect("advice").to_owned();
+    assert!(!tried || first.contains("no daemon listens") || first.contains("look at gamma"), "{told:#}");
+
+    fleet["gamma"].up();
+    fleet.settled();
+    let story = fleet["alpha"].ok(&["why", "gamma"]);
+    assert!(story.contains("down -> alive") && story.contains("came back from being down once"), "{story}");
+}
+
+#[test]
+fn names_that_fit_nobody_are_answered_with_those_near() {
+    let fleet = Fleet::up(&["alpha", "beta"]);
+    let host = &fleet["alpha"];
+    for (name, near) in [("bta", "did you mean beta"), ("Alpha", "did you mean alpha"), ("zzzzz", "mesh status")] {
+        let said = host.fails(&["why", name]);
+        assert!(said.contains(&format!("no host `{name}`")) && said.contains(near), "{name}: {said}");
+    }
+    assert_eq!(host.run(&["why", "no name"]).status.code(), Some(64));
+    // A key names a host, whole or by its end.
+    let peer = host.status().expect("a daemon").host("beta").expect("beta")["peer"].as_str().expect("text").to_owned();
+    for key in [&peer[..], &peer[peer.len() - 8..]] {
+        assert!(host.ok(&["why", key]).contains("beta is alive"), "{key}");
+    }
+    host.ok(&["evict", "beta", "--reason", "sold"]);
+    let said = host.fails(&["why", "beta"]);
+    assert!(said.contains("alpha took it out on ") && said.contains("(sold)"), "{said}");
+}
