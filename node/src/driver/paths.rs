@@ -4,7 +4,9 @@
 //! Every host relays for members, and one that has been dialled from elsewhere offers it. A host that has no direct connection with somebody
 //! who seems to live waits behind two relays, of different networks where there are, and says so in its presence;
 //! whoever cannot dial it directly dials it there, by the relay's key. libp2p then tries to punch a hole (DCUtR); we
-//! try the direct leads again from time to time. No protocol knows of any of this: streams take the best connection
+//! try the direct leads again from time to time. A host that falls silent on a connection that stands is dialled once
+//! more beside it, at every lead: long before anybody may take it for dead, and long before the connection ends by
+//! itself, it is heard on another path if there is one. No protocol knows of any of this: streams take the best connection
 //! there is. Who is believed to live is `mesh::membership`'s, what an address is worth `mesh::addresses`'s.
 
 use super::Inner;
@@ -38,6 +40,15 @@ const BETTER_MAX: Duration = Duration::from_secs(600);
 /// Whoever has been dialled from elsewhere relays for so long after.
 const REACHABLE_FOR: Duration = Duration::from_secs(600);
 
+/// A host that has not answered for so long on the connection that stands is dialled beside it: half of what it takes
+/// to be accused, and more than any one lost packet takes.
+const MUTE_AFTER: Duration = Duration::from_millis(800);
+/// Connections that have had so long to bring an answer and have not are no better than the first.
+const MUTE_FOR_LONG: Duration = Duration::from_secs(5);
+/// The shortest and the longest pause between two such dials of one host: on a bad link it is silent now and then.
+const AROUND_MIN: Duration = Duration::from_secs(5);
+const AROUND_MAX: Duration = Duration::from_secs(60);
+
 /// What is remembered of ways.
 #[derive(Default)]
 pub struct Paths {
@@ -49,6 +60,8 @@ pub struct Paths {
     better: BTreeMap<PeerKey, (Time, Duration)>,
     /// Relays that were asked for a reservation and have not given one, and until when they are not asked again.
     asked: BTreeMap<PeerKey, Time>,
+    /// When a silent host may next be dialled beside its connection, and the pause after that.
+    around: BTreeMap<PeerKey, (Time, Duration)>,
     /// When a member last reached us from elsewhere.
     reached: Option<Time>,
     offering: bool,
@@ -111,6 +124,7 @@ impl Inner {
             paths.apart.retain(|peer, _| others.contains(peer));
             paths.circuits.retain(|peer, _| others.contains(peer));
             paths.better.retain(|peer, _| others.contains(peer));
+            paths.around.retain(|peer, _| others.contains(peer));
             let now = self.now();
             paths.asked.retain(|_, until| *until > now);
         }
@@ -121,6 +135,11 @@ impl Inner {
     fn tend_path(&self, peer: PeerKey) {
         let now = self.now();
         match self.net.path(peer) {
+            Some(Path::Direct) if self.mute_for(&peer) >= MORE_PATIENCE => {
+                // Connected by the book only: as good as apart.
+                lock(&self.paths).apart.entry(peer).or_insert(now);
+                self.dial_circuit(peer, true);
+            }
             Some(Path::Direct) => {
                 let paths = &mut *lock(&self.paths);
                 paths.apart.remove(&peer);
@@ -151,14 +170,51 @@ impl Inner {
                 };
                 let patience = if self.me < peer { PATIENCE } else { MORE_PATIENCE };
                 if now >= since + patience {
-                    self.dial_circuit(peer);
+                    self.dial_circuit(peer, false);
                 }
             }
         }
     }
 
+    /// How long a connected host has not answered us there. Zero for one that this host does not watch.
+    fn mute_for(&self, peer: &PeerKey) -> Duration {
+        let since = lock(&self.members).mute_since(peer);
+        since.map_or(Duration::ZERO, |since| self.now().since(since))
+    }
+
+    /// A host is about to be probed. When it has been silent for long, a younger connection is turned to, and where
+    /// there is none yet another dial is begun.
+    pub(super) fn find_way_around(&self, peer: PeerKey) {
+        let (now, mute) = (self.now(), self.mute_for(&peer));
+        if mute < MUTE_AFTER {
+            return;
+        }
+        let here = tokio::time::Instant::now();
+        if self.net.turn(peer, here.checked_sub(mute.min(MUTE_FOR_LONG)).unwrap_or(here)) {
+            tracing::info!(host = self.name_of(&peer), "silent on one connection: another is used");
+            lock(&self.probe_out).remove(&peer); // the next one is asked there
+            return;
+        }
+        {
+            let paths = &mut *lock(&self.paths);
+            let (at, pause) = paths.around.entry(peer).or_insert((now, AROUND_MIN));
+            if now < *at {
+                return;
+            }
+            if now > *at + 2 * *pause {
+                *pause = AROUND_MIN; // it has been well in between
+            }
+            (*at, *pause) = (now + *pause, (*pause * 2).min(AROUND_MAX));
+        }
+        let leads = self.leads_to(&peer);
+        if !leads.is_empty() {
+            tracing::debug!(host = self.name_of(&peer), ?leads, "silent: dialled beside its connection");
+            self.net.dial_beside(peer, leads);
+        }
+    }
+
     /// Dials through the first relay that the peer waits behind and that we stand in connection with.
-    fn dial_circuit(&self, peer: PeerKey) {
+    fn dial_circuit(&self, peer: PeerKey, beside: bool) {
         let now = self.now();
         if lock(&self.paths).circuits.get(&peer).is_some_and(|at| now < *at + CIRCUIT_WITHIN) {
             return;
@@ -167,7 +223,10 @@ impl Inner {
         match relays.iter().find(|relay| self.net.path(**relay) == Some(Path::Direct)) {
             Some(relay) => {
                 lock(&self.paths).circuits.insert(peer, now);
-                self.net.dial_via(peer, *relay);
+                match beside {
+                    true => self.net.dial_via_beside(peer, *relay),
+                    false => self.net.dial_via(peer, *relay),
+                }
             }
             None => {
                 for relay in relays {

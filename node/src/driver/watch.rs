@@ -355,6 +355,7 @@ impl Inner {
     }
 
     fn send_probe(self: &Arc<Self>, to: PeerKey, bytes: Vec<u8>, inputs: &mpsc::Sender<Input>) {
+        self.find_way_around(to);
         let mut streams = lock(&self.probe_out);
         if streams.get(&to).is_some_and(|s| !s.is_closed()) {
             if let Some(sender) = streams.get(&to) {

@@ -260,7 +260,7 @@ struct Mailbox {
     revoke: BTreeSet<PeerKey>,
     disconnect: BTreeSet<PeerKey>,
     dial: BTreeMap<PeerKey, (Dial, Vec<Multiaddr>)>,
-    dial_via: BTreeMap<PeerKey, PeerKey>,
+    dial_via: BTreeMap<PeerKey, (Dial, PeerKey)>,
     reserve: BTreeSet<PeerKey>,
     publish: VecDeque<Vec<u8>>,
 }
@@ -334,7 +334,8 @@ impl Net {
         self.post_dial(peer, Dial::Apart, addresses);
     }
 
-    /// The same for a peer that is connected already, over a relay: the way to a better path.
+    /// The same for a peer that is connected already, over a relay or where it does not answer: the way to a better
+    /// path.
     pub fn dial_beside(&self, peer: PeerKey, addresses: Vec<Multiaddr>) {
         self.post_dial(peer, Dial::Beside, addresses);
     }
@@ -350,9 +351,24 @@ impl Net {
     /// Dials a peer through a relay, unless it is connected. The relay has to be connected directly, and the
     /// peer to have a reservation there; the result comes as an event.
     pub fn dial_via(&self, peer: PeerKey, relay: PeerKey) {
+        self.post_circuit(peer, Dial::Apart, relay);
+    }
+
+    /// The same for a peer that is connected already, and does not answer there.
+    pub fn dial_via_beside(&self, peer: PeerKey, relay: PeerKey) {
+        self.post_circuit(peer, Dial::Beside, relay);
+    }
+
+    /// A peer has been silent since then on the connection that its streams take: prefers one that is younger, if
+    /// any stands. Whether that has changed anything. The old one goes by itself, unless it is the last.
+    pub fn turn(&self, peer: PeerKey, silent_since: Instant) -> bool {
+        self.shared.table.turn(peer, silent_since)
+    }
+
+    fn post_circuit(&self, peer: PeerKey, when: Dial, relay: PeerKey) {
         self.post(|mail| {
             if mail.dial_via.len() < DIALS_MAX {
-                mail.dial_via.insert(peer, relay);
+                mail.dial_via.insert(peer, (when, relay));
             }
         });
     }

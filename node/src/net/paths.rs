@@ -2,7 +2,8 @@
 //!
 //! Direct before relayed; among equals the one whose dialler has the smaller key, then the oldest: both ends
 //! choose alike without a word. Blobs take the last of the direct ones and everything else the first, so that a
-//! large transfer holds up nothing that somebody waits for. A connection that is not the first goes when it is not
+//! large transfer holds up nothing that somebody waits for. One on which a peer has fallen silent comes after all others
+//! as soon as a younger one stands, and goes soon after. A connection that is not the first goes when it is not
 //! needed: a relayed one once a direct one has stood for a moment and no log or blob is on its way over it (what
 //! stands on it for ever, such as consensus, opens anew on the direct one), a direct one when it lies idle.
 //! Nothing here dials; the Swarm's task does what these tables ask for.
@@ -21,6 +22,10 @@ use tokio::time::Instant;
 
 /// A direct connection that has stood for so long is trusted with what the relay carried.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
+
+/// A connection on which the peer is silent may take so long to show that it only stood still, before what would lose
+/// something is torn from it.
+pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// A spare connection without streams for so long is closed by whoever dialled it.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
@@ -125,20 +130,24 @@ pub(super) struct Rank {
     pub(super) id: ConnectionId,
     /// Who acted as the dialler.
     pub(super) dialer: PeerKey,
+    /// Since when a younger connection is preferred, because the peer was silent on this one.
+    pub(super) doubted: Option<Instant>,
     pub(super) usage: Arc<Usage>,
 }
 
 /// Puts the connections with one peer in the order in which both ends prefer them.
 pub(super) fn sort<'a>(of_peer: impl Iterator<Item = (&'a Connection, &'a Rank)>) -> Vec<(&'a Connection, &'a Rank)> {
     let mut all: Vec<_> = of_peer.collect();
-    all.sort_by_key(|(info, rank)| (info.relayed, rank.dialer, rank.id));
+    all.sort_by_key(|(info, rank)| (rank.doubted.is_some(), info.relayed, rank.dialer, rank.id));
     all
 }
 
 /// The one that a new stream takes.
 pub(super) fn choose<'a>(sorted: &[(&'a Connection, &'a Rank)], protocol: Protocol) -> Option<&'a Rank> {
     match protocol {
-        Protocol::Blobs => sorted.iter().rfind(|(info, _)| !info.relayed).or(sorted.first()),
+        Protocol::Blobs => {
+            sorted.iter().rfind(|(info, rank)| !info.relayed && rank.doubted.is_none()).or(sorted.first())
+        }
         _ => sorted.first(),
     }
     .map(|(_, rank)| *rank)
@@ -146,10 +155,14 @@ pub(super) fn choose<'a>(sorted: &[(&'a Connection, &'a Rank)], protocol: Protoc
 
 /// Those that may go now, as seen by the host `me`.
 pub(super) fn dispensable(sorted: &[(&Connection, &Rank)], me: PeerKey, now: Instant) -> Vec<ConnectionId> {
-    let direct_since = sorted.iter().filter(|(info, _)| !info.relayed).map(|(info, _)| info.since).min();
+    let sound = |(info, rank): &&(&Connection, &Rank)| !info.relayed && rank.doubted.is_none();
+    let direct_since = sorted.iter().filter(sound).map(|(info, _)| info.since).min();
     let settled = direct_since.is_some_and(|since| now.duration_since(since) >= SETTLE);
     let may_go = |(info, rank): &&(&Connection, &Rank)| {
-        (info.relayed && settled && !rank.usage.is_pinned()) || (rank.dialer == me && rank.usage.is_idle(now))
+        let dead = rank
+            .doubted
+            .is_some_and(|since| now.duration_since(since) >= if rank.usage.is_pinned() { GIVE_UP } else { SETTLE });
+        dead || (info.relayed && settled && !rank.usage.is_pinned()) || (rank.dialer == me && rank.usage.is_idle(now))
     };
     sorted.iter().skip(1).filter(may_go).map(|(_, rank)| rank.id).collect()
 }
@@ -168,7 +181,7 @@ mod tests {
         let (_, peer) = keys();
         let address = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
         let info = Connection { peer, address, dialed: true, relayed, relay: None, since };
-        (info, Rank { id: ConnectionId::new_unchecked(id), dialer, usage: Usage::new() })
+        (info, Rank { id: ConnectionId::new_unchecked(id), dialer, doubted: None, usage: Usage::new() })
     }
 
     fn sorted(all: &[(Connection, Rank)]) -> Vec<(&Connection, &Rank)> {
@@ -213,6 +226,27 @@ mod tests {
         assert_eq!(gone(later), ids(&[1]));
         drop(raft);
         assert_eq!(dispensable(&sorted(&all[..1]), low, later), [], "the only one stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_silent_comes_last_and_goes() {
+        let (low, high) = keys();
+        let now = Instant::now();
+        let mut all = [one(1, false, low, now), one(2, true, high, now)];
+        assert_eq!(choose(&sorted(&all), Protocol::Raft).unwrap().id, ConnectionId::new_unchecked(1));
+        all[0].1.doubted = Some(now);
+        let first = |all: &[(Connection, Rank)], protocol| choose(&sorted(all), protocol).unwrap().id;
+        for protocol in Protocol::ALL {
+            assert_eq!(first(&all, protocol), ConnectionId::new_unchecked(2), "a circuit that lives is better");
+        }
+        let gone = |all: &[(Connection, Rank)], at| dispensable(&sorted(all), high, at);
+        assert_eq!(gone(&all, now), []);
+        let log = all[0].1.usage.begin(Protocol::Logs);
+        assert_eq!(gone(&all, now + SETTLE), [], "it may only have stood still");
+        assert_eq!(gone(&all, now + GIVE_UP), ids(&[1]));
+        drop(log);
+        assert_eq!(gone(&all, now + SETTLE), ids(&[1]), "whoever dialled it, and the circuit stays");
+        assert_eq!(gone(&all[..1], now + GIVE_UP), [], "the only one stays");
     }
 
     #[tokio::test(start_paused = true)]

@@ -218,6 +218,18 @@ impl Table {
         self.best(peer).map(|c| if c.relayed { Path::Relayed(c.relay) } else { Path::Direct })
     }
 
+    /// Prefers a connection that is younger than the silence of a peer, where one stands; whether that is news.
+    pub(crate) fn turn(&self, peer: PeerKey, silent_since: Instant) -> bool {
+        let mut connections = lock(&self.connections);
+        let Some(of_peer) = connections.get_mut(&peer) else { return false };
+        if of_peer.values().all(|c| c.info.since <= silent_since) {
+            return false; // nothing better is there
+        }
+        let old = of_peer.values_mut().filter(|c| c.info.since <= silent_since && c.rank.doubted.is_none());
+        let now = Instant::now();
+        old.map(|c| c.rank.doubted = Some(now)).count() > 0
+    }
+
     /// Connections that are not needed any more.
     pub(crate) fn dispensable(&self, now: Instant) -> Vec<ConnectionId> {
         let peers: Vec<PeerKey> =
@@ -359,7 +371,7 @@ impl Streams {
         });
         let info = Connection { peer, address, dialed, relayed, relay, since: Instant::now() };
         let dialer = if role.is_dialer() { table.me } else { peer };
-        let rank = Rank { id, dialer, usage: Arc::clone(&usage) };
+        let rank = Rank { id, dialer, doubted: None, usage: Arc::clone(&usage) };
         connections.entry(peer).or_default().insert(id, Standing { info, rank, plain, requests });
         drop(connections);
         table.changed.notify_waiters();

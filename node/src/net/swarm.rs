@@ -244,7 +244,7 @@ impl Task {
             self.dial(peer, condition, addresses);
         }
         reserve.into_iter().for_each(|relay| self.reserve(relay));
-        dial_via.into_iter().for_each(|(peer, relay)| self.dial_via(peer, relay));
+        dial_via.into_iter().for_each(|(peer, (when, relay))| self.dial_via(peer, when, relay));
         for statement in publish {
             if let Err(error) = self.swarm.behaviour_mut().gossip.publish(gossipsub::IdentTopic::new(TOPIC), statement)
             {

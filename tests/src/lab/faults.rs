@@ -96,11 +96,22 @@ impl Lab {
         if overlays.is_empty() {
             return Err(Trouble(format!("{} has no overlay", self.fleet.name)));
         }
-        for name in overlays {
+        self.networks(&overlays, on)
+    }
+
+    /// The same for networks by their names, which need not be overlays.
+    ///
+    /// # Errors
+    /// The fleet has no such network, or the kernel refuses.
+    pub fn networks<N: AsRef<str>>(&mut self, names: &[N], on: bool) -> Done {
+        for name in names.iter().map(AsRef::as_ref) {
+            if !self.fleet.networks.contains_key(name) {
+                return Err(Trouble(format!("no network is called {name}")));
+            }
             if on {
-                self.state.faults.off.remove(&name)
+                self.state.faults.off.remove(name)
             } else {
-                self.state.faults.off.insert(name)
+                self.state.faults.off.insert(name.to_owned())
             };
         }
         self.state.save()?;

@@ -1,7 +1,7 @@
 //! The Swarm's part in relays and hole punching: reservations, circuits, spare connections, and what may be closed.
 
 use super::super::relaying::circuit;
-use super::super::{DialFailure, NetEvent, lock};
+use super::super::{Dial, DialFailure, NetEvent, lock};
 use super::{Task, Told, chain};
 use libp2p::Multiaddr;
 use libp2p::core::transport::ListenerId;
@@ -50,10 +50,16 @@ impl Task {
         self.outbox.push_back(NetEvent::Reserved { relay, ended });
     }
 
-    pub(super) fn dial_via(&mut self, peer: PeerKey, relay: PeerKey) {
+    pub(super) fn dial_via(&mut self, peer: PeerKey, when: Dial, relay: PeerKey) {
         match self.through(relay) {
             // Beside a direct dial, which may take long to fail.
-            Some(address) => self.dial(peer, PeerCondition::Disconnected, vec![address]),
+            Some(address) => {
+                let condition = match when {
+                    Dial::Apart => PeerCondition::Disconnected,
+                    Dial::Beside => PeerCondition::Always,
+                };
+                self.dial(peer, condition, vec![address]);
+            }
             None => {
                 let address = relay.peer_id().map(|id| Multiaddr::empty().with(Part::P2p(id)).with(Part::P2pCircuit));
                 let failure = DialFailure::Other("not connected with the relay".to_owned());
