@@ -9,9 +9,20 @@ use std::time::Duration;
 
 /// Traffic and accusations are counted from here on, when first probes are over.
 const CALM: u64 = 5 * SECOND;
-const CRASH: u64 = 15 * SECOND;
-const POWER_OFF: u64 = 35 * SECOND;
-const END: u64 = 60 * SECOND;
+/// When hosts die in a life, and when it ends.
+#[derive(Clone, Copy)]
+struct Schedule {
+    crash: u64,
+    /// `None`: nobody's power goes.
+    power_off: Option<u64>,
+    end: u64,
+}
+
+const SCHEDULE: Schedule = Schedule { crash: 15 * SECOND, power_off: Some(35 * SECOND), end: 60 * SECOND };
+/// For a mesh in which so many words about false accusations are under way that a minute of it fits no machine.
+const SHORT: Schedule = Schedule { crash: 8 * SECOND, power_off: None, end: 24 * SECOND };
+/// Loss, in percent, above which that is so beyond [`Effort::whole_max`].
+const MUCH: u32 = 10;
 /// A cold start that takes longer has failed.
 const COLD_MAX: u64 = 120 * SECOND;
 /// Hosts that end in each way: one of a hundred, but enough to say something and few enough to call it a fault.
@@ -52,18 +63,22 @@ fn row(hosts: usize, loss: u32, seed: u64, effort: Effort) -> Row {
     let (mut right, mut known) = (0.0, [vec![], vec![]]);
     let mut missed = [0, 0];
     let mut peace_us = 0;
+    let whole = hosts <= effort.whole_max;
+    let Schedule { crash, power_off, end } = if whole || loss <= MUCH { SCHEDULE } else { SHORT };
     for life in 0..lives {
         let mut crowd = Crowd::new(hosts, loss, seed ^ life << 32);
         crowd.run_until(CALM);
         let before = crowd.counts.clone();
-        crowd.run_until(CRASH);
+        crowd.run_until(crash);
         add(&mut peace, &crowd.counts);
         take(&mut peace, &before);
-        peace_us += CRASH - CALM;
+        peace_us += crash - CALM;
         crowd.kill(deaths, Death::Crash);
-        crowd.run_until(POWER_OFF);
-        crowd.kill(deaths, Death::PowerOff);
-        crowd.run_until(END);
+        if let Some(power_off) = power_off {
+            crowd.run_until(power_off);
+            crowd.kill(deaths, Death::PowerOff);
+        }
+        crowd.run_until(end);
         right += crowd.right_percent() / lives as f64;
         for ((death, _), times) in &crowd.counts.detected {
             // Who lived until the end has to know; who died later may have known.
@@ -77,11 +92,10 @@ fn row(hosts: usize, loss: u32, seed: u64, effort: Effort) -> Row {
         }
         add(&mut all, &crowd.counts);
     }
-    let mut watched_us = END * lives;
+    let mut watched_us = end * lives;
     let mut simulated_us = watched_us;
     let mut accusations = all.false_accusations;
     let mut downs = all.false_downs;
-    let whole = hosts <= effort.whole_max;
     if whole {
         let mut crowd = Crowd::new(hosts, loss, seed ^ 0xca1a);
         crowd.run_until(CALM);
@@ -115,7 +129,7 @@ fn row(hosts: usize, loss: u32, seed: u64, effort: Effort) -> Row {
         right_percent: right,
         payload: per_host(peace.payload, peace_us),
         wire: per_host(peace.wire, peace_us),
-        wire_deaths: per_host(all.wire, END * lives),
+        wire_deaths: per_host(all.wire, end * lives),
         kinds: peace.kinds.iter().map(|(k, (n, b))| (*k, (per_host(*n, peace_us), per_host(*b, peace_us)))).collect(),
         simulated: Duration::from_micros(simulated_us),
         cpu: det::cpu_time().saturating_sub(cpu),
