@@ -236,7 +236,8 @@ mod tests {
         let now = world.now;
         let late = world.core(0).lateness_of(&keys(5).key(), now);
         assert!(late >= Duration::from_secs(2), "it was cut off for four seconds: {late:?}");
-        assert_eq!(world.core(0).lateness_of(&keys(1).key(), now), Duration::ZERO);
+        let in_time = world.core(0).lateness_of(&keys(1).key(), now);
+        assert!(in_time < Duration::from_millis(100), "it answers within a round trip: {in_time:?}");
         assert_eq!(world.core(0).lateness_of(&keys(0).key(), now), Duration::ZERO, "nobody watches itself");
         assert!(world.core(0).lateness_of(&keys(5).key(), now + Duration::from_secs(3_600)) < late / 8);
     }

@@ -39,7 +39,17 @@ impl Inner {
         let members = lock(&self.members);
         let view = members.host(&peer);
         let view = view.as_deref();
-        let accusers = members.accusations(&peer).filter(|heard| heard.ended.is_none());
+        // This host's own word first, as it is who is asked; the others by name.
+        let mut accusers: Vec<Accuser> = members
+            .accusations(&peer)
+            .filter(|heard| heard.ended.is_none())
+            .map(|heard| Accuser {
+                host: name_in(&names, &heard.accuser),
+                since_ms: ms(now.since(heard.at)),
+                evidence: evidence(&heard.accusation.evidence),
+            })
+            .collect();
+        accusers.sort_by_key(|accuser| (accuser.host != seen_from, accuser.host.clone()));
         let mut report = WhyReport {
             version: VERSION,
             peer,
@@ -62,13 +72,7 @@ impl Inner {
             start: view.and_then(|v| v.incarnation).map(|i| i.start),
             voter,
             builds,
-            accusers: accusers
-                .map(|heard| Accuser {
-                    host: name_in(&names, &heard.accuser),
-                    since_ms: ms(now.since(heard.at)),
-                    evidence: evidence(&heard.accusation.evidence),
-                })
-                .collect(),
+            accusers,
             story: members
                 .story(&peer)
                 .map(|chapter| Chapter {
