@@ -101,6 +101,10 @@ pub const ORDER_MS_MAX: u64 = 3_600_000;
 /// Longest that running builds are waited for before a host restarts, in milliseconds.
 pub const GRACE_MS_MAX: u64 = 600_000;
 
+/// For how long a build that was done speaks for its host, in milliseconds of ledger time: longer than a host needs to
+/// be declared down, and short beside any cool-down.
+pub const PROGRESS_MS: u64 = 60_000;
+
 /// Bytes of the words that say who asked for an order: a user's name and a host's.
 pub const REQUESTER_BYTES_MAX: usize = 128;
 

@@ -126,6 +126,8 @@ pub struct MachineConfig {
     pub allow_reboot: bool,
     /// Whether the mesh must leave the host alone.
     pub protected: bool,
+    /// Whether something starts the mesh at boot, where neither systemd nor OpenRC can be asked.
+    pub at_boot: Option<bool>,
 }
 
 /// `[sandbox]`.
@@ -337,7 +339,7 @@ mod tests {
         assert_eq!(Config::load(Path::new("/nonexistent/mesh.toml")).unwrap(), Config::default());
         let all = parse(
             "listen = ['127.0.0.1:7401', '/ip6/::1/udp/1/quic-v1']\nleads = ['build.example:7', '[::1]:9', '10.0.0.1']\n\
-             cores = 8\ntags = ['amd64']\n[machine]\nreboot_command=['reboot']\nrestart_command=['x']\nallow_reboot=true\nprotected=true\n\
+             cores = 8\ntags = ['amd64']\n[machine]\nreboot_command=['reboot']\nrestart_command=['x']\nallow_reboot=true\nprotected=true\nat_boot=true\n\
              [sandbox]\nallow_none=true\nallow_network=false\npaths=['/opt']\nbuild_uid=77\nwork='/w'\n[api]\ngroup='mesh'\n[timing]\nlan=true",
         )
         .unwrap();
@@ -346,6 +348,7 @@ mod tests {
         assert_eq!(all.leads.len(), 6);
         assert_eq!(all.leads[5].to_string(), "/ip4/10.0.0.1/udp/7400/quic-v1");
         assert!(all.sandbox.allow_none && !all.sandbox.allow_network && all.timing.lan && all.machine.protected);
+        assert_eq!(all.machine.at_boot, Some(true));
         assert_eq!((all.sandbox.build_uid, all.cores), (Some(77), Some(8)));
         let written = Config::text(&["127.0.0.1:1".into()]);
         assert_eq!(parse(&written).unwrap().listen.len(), 2);

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod consensus;
 pub mod driver;
+pub mod guard;
 pub mod machine;
 pub mod net;
 pub mod seams;

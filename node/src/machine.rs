@@ -11,7 +11,7 @@ use crate::builds::run::{Ran, Run, Why, run};
 use crate::builds::sandbox::{LaunchError, Launcher, SandboxConfig};
 use crate::builds::survivors::Children;
 use crate::builds::unpack::{Limits, read_blob, unpack};
-use crate::seams::{BlobStore, Blocking, Facts, Job, Machine, Spawn};
+use crate::seams::{BlobStore, Blocking, Errand, Facts, Job, Machine, Spawn};
 use async_trait::async_trait;
 use bytes::Bytes;
 use mesh::build::{End, InputKind, Outcome, Phase, Sandbox};
@@ -24,9 +24,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub mod act;
 mod facts;
 
-pub use facts::machine_id;
+pub use facts::{boot_id, machine_id};
+
+use act::Commands;
 
 /// The user that builds run as when the daemon is root, unless configured otherwise.
 pub const BUILD_USER: u32 = 7400;
@@ -54,6 +57,10 @@ pub struct MachineConfig {
     pub allow_network: bool,
     /// Folders besides the usual that builds may read.
     pub extra_read_only: Vec<PathBuf>,
+    /// How the service and the machine are restarted.
+    pub commands: Commands,
+    /// The owner's word on whether something starts the mesh at boot, where no known init system can be asked.
+    pub at_boot: Option<bool>,
     /// Identifies the machine when it has no /etc/machine-id: random, kept in the state folder.
     pub fallback_machine_id: [u8; 32],
 }
@@ -70,6 +77,8 @@ impl MachineConfig {
             allow_none: false,
             allow_network: true,
             extra_read_only: vec![],
+            commands: Commands::default(),
+            at_boot: None,
             fallback_machine_id,
         }
     }
@@ -335,6 +344,14 @@ impl Machine for HostMachine {
         let done = self.attempt(&job, &folder, &*blobs, &log, &cancel).await;
         self.discard(folder).await;
         done.unwrap_or_else(failed)
+    }
+
+    async fn tell(&self, line: &str) {
+        act::tell(line).await;
+    }
+
+    async fn act(&self, errand: &Errand) -> io::Result<()> {
+        self.config.commands.carry_out(errand).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! with virtual ones. Time is not here: it is tokio's everywhere, and `libc::clock_gettime` for
 //! CLOCK_BOOTTIME and the wall clock, both of which the simulator replaces underneath.
 
+use crate::guard::Vault;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -12,6 +13,8 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::identity::Keypair;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, Outcome};
+use mesh::order::Act;
+use mesh::warrant::OrderId;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -72,6 +75,8 @@ pub struct Seams {
     pub blobs: Arc<dyn BlobStore>,
     /// What helps the next start, and may be lost.
     pub notes: Arc<dyn Notes>,
+    /// What decides whether this host acts on a warrant.
+    pub vault: Arc<dyn Vault>,
     /// The host itself.
     pub machine: Arc<dyn Machine>,
     /// Seeds every random choice of the node.
@@ -128,7 +133,20 @@ pub struct Job {
     pub needs: Vec<(String, BlobId)>,
 }
 
-/// A host: what it is, and running a build on it.
+/// What a host is about to do to itself, and for whom: a licence of [`mesh::warrant`] in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// What.
+    pub act: Act,
+    /// By which order.
+    pub order: OrderId,
+    /// Who asked.
+    pub requester: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A host: what it is, running a build on it, and what is done to it by warrant.
 #[async_trait]
 pub trait Machine: Send + Sync + 'static {
     /// What the host is.
@@ -146,6 +164,15 @@ pub trait Machine: Send + Sync + 'static {
         log: mpsc::Sender<Bytes>,
         cancel: CancellationToken,
     ) -> Outcome;
+
+    /// Tells the machine's own journal and the users on it, as well as it can: nobody waits for a user.
+    async fn tell(&self, line: &str);
+
+    /// Restarts the service or the machine. Returns when that is under way; it may end whoever called.
+    ///
+    /// # Errors
+    /// Why it cannot be done; nothing has begun then, as far as can be told.
+    async fn act(&self, errand: &Errand) -> io::Result<()>;
 }
 
 /// A content-addressed store. What is in it has been verified and synced.

@@ -8,6 +8,7 @@
 //! mesh.toml    configuration                    ledger.redb  the ledger
 //! blobs/       content-addressed store          work/        builds while they run
 //! leads        where others were last reached; helps the next start, and may be removed
+//! guard/       what decides about warrants ([`crate::guard`]); `guarded` says that it was made
 //! mesh.sock    the API, 0600                    daemon.log   what a detached daemon says
 //! lock         one daemon a folder
 //! ```

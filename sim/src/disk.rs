@@ -4,7 +4,9 @@
 //! kernel still has it) and is lost, whole or in part, when the power goes: [`Loss`]. Handles of a host
 //! that crashed are dead: a database that is dropped with its host must not write a clean ending.
 
+use crate::papers::Papers;
 use crate::trace::{Event, Trace};
+use node::guard::Paper;
 use node::seams::OpenStore;
 use redb::StorageBackend;
 use std::fmt;
@@ -23,6 +25,13 @@ pub enum Loss {
     Unsynced,
     /// A disk with a cache lost power: of each write, in no order, some sectors made it. The seed says which.
     Some(u64),
+}
+
+/// All that is on a disk: the ledger's store, and the guard's papers beside it.
+#[derive(Clone)]
+pub struct Whole {
+    store: Vec<u8>,
+    papers: Papers,
 }
 
 /// A disk; clones are the same disk.
@@ -47,6 +56,10 @@ struct Image {
     power_for: Option<u64>,
     /// Syncs are reported and not made.
     lies: bool,
+    /// The guard's papers, beside the store.
+    papers: Papers,
+    /// Crashes up to now.
+    life: u64,
 }
 
 enum Change {
@@ -81,6 +94,7 @@ impl Disk {
     pub fn crash(&self, loss: Loss) {
         let mut image = self.lock();
         image.handle += 1;
+        image.life += 1;
         image.power_for = None;
         let pending = std::mem::take(&mut image.pending);
         match loss {
@@ -88,12 +102,13 @@ impl Disk {
                 image.pending = pending;
                 return;
             }
-            Loss::Unsynced => {}
+            Loss::Unsynced => image.papers.lose(|| false),
             Loss::Some(seed) => {
                 let mut dice = Dice::new(seed);
                 for change in &pending {
                     image.keep_some(change, &mut dice);
                 }
+                image.papers.lose(|| dice.toss());
             }
         }
         image.current = image.durable.clone();
@@ -116,6 +131,52 @@ impl Disk {
     /// Whether syncs are only reported.
     pub fn lies(&self) -> bool {
         self.lock().lies
+    }
+
+    /// A copy of all that is on it, the guard's papers too.
+    pub fn copy_whole(&self) -> Whole {
+        let image = self.lock();
+        Whole { store: image.current.clone(), papers: image.papers.clone() }
+    }
+
+    /// Everything on it is replaced, the guard's papers too. Call it while no host runs on it.
+    pub fn replace_whole(&self, whole: Whole) {
+        self.replace(whole.store);
+        let mut image = self.lock();
+        image.papers = whole.papers;
+        image.papers.sync();
+    }
+
+    pub(crate) fn life(&self) -> u64 {
+        self.lock().life
+    }
+
+    pub(crate) fn read_paper(&self, life: u64, paper: Paper) -> io::Result<Option<Vec<u8>>> {
+        let image = self.lock();
+        match image.life == life && image.power_for != Some(0) {
+            true => Ok(image.papers.get(paper).cloned()),
+            false => Err(self.crashed()),
+        }
+    }
+
+    /// Beside its place, synced, renamed: three changes, each with power or without.
+    pub(crate) fn write_paper(&self, life: u64, paper: Paper, bytes: &[u8]) -> io::Result<()> {
+        let mut image = self.lock();
+        for last in [false, false, true] {
+            if image.life != life || image.power_for == Some(0) {
+                return Err(self.crashed());
+            }
+            image.power_for = image.power_for.map(|left| left - 1);
+            if last {
+                let synced = !image.lies;
+                image.papers.put(paper, bytes, synced);
+            }
+        }
+        Ok(())
+    }
+
+    fn crashed(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::BrokenPipe, format!("{} has crashed", self.host))
     }
 
     /// A copy of what is on it, as the running host sees it.
@@ -165,6 +226,7 @@ impl Image {
         for change in std::mem::take(&mut self.pending) {
             apply(&mut self.durable, &change);
         }
+        self.papers.sync();
     }
 
     fn change(&mut self, change: Change) {
@@ -213,7 +275,7 @@ impl Handle {
     fn alive(&self) -> io::Result<MutexGuard<'_, Image>> {
         let image = self.disk.lock();
         if image.handle != self.number || image.power_for == Some(0) {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, format!("{} has crashed", self.disk.host)));
+            return Err(self.disk.crashed());
         }
         Ok(image)
     }

@@ -9,6 +9,7 @@ use crate::det;
 use crate::disk::{Disk, Loss};
 use crate::machine::SimMachine;
 use crate::network::Power;
+use crate::papers::DiskVault;
 use crate::transport::{self, Place};
 use crate::world::World;
 use node::seams::{BlobStore, Blocking, MakeTransport, Notes, Seams};
@@ -115,6 +116,7 @@ impl Host {
             store: self.disk.open_store(),
             blobs: self.blobs.clone(),
             notes: self.notes.clone(),
+            vault: Arc::new(DiskVault::new(&self.disk)),
             machine: self.machine.clone(),
             seed: det::derive(self.seed, &format!("starts of {}", self.name()), start),
             spawn: |task| current::spawn(task),

@@ -2,7 +2,7 @@
 //!
 //! A scenario comes wholly from its seed: two runs give the same bytes on every wire, disk and log line,
 //! which [`trace`] condenses into one hash. [`det`] rules the clocks and the randomness of a thread,
-//! [`current`] knows which host runs, [`transport`], [`disk`] and [`machine`] fill the node's seams,
+//! [`current`] knows which host runs, [`transport`], [`disk`], [`papers`] and [`machine`] fill the node's seams,
 //! [`network`] has addresses, masquerades and cuts, [`host`] joins them, [`world`] puts hosts together and breaks them. What differs between two
 //! runs of a seed is a bug of the first order.
 #![warn(missing_docs)]
@@ -23,6 +23,7 @@ pub mod machine;
 pub mod mutants;
 pub mod network;
 pub mod nodes;
+pub mod papers;
 pub mod plan;
 pub mod scenarios;
 pub mod stage;

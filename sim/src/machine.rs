@@ -10,8 +10,10 @@ use crate::det;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End, Manifest, Outcome, OutputFile, Phase};
+use mesh::order::Act;
+use mesh::warrant::OrderId;
 use mesh::wire;
-use node::seams::{BlobStore, Facts, Job, Machine};
+use node::seams::{BlobStore, Errand, Facts, Job, Machine};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +54,15 @@ impl Markers {
     }
 }
 
+/// What a machine was told to do to itself; the harness does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acted {
+    /// What.
+    pub act: Act,
+    /// By which order.
+    pub order: OrderId,
+}
+
 /// A simulated machine. It outlives the node on it, as a real one does.
 pub struct SimMachine {
     name: String,
@@ -59,6 +70,7 @@ pub struct SimMachine {
     seed: u64,
     boots: AtomicU64,
     markers: Markers,
+    acts: Mutex<Vec<Acted>>,
 }
 
 impl SimMachine {
@@ -74,7 +86,7 @@ impl SimMachine {
             allow_none: false,
             allow_network: true,
         };
-        SimMachine { name: name.to_owned(), facts, seed, boots: AtomicU64::new(0), markers }
+        SimMachine { name: name.to_owned(), facts, seed, boots: AtomicU64::new(0), markers, acts: Mutex::default() }
     }
 
     /// With other facts; its boot id still changes with each boot.
@@ -86,6 +98,11 @@ impl SimMachine {
     /// The machine itself starts anew (a power cut, a reboot), and not only the node on it.
     pub fn reboot(&self) {
         self.boots.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it was told to do to itself since this was asked last.
+    pub fn take_acts(&self) -> Vec<Acted> {
+        std::mem::take(&mut self.acts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -173,6 +190,16 @@ impl Machine for SimMachine {
             Ok(manifest) => Outcome { manifest, ..ended(End::Done, Phase::Command, 0, String::new()) },
             Err(error) => ended(End::Failed, Phase::Store, 0, format!("outputs could not be stored: {error}")),
         }
+    }
+
+    async fn tell(&self, line: &str) {
+        tracing::debug!(line, "the machine's journal");
+    }
+
+    async fn act(&self, errand: &Errand) -> io::Result<()> {
+        let acted = Acted { act: errand.act, order: errand.order };
+        self.acts.lock().unwrap_or_else(PoisonError::into_inner).push(acted);
+        Ok(())
     }
 }
 

@@ -194,6 +194,11 @@ pub struct Counts {
 }
 
 impl Builds {
+    /// Those that have ended, the oldest first.
+    pub fn finished(&self) -> impl DoubleEndedIterator<Item = &Build> {
+        self.finished.iter().filter_map(|id| self.all.get(id))
+    }
+
     /// One build.
     pub fn get(&self, id: BuildId) -> Option<&Build> {
         self.all.get(&id)

@@ -8,6 +8,8 @@ use crate::blobs::folder::FolderBlobs;
 use crate::cli::{Failure, InitArgs, InitDone, JoinArgs, JoinDone, Local, Ready};
 use crate::config::Config;
 use crate::consensus::Timing;
+use crate::guard::{self, FolderVault};
+use crate::machine::act::Commands;
 use crate::machine::{BUILD_USER, HostMachine, MachineConfig};
 use crate::net::{join_once, transport};
 use crate::seams::{Blocking, Machine, OpenStore, Seams, Spawn};
@@ -52,6 +54,11 @@ fn machine_config(folder: &StateFolder, config: &Config) -> Result<MachineConfig
         allow_none: config.sandbox.allow_none,
         allow_network: config.sandbox.allow_network,
         extra_read_only: config.sandbox.paths.clone(),
+        commands: Commands {
+            restart: config.machine.restart_command.clone(),
+            reboot: config.machine.reboot_command.clone(),
+        },
+        at_boot: config.machine.at_boot,
         ..MachineConfig::new(work, folder.store_id()?)
     })
 }
@@ -86,6 +93,9 @@ impl HostNode {
             decode(&folder.genesis()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("genesis", e.to_string()))?;
         let joined: Joined =
             decode(&folder.credential()?, CREDENTIAL_BYTES_MAX).map_err(|e| broken("credential", e.to_string()))?;
+        if guard::provide(folder.path(), &keys, &genesis).map_err(|e| Failure::new(e.to_string()))? {
+            tracing::warn!("this state folder is older than warrants: what decides about them is made now, and empty");
+        }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| Failure::new(format!("no randomness: {e}")))?;
 
@@ -97,6 +107,7 @@ impl HostNode {
             store: open_store(folder.ledger()),
             blobs: Arc::new(blobs),
             notes: Arc::new(folder.clone()),
+            vault: Arc::new(FolderVault::of(folder.path())),
             machine,
             seed,
             spawn: SPAWN,
@@ -137,6 +148,7 @@ impl Local for HostNode {
         let founded = found(&keys, &args.mesh, &args.host, &random, machine, short_id(folder.store_id()?));
         let joined = Joined { genesis: founded.genesis.clone(), credential: founded.credential, members: vec![] };
         folder.write_credential(&encode(&joined))?;
+        guard::provide(folder.path(), &keys, &founded.genesis).map_err(|e| Failure::new(e.to_string()))?;
         folder.write_genesis(&encode(&founded.genesis))?; // last: with it the folder belongs to a mesh
         Ok(InitDone { mesh_id: founded.mesh.to_string(), peer: keys.key().to_string(), recovery_key: founded.recovery })
     }
@@ -159,6 +171,7 @@ impl Local for HostNode {
                     let joined = read_joined(&answer, &keys, invitation.mesh).map_err(Failure::new)?;
                     let genesis: Genesis = joined.genesis.open().map_err(|e| Failure::new(e.to_string()))?;
                     folder.write_credential(&encode(&joined))?;
+                    guard::provide(folder.path(), &keys, &joined.genesis).map_err(|e| Failure::new(e.to_string()))?;
                     folder.write_genesis(&encode(&joined.genesis))?;
                     return Ok(JoinDone {
                         mesh_id: invitation.mesh.to_string(),

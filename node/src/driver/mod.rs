@@ -10,6 +10,7 @@ mod control;
 mod execute;
 mod find;
 mod hand_over;
+mod healing;
 mod keep;
 mod lead;
 mod local;
@@ -37,6 +38,7 @@ pub use submit::SubmitError;
 pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
 
 use crate::consensus::{Consensus, ConsensusConfig, Process, Timing};
+use crate::guard::Store;
 use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
 use crate::seams::{BlobStore, Facts, Machine, OpenStore, Seams, Spawn};
 use execute::Running;
@@ -159,6 +161,7 @@ pub struct Inner {
     unheld: Mutex<BTreeSet<BuildId>>,
     /// For whoever looks on; see [`looks`].
     deeds: Mutex<looks::Deeds>,
+    healing: healing::Healing,
     outcast: Mutex<outcast::Outcast>,
     leaving: CancellationToken,
     /// This host is about to leave, and as the leader gives its seat to another.
@@ -272,6 +275,7 @@ impl Node {
             corrupt: Mutex::default(),
             unheld: Mutex::default(),
             deeds: Mutex::default(),
+            healing: healing::Healing::new(Store::new(seams.vault, mesh, me), seams.blocking),
             outcast: Mutex::default(),
             leaving: CancellationToken::new(),
             retiring: AtomicBool::new(false),
@@ -337,6 +341,8 @@ impl Inner {
         let (inputs, taken) = mpsc::channel(INPUTS_MAX);
         self.task(self.clone().run_batcher(waiting));
         self.task(self.clone().run_leader());
+        self.task(self.clone().run_known_keeper());
+        self.task(self.clone().run_lives());
         self.task(self.clone().run_watch(events, taken, inputs.clone()));
         let this = self.clone();
         self.task(async move {

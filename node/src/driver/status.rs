@@ -218,6 +218,7 @@ impl Inner {
         self.warn_of_refusals(&names, &mut warnings, &mut next);
         self.warn_of_strangers(&mut warnings, &mut next);
         self.warn_of_successors(&mut warnings);
+        self.warn_of_papers(&own_name, &mut warnings);
         for (host, blobs) in lock(&self.corrupt).iter() {
             let name = names.get(host).cloned().unwrap_or_else(|| host.short());
             warnings.push(warning(

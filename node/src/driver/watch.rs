@@ -219,6 +219,9 @@ impl Inner {
         if changes.roster {
             self.on_roster();
         }
+        if changes.roster || changes.leader {
+            self.known_did_change();
+        }
         self.follow_builds(&changes.builds);
         self.refresh_view();
         if let Some(text) = self.shared.with(|l| l.halted().map(str::to_owned)) {

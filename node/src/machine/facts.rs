@@ -13,7 +13,7 @@ pub(super) fn facts(config: &MachineConfig) -> Facts {
         tags: config.tags.clone(),
         boot_id: boot_id(),
         machine_id: machine_id(&config.fallback_machine_id),
-        boot_enabled: boot_enabled(Path::new("/")),
+        boot_enabled: boot_enabled(Path::new("/")).or(config.at_boot),
         allow_none: config.allow_none,
         allow_network: config.allow_network,
     }
@@ -32,7 +32,7 @@ fn memory_mib() -> u64 {
 }
 
 /// The kernel's boot id and the start of PID 1: containers restart while their kernel goes on.
-fn boot_id() -> [u8; 16] {
+pub fn boot_id() -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_derive_key("mesh/boot-id/v1");
     hasher.update(fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().as_bytes());
     let stat = fs::read_to_string("/proc/1/stat").unwrap_or_default();

@@ -31,7 +31,7 @@ const RESTART_EVERY: Duration = Duration::from_secs(10);
 /// The whole state of a host.
 struct Backup {
     folder: Folder,
-    disk: Vec<u8>,
+    disk: crate::disk::Whole,
     blobs: MemoryBlobs,
 }
 
@@ -114,7 +114,7 @@ impl NodesStage {
     }
 
     /// Starts what is down, by its reason. A host whose address is another's by now is given a new one.
-    fn start(&mut self, name: &str) {
+    pub(super) fn start(&mut self, name: &str) {
         if self.nodes.network.addresses(name).is_empty()
             && let Some(host) = self.fleet.host(name)
         {
@@ -127,13 +127,13 @@ impl NodesStage {
         }
     }
 
-    fn crash(&mut self, name: &str) {
+    pub(super) fn crash(&mut self, name: &str) {
         self.nodes.crash(name);
         self.clients.gone(name);
         self.faults.crashed.insert(name.to_owned());
     }
 
-    fn cut_power(&mut self, name: &str) {
+    pub(super) fn cut_power(&mut self, name: &str) {
         if let Some(station) = self.station(name)
             && self.votes(name)
         {
@@ -273,7 +273,7 @@ impl NodesStage {
                 let Some(station) = self.station(&host) else { return skip("gone") };
                 let backup = Backup {
                     folder: station.desk.folder.borrow().clone(),
-                    disk: station.host.disk().copy(),
+                    disk: station.host.disk().copy_whole(),
                     blobs: station.blobs.copy(),
                 };
                 self.faults.backups.insert(host, backup);
@@ -389,7 +389,7 @@ impl NodesStage {
         self.fault(&name, &format!("goes back to start {}", backup.folder.start));
         if let Some(station) = self.station(&name) {
             station.desk.folder.replace(backup.folder);
-            station.host.disk().replace(backup.disk);
+            station.host.disk().replace_whole(backup.disk);
             station.blobs.replace(&backup.blobs);
         }
         self.start(&name);
@@ -412,11 +412,11 @@ impl NodesStage {
         if folder.member.is_none() {
             return skip(format!("{name} is in no mesh yet"));
         }
-        let (disk, blobs, original) = (station.host.disk().copy(), station.blobs.copy(), station.host.clone());
+        let (disk, blobs, original) = (station.host.disk().copy_whole(), station.blobs.copy(), station.host.clone());
         let addresses: Addresses = self.nodes.network.spare_addresses(&name);
         self.nodes.place(&copy, 4, addresses, folder, Entrance::Joins);
         if let Some(station) = self.nodes.stations.get(&copy) {
-            station.host.disk().replace(disk);
+            station.host.disk().replace_whole(disk);
             station.host.copy_notes(&original);
             station.blobs.replace(&blobs);
         }

@@ -5,6 +5,7 @@
 //! [`Control`](node::api::Control), and looks at its ledger. It holds nodes weakly: what is left of one
 //! after its crash is a leak, and [`Nodes::is_gone`] tells.
 
+mod acts;
 mod clients;
 mod eyes;
 mod faults;

@@ -8,9 +8,11 @@ use crate::det;
 use crate::host::Host;
 use crate::transport::to_multiaddr;
 use mesh::identity::{Keys, PeerKey};
+use mesh::ledger::Ledger;
 use mesh::wire::Signed;
 use node::consensus::Timing;
 use node::driver::{Inner, Known, Node, NodeConfig, Token, found, join_request, make_store, read_joined};
+use node::guard::Store;
 use node::net::join_once;
 use node::seams::{Machine, Seams};
 use std::cell::{Cell, RefCell};
@@ -140,6 +142,9 @@ async fn run(
         (None, Entrance::Intrudes(known)) => found_one(&host, &keys, store_id, seed, known),
         (None, Entrance::Joins) => join(&host, &keys, desk, store_id, &called).await?,
     };
+    if desk.folder.borrow().member.is_none() {
+        provide(&seams, &keys, &member.genesis)?;
+    }
     desk.folder.borrow_mut().member = Some(member.clone());
     let config = NodeConfig {
         keys,
@@ -172,6 +177,12 @@ async fn run(
             crate::current::spawn(work(node.control()));
         }
     }
+}
+
+/// The papers by which the host decides about warrants, made before it is a member.
+fn provide(seams: &Seams, keys: &Keys, genesis: &Signed) -> Result<(), Box<dyn std::error::Error>> {
+    let founded = Ledger::found(genesis)?;
+    Ok(Store::new(seams.vault.clone(), founded.mesh(), keys.key()).make(&founded)?)
 }
 
 fn found_one(host: &Host, keys: &Keys, store_id: [u8; 16], seed: u64, known: Vec<Known>) -> Membership {

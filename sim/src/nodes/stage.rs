@@ -337,6 +337,7 @@ impl Stage for NodesStage {
         if let Some(text) = log::first_error() {
             return Err(Failure::Crash(text));
         }
+        self.obey();
         self.reap()?;
         self.hand_tokens()?;
         self.look(jury)?;
