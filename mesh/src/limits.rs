@@ -112,6 +112,10 @@ pub const REQUESTER_BYTES_MAX: usize = 128;
 /// hour; a voter whose notes are full signs nothing more.
 pub const COSIGNED_MAX: usize = 64;
 
+/// Signatures of others that are remembered by whoever collects them, to notice two of one voter for one order: some
+/// dozens of orders with all their voters.
+pub const APPROVALS_KEPT: usize = 256;
+
 /// Bytes of what a guard or a co-signing voter stores: the largest number of receipts and of notes, with room to spare.
 pub const GUARD_BYTES_MAX: usize = 64 << 10;
 

@@ -38,6 +38,24 @@ impl Fleet {
         fleet
     }
 
+    /// These hosts, each with settings of its own, which may name paths below the fleet's folder.
+    #[track_caller]
+    pub fn up_each(names: &[&str], settings: impl Fn(&Fleet, &str) -> Settings) -> Self {
+        let mut fleet = Self::empty(&Settings::default());
+        for name in names {
+            let mut host = fleet.stranger_with(name, &settings(&fleet, name));
+            let listen = host.listen.to_string();
+            match fleet.hosts.is_empty() {
+                true => host.ok(&["init", "--name", name, "--mesh", "demo", "--listen", &listen]),
+                false => host.ok(&["join", &fleet.any().ok(&["invite", name]), "--listen", &listen]),
+            };
+            host.up();
+            fleet.hosts.push(host);
+        }
+        fleet.settled();
+        fleet
+    }
+
     /// A mesh of one host, up.
     #[track_caller]
     pub fn found(name: &str, settings: &Settings) -> Self {

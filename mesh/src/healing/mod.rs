@@ -308,6 +308,14 @@ pub fn objection(facts: &Facts<'_>, host: &PeerKey, id: OrderId, act: Act) -> Op
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
+/// What holds back an order that a person gives by hand. Whether healing may act by itself is not asked, nor what others
+/// say of the host; what would do harm is. `force` overrides what only keeps the pace: budget, cool-down, running builds.
+pub fn by_hand(facts: &Facts<'_>, host: &PeerKey, act: Act, force: bool) -> Vec<Rule> {
+    let rung = if act.is_reboot() { Rung::Reboot } else { Rung::Restart };
+    let counts = |rule: &Rule| !rule.is_for_healing_alone() && !(force && rule.is_pace());
+    rules(facts, host, Deed::Order { rung, written: false }).into_iter().filter(counts).collect()
+}
+
 /// Why a host gets no builds now, in words; `None` when it may. For placement.
 pub fn no_builds(facts: &Facts<'_>, host: &PeerKey) -> Option<String> {
     let now = facts.now_ms();

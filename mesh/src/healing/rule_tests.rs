@@ -3,10 +3,44 @@
 use super::tests::*;
 use super::*;
 use crate::blame::tests::key;
+use crate::identity::Keys;
 use crate::ledger::tests::World;
 use crate::mutants::with;
 use crate::warrant::tests::voters;
 use proptest::prelude::*;
+
+#[test]
+fn a_person_is_held_back_by_what_does_harm_and_forces_the_pace_alone() {
+    let world = hospital();
+    let reboot = Act::Reboot(Gently { grace_ms: 0 });
+    let held = |lie: &dyn Fn(&mut Ward), force| {
+        let mut ward = Ward::new(&world);
+        lie(&mut ward);
+        ward.with(|facts| by_hand(facts, &key(SICK), reboot, force))
+    };
+    let off = |w: &mut Ward| w.record.set_policy(Policy { heal: 0, ..Policy::default() }).unwrap();
+    assert_eq!(held(&off, false), [], "a person heals though healing is off, and a host that is well");
+    let step = |w: &mut Ward| {
+        let now = w.ledger.time_ms();
+        w.record.step(key(SICK), Rung::Restart, now);
+    };
+    assert!(matches!(held(&step, false)[..], [Rule::CoolDown { .. }]));
+    assert_eq!(held(&step, true), []);
+    let busy = |w: &mut Ward| w.sick().progress = true;
+    assert_eq!((held(&busy, false), held(&busy, true)), (vec![Rule::Progress], vec![]));
+    type Lie = (fn(&mut Sight), Rule);
+    let harm: [Lie; 4] = [
+        (|s| s.protected = true, Rule::Protected),
+        (|s| s.allow_reboot = false, Rule::NotAllowed),
+        (|s| s.boot_enabled = None, Rule::NotAtBoot),
+        (|s| s.only_path_of = vec![PeerKey::from_bytes([9; 32])], Rule::OnlyPath(vec![PeerKey::from_bytes([9; 32])])),
+    ];
+    for (lie, rule) in harm {
+        assert_eq!(held(&|w: &mut Ward| lie(w.sick()), true), [rule]);
+    }
+    let stranger = Keys::from_seed([200; 32]).key();
+    assert_eq!(Ward::new(&world).with(|f| by_hand(f, &stranger, reboot, true)), [Rule::Unknown]);
+}
 
 /// Host 6 is down, its service was ordered to restart in vain, and a reboot is due.
 fn due_for_reboot(ward: &mut Ward, wait_ms: u64) {

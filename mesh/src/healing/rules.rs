@@ -107,6 +107,26 @@ impl Rule {
         )
     }
 
+    /// Whether it asks if healing may act by itself; a person need not ask that.
+    pub(super) fn is_for_healing_alone(&self) -> bool {
+        matches!(
+            self,
+            Rule::Off
+                | Rule::Paused { .. }
+                | Rule::MeshFault(_)
+                | Rule::Storm { .. }
+                | Rule::Held { .. }
+                | Rule::OneWord { .. }
+                | Rule::Recovered
+                | Rule::FewSigners { .. }
+        )
+    }
+
+    /// Whether it keeps the pace and nothing else.
+    pub(super) fn is_pace(&self) -> bool {
+        matches!(self, Rule::Budget { .. } | Rule::CoolDown { .. } | Rule::Progress)
+    }
+
     /// In words, with the names that the roster has for the hosts.
     pub fn text(&self, roster: &Roster) -> String {
         let name = |key: &PeerKey| roster.member(key).map_or_else(|| key.short(), |member| member.name.clone());

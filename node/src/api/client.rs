@@ -1,6 +1,7 @@
 //! The other end of the API: one connection a request over the daemon's Unix socket. Knows no exit
 //! codes and prints nothing; [`crate::cli`] does.
 
+use super::order::{OrderEvent, OrderRequest};
 use super::types::*;
 use super::{ByteStream, types};
 use bytes::{Bytes, BytesMut};
@@ -256,6 +257,16 @@ impl Client {
             })
         });
         Ok(events.boxed())
+    }
+
+    /// Orders a host to restart; what happens, until it is over.
+    ///
+    /// # Errors
+    /// As above, at the start or in the stream.
+    pub async fn order(&self, host: &str, request: &OrderRequest) -> Result<BoxStream<'static, Result<OrderEvent>>> {
+        let body = serde_json::to_vec(request).map_err(broken)?;
+        let lines = lines(self.send(Method::POST, &format!("/v1/hosts/{host}/order"), full(body.into())).await?);
+        Ok(lines.map(|line| serde_json::from_slice(&line?).map_err(broken)).boxed())
     }
 
     /// Whether the daemon has a blob already.

@@ -5,6 +5,7 @@
 //! door. The command line ([`crate::cli`]) is the first client.
 
 pub mod client;
+pub mod order;
 mod ping;
 pub mod server;
 mod spec;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec};
+use order::{OrderEvent, OrderRequest};
 use std::io;
 use tokio::sync::mpsc;
 use types::{
@@ -130,6 +132,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When no host is called so, or several could be meant; names near it are in the hint.
     async fn why(&self, host: String) -> Result<WhyReport, ApiError>;
+
+    /// Orders a host to restart its service or its machine, on a person's word. What happens comes one by one.
+    ///
+    /// # Errors
+    /// When there is no such host, this one is no signer, or a rule holds the order back; nothing is written then.
+    async fn order(&self, host: String, request: OrderRequest) -> Result<mpsc::Receiver<OrderEvent>, ApiError>;
 
     /// Leaves the mesh for good, then stops.
     ///

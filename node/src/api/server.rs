@@ -2,6 +2,7 @@
 //! of [`Control`]. Logs and progress are streamed as lines of JSON; blobs as they are.
 
 use super::Control;
+use super::order::OrderRequest;
 use super::types::*;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -107,6 +108,7 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/replace", post(replace))
         .route("/v1/hosts/{name}/ping", get(ping))
         .route("/v1/hosts/{name}/why", get(why))
+        .route("/v1/hosts/{name}/order", post(order))
         .route("/v1/topology", get(topology))
         .route("/v1/leave", post(leave))
         .route("/v1/shutdown", post(shutdown))
@@ -340,6 +342,16 @@ async fn why(State(control): Ctl, Path(host): Path<String>) -> Answer {
         return Err(bad_host_name(&host));
     }
     ok(&control.why(host).await?)
+}
+
+async fn order(State(control): Ctl, Path(host): Path<String>, bytes: Result<Bytes, BytesRejection>) -> Answer {
+    if !valid_host_name(&host) {
+        return Err(bad_host_name(&host));
+    }
+    let request: OrderRequest = body(bytes)?;
+    request.check()?;
+    let events = control.order(host, request).await?;
+    lines(futures::stream::unfold(events, |mut events| async move { Some((events.recv().await?, events)) }))
 }
 
 async fn topology(State(control): Ctl) -> Answer {

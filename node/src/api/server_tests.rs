@@ -1,6 +1,7 @@
 use super::*;
 use crate::api::ByteStream;
 use crate::api::client::{Client, ClientError};
+use crate::api::order::OrderEvent;
 use mesh::identity::Keys;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -124,6 +125,14 @@ pub(crate) fn sample_ping(host: &str, count: u32) -> PingReport {
 impl Control for Fake {
     async fn status(&self) -> Status {
         sample_status()
+    }
+    async fn order(&self, host: String, request: OrderRequest) -> Result<mpsc::Receiver<OrderEvent>, ApiError> {
+        self.note(format!("order {host} {}", request.reboot));
+        let (events, receiver) = mpsc::channel(2);
+        let written = OrderEvent::Written { order: "o1".into(), host: host.clone(), act: "reboot".into() };
+        events.send(written).await.unwrap();
+        events.send(OrderEvent::Proved { host, start: 7 }).await.unwrap();
+        Ok(receiver)
     }
     async fn submit(&self, request: [u8; 16], specs: Vec<BuildSpec>) -> Result<Vec<BuildId>, ApiError> {
         let mut requests = self.requests.lock().unwrap();
@@ -356,6 +365,18 @@ async fn every_route_answers() {
         let refused = client.replace(&senseless).await;
         assert!(matches!(refused, Err(ClientError::Api(e)) if e.status == 400), "{senseless:?}");
     }
+    let request = OrderRequest { reboot: true, reason: "new kernel".into(), force: false, user: "root".into() };
+    let events: Vec<_> = client.order("berta", &request).await.unwrap().collect().await;
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[1].as_ref().unwrap(), &OrderEvent::Proved { host: "berta".into(), start: 7 });
+    for (host, bad) in [
+        ("b.a", request.clone()),
+        ("berta", OrderRequest { reason: " ".into(), ..request.clone() }),
+        ("berta", OrderRequest { user: "a\nb".into(), ..request.clone() }),
+    ] {
+        let refused = client.order(host, &bad).await;
+        assert!(matches!(refused, Err(ClientError::Api(ApiError { status: 400, .. }))), "{host} {bad:?}");
+    }
     let nameless = client.rename(&RenameRequest { host: "berta".into(), name: "b.a".into() }).await;
     assert!(matches!(nameless, Err(ClientError::Api(e)) if e.status == 400));
     assert_eq!(client.ping("berta", 3).await.unwrap(), sample_ping("berta", 3));
@@ -373,7 +394,7 @@ async fn every_route_answers() {
     assert_eq!(
         asked,
         "BuildFilter { state: Some(Queued), limit: Some(7) }; cancel [b1, b2]; logs Some(Attempt(2)) true; \
-         evict berta true r; rename berta bertha; replace berta true; ping berta 3; why berta; shutdown"
+         evict berta true r; rename berta bertha; replace berta true; order berta true; ping berta 3; why berta; shutdown"
     );
 }
 

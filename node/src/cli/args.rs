@@ -84,6 +84,28 @@ pub enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Restart the service of a host
+    Restart {
+        /// Its name
+        host: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// Budget, cool-down and running builds do not hold it back
+        #[arg(long)]
+        force: bool,
+    },
+    /// Restart the machine of a host
+    Reboot {
+        /// Its name
+        host: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// Budget, cool-down and running builds do not hold it back
+        #[arg(long)]
+        force: bool,
+    },
     /// Give a host another name
     Rename {
         /// Its name

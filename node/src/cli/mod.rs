@@ -6,6 +6,7 @@
 pub mod args;
 mod daemon;
 mod fetch;
+mod order;
 mod pack;
 mod run;
 mod show;
@@ -358,6 +359,12 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         }
         Command::Evict { host, reason } => revoke(client, out, host, reason, false).await?,
         Command::Ban { host, reason } => revoke(client, out, host, reason, true).await?,
+        Command::Restart { host, reason, force } => {
+            order::order(client, out, &host, false, reason, force).await?;
+        }
+        Command::Reboot { host, reason, force } => {
+            order::order(client, out, &host, true, reason, force).await?;
+        }
         Command::Rename { old, new } => succession::rename(client, out, old, new).await?,
         Command::Replace { host, reason, expires, force } => {
             succession::replace(client, out, host, reason, &expires, force).await?;

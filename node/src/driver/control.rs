@@ -3,6 +3,7 @@
 use super::Inner;
 use super::shared::lock;
 use super::submit::SubmitError;
+use crate::api::order::{OrderEvent, OrderRequest};
 use crate::api::types::*;
 use crate::api::{self, ByteStream, Control};
 use async_trait::async_trait;
@@ -325,6 +326,14 @@ impl Control for Inner {
 
     async fn why(&self, host: String) -> Result<WhyReport, ApiError> {
         Ok(self.make_why(self.find_host(&host)?))
+    }
+
+    async fn order(&self, host: String, request: OrderRequest) -> Result<mpsc::Receiver<OrderEvent>, ApiError> {
+        let peer = self.find_host(&host)?;
+        let Some(this) = self.policy.node() else { return Err(ApiError::internal("the daemon is stopping")) };
+        let (out, events) = mpsc::channel(LOG_EVENTS);
+        this.order_by_hand(peer, request, out).await?;
+        Ok(events)
     }
 
     async fn leave(&self) -> Result<(), ApiError> {

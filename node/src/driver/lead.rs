@@ -75,7 +75,7 @@ impl Inner {
         did
     }
 
-    async fn write_as_leader(&self, fence: Fence, command: Command) -> bool {
+    pub(super) async fn write_as_leader(&self, fence: Fence, command: Command) -> bool {
         let entry = Entry::seal(&self.keys, self.mesh, self.request_id(), Some(fence), command);
         match self.submit(entry, PATIENCE).await {
             Ok((reply, _)) if reply.is_ok() => true,

@@ -9,6 +9,8 @@ use mesh::build::{Attempt, BuildId};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::membership::State;
+use mesh::order::Act;
+use mesh::warrant::OrderId;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Deeds that are remembered: more than a host does between two looks.
@@ -27,6 +29,17 @@ pub enum Deed {
         attempt: Attempt,
         /// For whom.
         to: PeerKey,
+    },
+    /// As a target it acts on an order.
+    Acts {
+        /// Which order.
+        order: OrderId,
+        /// Whom that names.
+        target: PeerKey,
+        /// What it asks for.
+        act: Act,
+        /// Under which fence.
+        fence: Fence,
     },
     /// An attempt ended here, whatever came of it.
     Ended {

@@ -30,6 +30,7 @@ mod topology;
 mod watch;
 mod why;
 
+pub use healing::Ask;
 pub use keep::KEEP_EVERY;
 pub use local::HostNode;
 pub use looks::{Deed, Deeds};
@@ -343,6 +344,7 @@ impl Inner {
         self.task(self.clone().run_leader());
         self.task(self.clone().run_known_keeper());
         self.task(self.clone().run_lives());
+        self.task(self.clone().run_healer());
         self.task(self.clone().run_watch(events, taken, inputs.clone()));
         let this = self.clone();
         self.task(async move {
@@ -369,6 +371,10 @@ impl Inner {
         let this = self.clone();
         self.serve(Protocol::Logs, move |_, stream| this.clone().serve_logs(stream))?;
         self.serve(Protocol::Ping, |_, stream| ping::echo(stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Warrant, move |peer, stream| this.clone().serve_warrant(peer, stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Approve, move |peer, stream| this.clone().serve_approve(peer, stream))?;
         let this = self.clone();
         self.serve(Protocol::Blobs, move |peer, stream| this.clone().serve_blobs(peer, stream))?;
         let this = self.clone();

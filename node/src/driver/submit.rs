@@ -258,7 +258,7 @@ impl Inner {
     }
 
     /// Ledger time for a batch proposed now.
-    fn ledger_time_ms(&self) -> u64 {
+    pub(super) fn ledger_time_ms(&self) -> u64 {
         let (now, term) = (self.now(), self.consensus.term());
         let mut clock = lock(&self.clock);
         match *clock {

@@ -41,7 +41,7 @@ impl Inner {
         Token { invitation: Signed::seal(&self.keys, &invitation), secret, leads }
     }
 
-    fn check_may(&self, what: &str) -> Result<(), ApiError> {
+    pub(super) fn check_may(&self, what: &str) -> Result<(), ApiError> {
         match self.shared.with(|l| l.roster().member(&self.me).is_some_and(|m| m.signer)) {
             true => Ok(()),
             false => Err(ApiError::new(403, "not-signer", format!("this host may not {what}: it is no signer"))

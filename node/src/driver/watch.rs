@@ -222,6 +222,9 @@ impl Inner {
         if changes.roster || changes.leader {
             self.known_did_change();
         }
+        if changes.healing || changes.leader || !changes.builds.is_empty() {
+            self.wake_healer();
+        }
         self.follow_builds(&changes.builds);
         self.refresh_view();
         if let Some(text) = self.shared.with(|l| l.halted().map(str::to_owned)) {
@@ -341,6 +344,7 @@ impl Inner {
         drop(old);
         if changed {
             self.wake_leader.notify_one();
+            self.wake_healer();
         }
     }
 

@@ -70,11 +70,15 @@ pub enum Protocol {
     Digest,
     /// Round trips, for people.
     Ping,
+    /// Warrants, to their target.
+    Warrant,
+    /// Orders and hellos, to the voters, for their signatures.
+    Approve,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 8] = [
+    pub const ALL: [Protocol; 10] = [
         Protocol::Raft,
         Protocol::Probe,
         Protocol::Blobs,
@@ -83,6 +87,8 @@ impl Protocol {
         Protocol::Cosign,
         Protocol::Digest,
         Protocol::Ping,
+        Protocol::Warrant,
+        Protocol::Approve,
     ];
 
     /// Its name on the wire, with its version.
@@ -96,6 +102,8 @@ impl Protocol {
             Protocol::Cosign => "/mesh/cosign/1",
             Protocol::Digest => "/mesh/digest/1",
             Protocol::Ping => "/mesh/ping/1",
+            Protocol::Warrant => "/mesh/warrant/1",
+            Protocol::Approve => "/mesh/approve/1",
         }
     }
 

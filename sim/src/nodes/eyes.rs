@@ -217,6 +217,7 @@ impl NodesStage {
     }
 
     fn look_at_deeds(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
+        let host = self.eyes.name(name);
         let Some(seen) = self.eyes.seen.get_mut(name) else { return Ok(()) };
         let key = node.key();
         let (count, new) = node.deeds_since(seen.deeds);
@@ -224,6 +225,11 @@ impl NodesStage {
         new.into_iter().try_for_each(|deed| {
             let fact = match deed {
                 Deed::Proposed { fence, build, attempt, to } => Fact::Proposed { key, fence, build, attempt, to },
+                Deed::Acts { order, target, fence, .. } => {
+                    let [a, b, c, d, e, f, g, h, ..] = order.0;
+                    let order = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                    Fact::Carried { host: host.clone(), key, named: target, order, fence }
+                }
                 Deed::Ended { build, attempt } => Fact::Ended { key, build, attempt },
             };
             self.tell(jury, at, &fact)

@@ -161,7 +161,7 @@ async fn run(
         known: member.known,
         leads: host.place().leads().into_iter().chain(desk.leads.borrow().iter().copied().map(to_multiaddr)).collect(),
         timing,
-        allow_reboot: false,
+        allow_reboot: true,
         protected: false,
     };
     let node = Node::start(config, seams).await?;

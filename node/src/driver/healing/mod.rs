@@ -2,13 +2,22 @@
 //! and what they ask of it.
 //!
 //! The leader's task asks [`mesh::healing::plan`] and writes its steps into the ledger, one at a time. An order goes
-//! from the ledger to its target by [`deliver`]: hello, the voters' signatures ([`voters`]), warrant, receipt. Every
+//! from the ledger to its target by [`deliver`]: hello, the voters' signatures ([`voters`]), warrant, receipt; a person's is
+//! signed by the signer alone ([`by_hand`]). Every
 //! host is a target as well ([`target`]) and tells what became of it ([`lives`]). Nothing here judges: rules and checks are the pure
 //! parts', and what is on the disk first is [`crate::guard`]'s.
 
+mod by_hand;
+mod deliver;
+mod fallback;
 mod known;
+mod leader;
 mod lives;
 mod sights;
+mod target;
+mod voters;
+
+pub use voters::Ask;
 
 use super::Inner;
 use crate::api::types::{Level, Warning};
@@ -37,6 +46,11 @@ pub(super) struct Healing {
     judged: Mutex<Judged>,
     /// Roster, voters or leader are others than those that were written for the guard.
     known_changed: Notify,
+    /// Something that a plan is made from has changed.
+    wake: Notify,
+    leading: Mutex<leader::Leading>,
+    target: Mutex<target::Target>,
+    seen: Mutex<voters::Seen>,
 }
 
 /// What [`mesh::blame::judge`] said of a state of the ledger: it walks all builds, so it is asked seldom.
@@ -49,7 +63,17 @@ struct Judged {
 
 impl Healing {
     pub(super) fn new(store: Store, blocking: Blocking) -> Healing {
-        Healing { store, blocking, broken: Mutex::default(), judged: Mutex::default(), known_changed: Notify::new() }
+        Healing {
+            store,
+            blocking,
+            broken: Mutex::default(),
+            judged: Mutex::default(),
+            known_changed: Notify::new(),
+            wake: Notify::new(),
+            leading: Mutex::default(),
+            target: Mutex::default(),
+            seen: Mutex::default(),
+        }
     }
 }
 
@@ -62,11 +86,11 @@ impl Healing {
 }
 
 impl Inner {
-    /// Brings an entry of healing into the ledger; with a fence as the leader.
+    /// Brings an entry of healing, signed by this host, into the ledger; with a fence as the leader.
     ///
     /// # Errors
     /// In words, when nobody took it. What the ledger says of it is the reply.
-    async fn write_healing(&self, entry: Entry, fence: Option<Fence>) -> Result<Reply, String> {
+    pub async fn write_healing(&self, entry: Entry, fence: Option<Fence>) -> Result<Reply, String> {
         let command = Command::Heal(entry);
         self.all_know(&command)?;
         let entry = mesh::ledger::Entry::seal(&self.keys, self.mesh, self.request_id(), fence, command);

@@ -1,0 +1,221 @@
+//! The leader's part in healing: what the plan says, one step at a time, into the ledger; and its orders to their targets.
+//!
+//! It acts only while the lease stands and the ledger knows it as the leader, and everything it writes carries its fence.
+//! Which steps there are, and what holds them back, is [`mesh::healing::plan`]'s. An order that did not get there is tried again as
+//! long as no voter has signed a hello for it; once some have, a new one is needed, which is the plan's to give.
+
+use super::super::Inner;
+use super::super::shared::lock;
+use super::deliver::Failed;
+use mesh::build::{Attempt, BuildId};
+use mesh::healing::{self, Change, Entry, Event, Pending, Plan, Rung, Step, Told, What};
+use mesh::identity::PeerKey;
+use mesh::lease::Fence;
+use mesh::ledger::{Assign, Assignment, Command};
+use mesh::limits::ORDER_MS_MAX;
+use mesh::roster::cut;
+use mesh::warrant::{Authority, Order, OrderHash, OrderId};
+use mesh::wire::Signed;
+use rand::RngExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A look at the plan at least so often: cool-downs end by themselves.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Steps between two looks at most: notes, and one deed.
+const STEPS_MAX: usize = 16;
+/// After a step that the ledger refused, the host is left alone for this long.
+const BALK: Duration = Duration::from_secs(10);
+/// Between two tries to deliver one order.
+const DELIVER_AGAIN: Duration = Duration::from_secs(15);
+/// While something waits for its time, ledger time is moved when it is behind by more than this: only entries move it.
+const TICK_MS: u64 = 5_000;
+/// The same when nothing waits: rosters age by it, and measures end.
+const IDLE_TICK_MS: u64 = 3_600_000;
+
+/// What a leader remembers of its healing.
+#[derive(Default)]
+pub(super) struct Leading {
+    /// Hosts about which the ledger has just refused something.
+    balked: BTreeMap<PeerKey, Instant>,
+}
+
+impl Inner {
+    /// Something that a plan is made from has changed.
+    pub(in super::super) fn wake_healer(&self) {
+        self.healing.wake.notify_one();
+    }
+
+    /// The leader's healing: does nothing while somebody else leads.
+    pub(in super::super) async fn run_healer(self: Arc<Self>) {
+        loop {
+            let _ = tokio::time::timeout(LOOK_EVERY, self.healing.wake.notified()).await;
+            for _ in 0..STEPS_MAX {
+                if !self.heal_once().await {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One step. True when it changed something.
+    async fn heal_once(self: &Arc<Self>) -> bool {
+        let Some(fence) = self.leads_under() else { return false };
+        let (plan, waits) = self.healing_facts(|facts| {
+            let plan = healing::plan(facts);
+            let open = facts.record.cases().any(|(_, case)| case.stage.is_open());
+            let waits =
+                open || !plan.held.is_empty() || facts.record.measures.in_force(facts.ledger.time_ms()).count() > 0;
+            (plan, waits)
+        });
+        self.move_time(fence, waits).await;
+        let Plan { steps, .. } = plan;
+        let step = {
+            let mut leading = lock(&self.healing.leading);
+            leading.balked.retain(|_, at| at.elapsed() < BALK);
+            steps.into_iter().find(|step| !leading.balked.contains_key(&step.host))
+        };
+        let Some(step) = step else { return false };
+        let host = self.name_of(&step.host);
+        match self.take(fence, &step).await {
+            Ok(()) => {
+                tracing::info!(host, what = %step.what, why = step.why, "a step of healing");
+                true
+            }
+            Err(why) => {
+                tracing::info!(host, what = %step.what, why, "a step of healing is not in the ledger");
+                lock(&self.healing.leading).balked.insert(step.host, Instant::now());
+                false
+            }
+        }
+    }
+
+    /// Expiry and cool-downs are judged by ledger time, and only entries move that.
+    async fn move_time(&self, fence: Fence, waits: bool) {
+        let behind_ms = self.ledger_time_ms().saturating_sub(self.shared.with(|l| l.time_ms()));
+        if behind_ms > if waits { TICK_MS } else { IDLE_TICK_MS } {
+            self.write_as_leader(fence, Command::Assign(Assign { attempts: vec![] })).await;
+        }
+    }
+
+    async fn take(self: &Arc<Self>, fence: Fence, step: &Step) -> Result<(), String> {
+        match step.what {
+            What::SetAside(event) | What::Note(event) => self.change(fence, step, event, None).await,
+            What::HandOver => self.change(fence, step, Event::HandedOver, None).await,
+            What::Canary(build) => {
+                self.assign_canary(fence, step.host, build).await?;
+                self.change(fence, step, Event::Given, None).await
+            }
+            What::Order(rung) => self.order(fence, step, rung).await,
+        }
+    }
+
+    async fn change(&self, fence: Fence, step: &Step, event: Event, order: Option<Pending>) -> Result<(), String> {
+        let change = Change { host: step.host, event, why: cut(&step.why), order };
+        self.must_write(Entry::Change(change), fence).await
+    }
+
+    async fn must_write(&self, entry: Entry, fence: Fence) -> Result<(), String> {
+        let reply = self.write_healing(entry, Some(fence)).await?;
+        if reply.is_ok() { Ok(()) } else { Err(reply.text) }
+    }
+
+    async fn assign_canary(&self, fence: Fence, host: PeerKey, build: BuildId) -> Result<(), String> {
+        let start = lock(&self.view).get(&host).map(|now| now.start).ok_or("nothing is known of it")?;
+        let tries = self.shared.with(|l| l.builds().get(build).map(|b| b.attempts.len())).ok_or("no such build")?;
+        let attempts = vec![Assignment { build, attempt: Attempt(tries as u32 + 1), host, start }];
+        match self.write_as_leader(fence, Command::Assign(Assign { attempts })).await {
+            true => Ok(()),
+            false => Err("the canary was not taken".into()),
+        }
+    }
+
+    /// Writes an order and that the case waits for it; then it goes its way by itself.
+    async fn order(self: &Arc<Self>, fence: Fence, step: &Step, rung: Rung) -> Result<(), String> {
+        let id = OrderId(lock(&self.random).random());
+        let me = self.name_of(&self.me);
+        let drawn = self.healing_facts(|facts| {
+            let sight = facts.sights.get(&step.host)?;
+            let (policy, now) = (facts.record.policy(), facts.ledger.time_ms());
+            let order = Order {
+                mesh: self.mesh,
+                id,
+                target: step.host,
+                boot: sight.boot,
+                start: sight.start,
+                act: healing::act(rung, policy)?,
+                authority: Authority::Leader,
+                requester: format!("the healing of {me}"),
+                fence,
+                expires_ms: now.saturating_add(policy.proof_ms.min(ORDER_MS_MAX)),
+                force: false,
+                reason: cut(&step.why),
+            };
+            let until_ms = now.saturating_add(policy.proof_ms).saturating_add(policy.grace_ms);
+            Some((Pending { id, boot: sight.boot, start: sight.start, until_ms }, order))
+        });
+        let (pending, order) = drawn.ok_or("nothing is known of it any more")?;
+        let signed = Signed::seal(&self.keys, &order);
+        self.must_write(Entry::Order(signed.clone()), fence).await?;
+        self.change(fence, step, Event::Ordered, Some(pending)).await?;
+        let this = self.clone();
+        self.task(async move { this.carry(fence, signed, order).await });
+        Ok(())
+    }
+
+    /// Takes an order to its target, until that has taken it on, or the order is over.
+    async fn carry(self: &Arc<Self>, fence: Fence, signed: Signed, order: Order) {
+        let (host, hash) = (self.name_of(&order.target), OrderHash::of(&signed));
+        let mut told = false;
+        loop {
+            let open = self.shared.with(|l| l.healing().is_open(&hash, l.time_ms()));
+            if !open || self.leads_under() != Some(fence) {
+                return;
+            }
+            let call = match self.call(order.target).await {
+                Ok(call) => call,
+                Err(why) => {
+                    tracing::info!(host, order = %order.id, why, "an order does not reach its target yet");
+                    if !std::mem::replace(&mut told, true) {
+                        self.remark(order.target, Some(order.id), Told::Undelivered, why);
+                    }
+                    tokio::time::sleep(DELIVER_AGAIN).await;
+                    continue;
+                }
+            };
+            let (got, enough) = self.collect(&signed, order.target, &call.hello).await;
+            for (voter, why) in &got.withheld {
+                let text = format!("{}: {why}", self.name_of(voter));
+                tracing::info!(host, order = %order.id, text, "a voter does not sign");
+                self.remark(order.target, Some(order.id), Told::Withheld, text);
+            }
+            if !enough {
+                if got.signed.is_empty() {
+                    tokio::time::sleep(DELIVER_AGAIN).await;
+                    continue;
+                }
+                return; // who has signed this hello signs no other: the plan has the next word
+            }
+            let names: Vec<String> = got.signed.keys().map(|by| self.name_of(by)).collect();
+            let by = names.join(", ");
+            self.remark(order.target, Some(order.id), Told::Signed, by.clone());
+            match self.bring(call, &signed, got.signed.into_values()).await {
+                Ok(receipt) => {
+                    tracing::info!(host, order = %order.id, signed = by, "an order was taken on");
+                    let _ = self.write_healing(Entry::Receipt(receipt), None).await;
+                }
+                Err(Failed::Refused(why)) => {
+                    tracing::warn!(host, order = %order.id, why, "a target refuses an order");
+                    self.remark(order.target, Some(order.id), Told::Refused, why);
+                }
+                Err(Failed::Undelivered(why)) => {
+                    tracing::info!(host, order = %order.id, why, "an order may not have arrived");
+                    self.remark(order.target, Some(order.id), Told::Undelivered, why);
+                }
+            }
+            return;
+        }
+    }
+}

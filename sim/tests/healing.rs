@@ -1,0 +1,240 @@
+//! Whole nodes heal: by themselves and by hand, in minutes of virtual time.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
+
+use mesh::build::{BuildSpec, Sandbox};
+use mesh::healing::{Entry, Event, Kind, Phase, Policy, Rung, Stage, Told};
+use mesh::order::Act;
+use node::api::Control;
+use node::api::order::{OrderEvent, OrderRequest};
+use node::api::types::InviteRequest;
+use node::consensus::Timing;
+use sim::det::{self, Options};
+use sim::machine::Acted;
+use sim::nodes::Nodes;
+use sim::trace::Trace;
+use sim::world::{Settings, World};
+use std::time::Duration;
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Four hosts that see each other, three of which vote, and what was done to them.
+struct Ward {
+    nodes: Nodes,
+    done: Vec<(String, Acted)>,
+    submitted: u8,
+}
+
+impl Ward {
+    fn new(seed: u64) -> Ward {
+        let trace = Trace::new(None);
+        let world = World::new(Settings { tick: Duration::from_millis(10), ..Settings::lan(seed) }, trace.clone());
+        let mut nodes = Nodes::new(world, seed, trace, Timing::default());
+        nodes.founder("a", 4);
+        for name in &NAMES[1..] {
+            nodes.joiner(name, 4);
+        }
+        let mut ward = Ward { nodes, done: vec![], submitted: 0 };
+        ward.until("a mesh is founded", |nodes| nodes.ledger("a", |l| l.leader().is_some()) == Some(true));
+        for name in &NAMES[1..] {
+            let request = InviteRequest { name: (*name).to_owned(), expires_ms: 3_600_000, signer: false };
+            let invited = ward.nodes.ask("a", |node| async move { node.invite(request).await });
+            let token = ward.nodes.answered("an invitation", MINUTE, &invited).unwrap().unwrap();
+            ward.nodes.hand_token(name, token);
+        }
+        ward.until("all see all, and three vote", |nodes| {
+            let sees = |a: &&str| NAMES.iter().all(|b| nodes.sees_alive(a, b));
+            NAMES.iter().all(|name| sees(&name) && nodes.ledger(name, |l| l.voters().voters().len()) == Some(3))
+        });
+        let policy = Policy { cool_ms: 60_000, proof_ms: 60_000, grace_ms: 1_000, ..Policy::default() };
+        let set = ward.nodes.ask("a", move |node| async move { node.write_healing(Entry::Policy(policy), None).await });
+        assert!(ward.nodes.answered("a policy", MINUTE, &set).unwrap().unwrap().is_ok());
+        ward
+    }
+
+    #[track_caller]
+    fn until(&mut self, what: &str, so: impl Fn(&Nodes) -> bool) {
+        let end = self.nodes.world.elapsed() + 4 * MINUTE;
+        while !so(&self.nodes) {
+            assert!(self.nodes.world.elapsed() < end, "not in four minutes: {what}\n{}", self.story());
+            self.nodes.step().unwrap();
+            self.done.extend(self.nodes.obey());
+        }
+    }
+
+    /// The trail, for whoever looks at a failure.
+    fn story(&self) -> String {
+        let lines = self.nodes.ledger("a", |l| {
+            let line = |line: &mesh::healing::Line| format!("{} {:?} {}", line.at_ms, line.kind, line.text);
+            l.healing().audit().lines().map(line).collect::<Vec<_>>()
+        });
+        lines.unwrap_or_default().join("\n")
+    }
+
+    fn stage(nodes: &Nodes, name: &str) -> Option<Stage> {
+        let key = nodes.key(name);
+        nodes.ledger("a", |l| l.healing().stage(&key))
+    }
+
+    fn kinds(&self, of: &str) -> Vec<Kind> {
+        let key = self.nodes.key(of);
+        let kinds = self.nodes.ledger("a", |l| {
+            l.healing().audit().lines().filter(|line| line.host == Some(key)).map(|line| line.kind).collect()
+        });
+        kinds.unwrap()
+    }
+
+    /// Builds that cannot be unpacked on a host, or can be everywhere.
+    fn submit(&mut self, count: u8, breaks_on: Option<&str>) {
+        let specs: Vec<BuildSpec> = (0..count).map(|n| spec(&format!("p{}-{n}", self.submitted), breaks_on)).collect();
+        let request = [self.submitted; 16];
+        self.submitted += 1;
+        let submitted = self.nodes.ask("a", move |node| async move { Control::submit(&*node, request, specs).await });
+        self.nodes.answered("builds are submitted", MINUTE, &submitted).unwrap().unwrap();
+    }
+
+    fn order(&mut self, host: &str, reboot: bool, force: bool) -> Vec<OrderEvent> {
+        let request = OrderRequest { reboot, reason: "a new kernel".into(), force, user: "root".into() };
+        let host = host.to_owned();
+        let told = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let heard = told.clone();
+        let _asked = self.nodes.ask("a", move |node| async move {
+            let mut all = vec![];
+            match node.order(host, request).await {
+                Err(error) => all.push(OrderEvent::Failed { text: error.message, hint: String::new() }),
+                Ok(mut events) => {
+                    while let Some(event) = events.recv().await {
+                        all.push(event);
+                    }
+                }
+            }
+            *heard.borrow_mut() = Some(all);
+        });
+        self.until("an order by hand ends", |_| told.borrow().is_some());
+        told.take().unwrap()
+    }
+}
+
+fn spec(name: &str, breaks_on: Option<&str>) -> BuildSpec {
+    BuildSpec {
+        name: name.into(),
+        command: vec!["make".into()],
+        inputs: vec![],
+        outputs: vec![],
+        changed_only: false,
+        env: breaks_on.map(|host| ("SIM_BREAKS_ON".to_owned(), host.to_owned())).into_iter().collect(),
+        needs: vec![],
+        cores: 4,
+        memory_mib: 0,
+        tags: vec![],
+        timeout_s: 600,
+        network: false,
+        sandbox: Sandbox::Bubblewrap,
+        retries: 5,
+        confirm: 1,
+    }
+}
+
+/// Nobody touches `d` but the mesh: its disk is broken, it is blamed, tried, restarted, and tried again.
+#[test]
+fn a_host_that_fails_builds_is_set_aside_restarted_and_builds_again() {
+    det::run(1, Options::default(), || {
+        let mut ward = Ward::new(1);
+        let well = |nodes: &Nodes| Ward::stage(nodes, "d") == Some(Stage::Well);
+        for _ in 0..20 {
+            if !well(&ward.nodes) {
+                break;
+            }
+            ward.submit(8, Some("d"));
+            ward.until("they end", |nodes| nodes.ledger("a", |l| l.builds().wanting().count() == 0).unwrap_or(false));
+        }
+        ward.until("it is set aside", |nodes| Ward::stage(nodes, "d").is_some_and(Stage::is_open));
+        // Its canary fails, and its service is restarted; what that mends is not simulated, so the next canary is whole.
+        ward.submit(8, Some("d"));
+        ward.until("it acts", |nodes| Ward::stage(nodes, "d") == Some(Stage::On(Rung::Restart, Phase::Acting)));
+        ward.until("it has come back", |nodes| {
+            Ward::stage(nodes, "d") == Some(Stage::On(Rung::Restart, Phase::CanaryDue))
+        });
+        assert_eq!(
+            ward.done.iter().map(|(name, acted)| (&name[..], acted.act.is_reboot())).collect::<Vec<_>>(),
+            [("d", false)]
+        );
+        ward.submit(8, None);
+        ward.until("it is well", well);
+        let kinds = ward.kinds("d");
+        let at = |kind| kinds.iter().position(|k| *k == kind).unwrap_or_else(|| panic!("no {kind:?} in {kinds:?}"));
+        let way = [
+            Kind::Case(Event::Blamed),
+            Kind::Case(Event::Failed),
+            Kind::Ordered,
+            Kind::Case(Event::Ordered),
+            Kind::Receipt,
+            Kind::Case(Event::Proved),
+            Kind::Case(Event::Passed),
+        ];
+        assert!(way.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{kinds:?}");
+        assert!(kinds.contains(&Kind::Proved) && kinds.contains(&Kind::Told(Told::Signed)), "{kinds:?}");
+        assert_eq!(ward.nodes.start_of("d"), 2);
+    });
+}
+
+/// A host that hangs is down for all; the restart that is ordered reaches nobody, and nobody acts in its place.
+#[test]
+fn an_order_for_a_host_that_hangs_is_not_delivered_and_ends() {
+    det::run(2, Options::default(), || {
+        let mut ward = Ward::new(2);
+        ward.nodes.host("d").current().stand_still(true);
+        ward.until("its restart is ordered", |nodes| {
+            Ward::stage(nodes, "d") == Some(Stage::On(Rung::Restart, Phase::Acting))
+        });
+        ward.until("it did not arrive", |nodes| {
+            let key = nodes.key("d");
+            let undelivered =
+                |line: &mesh::healing::Line| line.host == Some(key) && line.kind == Kind::Told(Told::Undelivered);
+            nodes.ledger("a", |l| l.healing().audit().lines().any(undelivered)) == Some(true)
+        });
+        ward.until("the order is over", |nodes| {
+            Ward::stage(nodes, "d") == Some(Stage::On(Rung::Restart, Phase::Spent))
+        });
+        ward.nodes.host("d").current().stand_still(false);
+        ward.until("it is back by itself", |nodes| {
+            Ward::stage(nodes, "d") == Some(Stage::On(Rung::Restart, Phase::CanaryDue))
+        });
+        ward.submit(8, None);
+        ward.until("its canary is built", |nodes| Ward::stage(nodes, "d") == Some(Stage::Well));
+        assert_eq!(ward.done, [], "nobody acted");
+    });
+}
+
+/// By hand: the machine that is named starts anew, proves it, and counts for the pace from then on. One that starts anew
+/// without an order says so.
+#[test]
+fn a_person_reboots_a_host_and_a_power_cut_is_unexplained() {
+    det::run(3, Options::default(), || {
+        let mut ward = Ward::new(3);
+        let told = ward.order("b", true, false);
+        assert!(matches!(told[0], OrderEvent::Written { .. }), "{told:?}");
+        assert!(matches!(told[1..], [OrderEvent::TakenOn { .. }, OrderEvent::Proved { start: 2, .. }]), "{told:?}");
+        let [(name, Acted { act: Act::Reboot(_), .. })] = &ward.done[..] else { panic!("{:?}", ward.done) };
+        assert_eq!(name, "b");
+        let kinds = ward.kinds("b");
+        assert_eq!(kinds.iter().filter(|k| **k == Kind::Proved).count(), 1, "{kinds:?}");
+        assert!(!kinds.contains(&Kind::Told(Told::Unexplained)), "an order explains it: {kinds:?}");
+
+        let again = ward.order("b", false, false);
+        let [OrderEvent::Failed { text, .. }] = &again[..] else { panic!("{again:?}") };
+        assert!(text.contains("the last step was not long ago"), "{text}");
+        let again = ward.order("b", false, true);
+        assert!(matches!(again.last(), Some(OrderEvent::Proved { start: 3, .. })), "{again:?}");
+
+        ward.nodes.power_cut("d");
+        ward.nodes.power_on("d");
+        ward.until("it says so", |nodes| {
+            let key = nodes.key("d");
+            let says =
+                |line: &mesh::healing::Line| line.host == Some(key) && line.kind == Kind::Told(Told::Unexplained);
+            nodes.ledger("a", |l| l.healing().audit().lines().any(says)) == Some(true)
+        });
+        assert_eq!(ward.done.len(), 2);
+    });
+}
