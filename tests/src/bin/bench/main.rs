@@ -1,7 +1,10 @@
-//! What the mesh costs, measured beside the same work without it: `scripts/bench dispatch`.
+//! What the mesh costs, measured beside the same work without it: `scripts/bench dispatch`; and how long an order takes:
+//! `scripts/bench healing`.
 //!
 //! Figures of one run are comparable with each other; those of two machines, or of a machine that has other
 //! work to do, are not. Nothing is written but the report on standard output.
+
+mod healing;
 
 use serde_json::{Value, json};
 use std::fs;
@@ -24,8 +27,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["dispatch"] => dispatch(),
+        ["healing"] => healing::healing(),
         _ => {
-            eprintln!("usage: scripts/bench dispatch");
+            eprintln!("usage: scripts/bench dispatch | healing");
             return ExitCode::from(64);
         }
     }
@@ -133,7 +137,7 @@ fn submit_to_start_ms(asked: &Daemon) -> f64 {
     nanos / 1e6 - before.as_secs_f64() * 1e3
 }
 
-fn submit(asked: &Daemon, builds: Vec<Value>) -> Vec<String> {
+pub(crate) fn submit(asked: &Daemon, builds: Vec<Value>) -> Vec<String> {
     let mut request = [0u8; 16];
     fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut request)).expect("randomness");
     let request: String = request.iter().map(|b| format!("{b:02x}")).collect();
