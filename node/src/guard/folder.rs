@@ -1,18 +1,26 @@
 //! The papers as files, in `guard/` below the state folder: 0600, in a folder of mode 0700.
 //!
 //! The lock is `flock` on a file that is never replaced, so that daemon and guard, and two tasks of one of them, keep each
-//! other out. A paper is written beside its place, synced, renamed, and the folder synced.
+//! other out; a daemon that was stopped while it held it keeps the guard waiting for [`LOCK_TRIES`] and no longer. A paper is written beside its place, synced, renamed, and the folder synced.
 
 use super::{Paper, Store, StoreError, Vault};
 use mesh::identity::Keys;
 use mesh::ledger::Ledger;
 use mesh::wire::Signed;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Tries for the lock: five seconds. Who holds it writes a small file and syncs it.
+const LOCK_TRIES: u32 = 500;
+/// Between two tries.
+const LOCK_PAUSE: TimeSpec = TimeSpec::new(0, 10_000_000);
 
 /// In the state folder, outside of `guard/`: its papers were made. From then on they have to be there.
 const MARK: &str = "guarded";
@@ -58,8 +66,17 @@ impl Vault for FolderVault {
         builder.recursive(true).mode(0o700).create(&self.root)?;
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.file("lock"))?;
-        let held = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
-        Ok(Box::new(held))
+        let mut file = file;
+        for _ in 0..LOCK_TRIES {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => return Ok(Box::new(held)),
+                Err((back, Errno::EWOULDBLOCK)) => file = back,
+                Err((_, error)) => return Err(error.into()),
+            }
+            // No clock of tokio's here: whoever blocks has a thread to itself.
+            let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::empty(), &LOCK_PAUSE);
+        }
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "another process holds its lock and does not let go"))
     }
 
     fn read(&self, paper: Paper) -> io::Result<Option<Vec<u8>>> {

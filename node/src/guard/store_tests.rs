@@ -169,6 +169,8 @@ fn a_lock_keeps_the_other_out_until_it_is_dropped() {
         nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).is_ok()
     };
     assert!(!try_it(folder.path()));
+    let stuck = other.lock().err().expect("the lock is held").to_string();
+    assert!(stuck.contains("does not let go"), "{stuck}");
     drop(held);
     assert!(try_it(folder.path()));
     drop(other.lock().unwrap());
