@@ -1,7 +1,7 @@
 //! Tier 1 at work: it is deterministic, fleets come together over masquerades, and a lost leader loses nothing.
 
 use mesh::mutants::Mutant;
-use sim::action::{Action, Task};
+use sim::action::{Action, Forgery, Task};
 use sim::cores::run_cores;
 use sim::invariants::{self, Jury};
 use sim::plan::{Plan, Tier, Timed};
@@ -91,6 +91,19 @@ fn two_voters_that_both_start_anew_find_each_other_without_the_third() {
     assert_eq!(played.done.get("empty-disk"), Some(&1), "{played:?}");
     // They elect, and put it out.
     assert_eq!(played.failure, None, "{played:?}");
+}
+
+#[test]
+fn what_the_leader_assigns_is_no_lie() {
+    let forge = |host: &str| Action::Forge { host: host.into(), what: Forgery::Assignment };
+    let actions = vec![
+        submit(100, "h2", 1, vec![task("a", 9_000, &[])]),
+        Timed { at_ms: 2_000, action: forge("leader") },
+        Timed { at_ms: 2_000, action: forge("h5") },
+    ];
+    let (played, _) = run(&plan(10, "lan-5", &LAN, actions));
+    assert_eq!(played.failure, None, "{played:?}");
+    assert_eq!((played.done.get("forge"), played.skipped.get("forge")), (Some(&1), Some(&1)), "{played:?}");
 }
 
 #[test]

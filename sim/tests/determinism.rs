@@ -39,6 +39,32 @@ fn two_runs_of_a_seed_are_equal_in_two_processes() {
     assert_eq!(hash, swarms(1, Options::default()).summary.hash, "another executable, the same bytes");
 }
 
+/// Drawn plans, as a sweep plays them: each seed twice beside others, and once more in another process, whose threads
+/// share the seeds out in another way. How a seed ends is the sweeps' affair. `scripts/sweep` compares fifty a tier.
+fn drawn_plans_are_equal(tier: &str, seeds: &str) {
+    let swept = |more: &[&str]| {
+        let args = [&["sweep", "--tier", tier, "--seeds", seeds, "--no-coverage"], more].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains(" differ: "), "{said}");
+        (String::from_utf8(output.stdout).unwrap(), said)
+    };
+    let (first, said) = swept(&["--jobs", "2", "--twice"]);
+    let (second, _) = swept(&["--jobs", "3"]);
+    assert!(first.lines().any(|line| line.starts_with("hash ")), "{first}{said}");
+    assert_eq!(first, second, "sim sweep --tier {tier} --seeds {seeds}");
+}
+
+#[test]
+fn drawn_plans_give_the_same_bytes_on_bare_cores() {
+    drawn_plans_are_equal("cores", "900000..900012");
+}
+
+#[test]
+fn a_drawn_plan_gives_the_same_bytes_on_whole_nodes() {
+    drawn_plans_are_equal("nodes", "3..4");
+}
+
 #[test]
 fn a_real_clock_or_real_randomness_shows_in_the_hash() {
     let simulated = swarms(1, Options::default()).summary.hash;

@@ -1,10 +1,15 @@
 //! The plot: four panels over the number of hosts, drawn as SVG by hand.
+//!
+//! Both axes are logarithmic: what loss costs would press all else flat. What is zero stands on the bottom line, below
+//! a gap. Never measures anything; the numbers are those of the table.
 
 use super::{Figures, Row};
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 1_080.0;
-const HEIGHT: f64 = 800.0;
+const HEIGHT: f64 = 750.0;
+/// Between what is nothing and the least that is something, where there is both.
+const GAP: f64 = 22.0;
 /// Size of a panel's field.
 const FIELD: (f64, f64) = (420.0, 250.0);
 const LEFT: f64 = 80.0;
@@ -20,8 +25,8 @@ struct Panel {
     /// A second line, dashed.
     other: Option<fn(&Row) -> f64>,
     note: &'static str,
-    /// The axis goes on to this at least.
-    least: f64,
+    /// The axis has at least these.
+    least: (f64, f64),
 }
 
 const PANELS: [Panel; 4] = [
@@ -30,16 +35,16 @@ const PANELS: [Panel; 4] = [
         unit: "seconds",
         value: |row| row.crash.median_s,
         other: Some(|row| row.crash.p99_s),
-        note: "until all know; solid: half of the deaths, dashed: 99 of a hundred",
-        least: 4.0,
+        note: "until all know; solid: median, dashed: 99 of a hundred",
+        least: (0.5, 10.0),
     },
     Panel {
         title: "Power goes",
         unit: "seconds",
         value: |row| row.power_off.median_s,
         other: Some(|row| row.power_off.p99_s),
-        note: "until all know; solid: half of the deaths, dashed: 99 of a hundred",
-        least: 4.0,
+        note: "until all know; solid: median, dashed: 99 of a hundred",
+        least: (0.5, 10.0),
     },
     Panel {
         title: "What a host sends",
@@ -47,15 +52,15 @@ const PANELS: [Panel; 4] = [
         value: |row| row.payload,
         other: Some(|row| row.wire),
         note: "in peace; solid: payload, dashed: on the wire",
-        least: 1_000.0,
+        least: (100.0, 10_000.0),
     },
     Panel {
         title: "False accusations",
         unit: "an hour and host",
         value: |row| row.false_accusations,
         other: Some(|row| row.false_downs as f64 / row.hosts as f64 / (row.watched.as_secs_f64() / 3_600.0)),
-        note: "solid: published, dashed: hosts held to be down that lived",
-        least: 1.0,
+        note: "solid: published, dashed: falsely held to be down",
+        least: (0.1, 100.0),
     },
 ];
 
@@ -90,10 +95,8 @@ pub fn svg(figures: &Figures) -> String {
 fn draw(out: &mut String, panel: &Panel, (left, top): (f64, f64), figures: &Figures, losses: &[u32]) {
     let (width, height) = FIELD;
     let values = figures.rows.iter().flat_map(|row| [Some((panel.value)(row)), panel.other.map(|other| other(row))]);
-    let most = values.flatten().filter(|v| v.is_finite()).fold(panel.least, f64::max);
-    let tick = nice(most / 4.0);
-    let ticks = (most / tick).ceil();
-    let y = |value: f64| top + height - height * value / (ticks * tick);
+    let axis = Axis::of(panel.least, values.flatten());
+    let y = |value: f64| top + height - axis.up(value, height);
     let sizes = || figures.rows.iter().map(|row| (row.hosts as f64).log10());
     let (low, high) = (sizes().fold(f64::MAX, f64::min) - 0.15, sizes().fold(f64::MIN, f64::max) + 0.15);
     let x = |hosts: usize| left + width * ((hosts as f64).log10() - low) / (high - low);
@@ -107,8 +110,7 @@ fn draw(out: &mut String, panel: &Panel, (left, top): (f64, f64), figures: &Figu
         panel.unit,
         panel.note
     );
-    for n in 0..=ticks as usize {
-        let value = n as f64 * tick;
+    for value in axis.ticks() {
         let _ = writeln!(
             out,
             "<line x1=\"{left}\" y1=\"{0:.1}\" x2=\"{1}\" y2=\"{0:.1}\" stroke=\"#ddd\"/>\
@@ -162,15 +164,58 @@ fn draw(out: &mut String, panel: &Panel, (left, top): (f64, f64), figures: &Figu
     }
 }
 
-/// The next of 1, 2, 5, 10, 20 ... that is not less.
-fn nice(value: f64) -> f64 {
+/// A logarithmic axis, with room for nothing at its foot when something is nothing.
+struct Axis {
+    low: f64,
+    high: f64,
+    zero: bool,
+}
+
+impl Axis {
+    fn of((low, high): (f64, f64), values: impl Iterator<Item = f64>) -> Axis {
+        let mut axis = Axis { low, high, zero: false };
+        for value in values.filter(|value| value.is_finite()) {
+            if value > 0.0 {
+                (axis.low, axis.high) = (axis.low.min(value), axis.high.max(value));
+            } else {
+                axis.zero = true;
+            }
+        }
+        Axis { low: nice(axis.low, false), high: nice(axis.high, true), ..axis }
+    }
+
+    /// How far up a value stands on an axis of this height.
+    fn up(&self, value: f64, height: f64) -> f64 {
+        let foot = if self.zero { GAP } else { 0.0 };
+        if value <= 0.0 {
+            return 0.0;
+        }
+        foot + (height - foot) * (value / self.low).log10() / (self.high / self.low).log10()
+    }
+
+    /// Few enough to be read.
+    fn ticks(&self) -> Vec<f64> {
+        let next = |tick: &f64| Some(nice(tick * 1.5, true));
+        let all: Vec<f64> =
+            std::iter::successors(Some(self.low), next).take_while(|tick| *tick <= self.high * 1.001).collect();
+        let whole = |tick: &f64| tick.log10().fract().abs() < 0.001 || tick.log10().fract().abs() > 0.999;
+        let few = if all.len() <= 8 { all } else { all.into_iter().filter(whole).collect() };
+        self.zero.then_some(0.0).into_iter().chain(few).collect()
+    }
+}
+
+/// The next of 1, 2, 5, 10, 20 ... that is not less, or not more.
+fn nice(value: f64, up: bool) -> f64 {
     let base = 10f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].iter().map(|n| n * base).find(|tick| *tick >= value * 0.999).unwrap_or(value)
+    let all = [1.0, 2.0, 5.0, 10.0].map(|n| n * base);
+    let found =
+        if up { all.into_iter().find(|t| *t >= value * 0.999) } else { all.into_iter().rfind(|t| *t <= value * 1.001) };
+    found.unwrap_or(value)
 }
 
 pub(super) fn number(value: f64) -> String {
-    if value > 0.0 && value < 10.0 && value.fract() > 0.0 {
-        return format!("{value:.1}");
+    if value > 0.0 && value < 10.0 && value.fract() > 0.001 {
+        return if value < 0.1 { format!("{value:.2}") } else { format!("{value:.1}") };
     }
     let (digits, mut out) = (format!("{value:.0}"), String::new());
     for (n, digit) in digits.chars().enumerate() {
@@ -184,11 +229,24 @@ pub(super) fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{nice, number};
+    use super::{Axis, nice, number};
 
     #[test]
     fn ticks_and_numbers_are_as_people_write_them() {
-        assert_eq!([0.9, 1.0, 1.3, 4.0, 60.0, 700.0].map(nice), [1.0, 1.0, 2.0, 5.0, 100.0, 1_000.0]);
+        assert_eq!([0.9, 1.0, 1.3, 4.0, 60.0, 700.0].map(|v| nice(v, true)), [1.0, 1.0, 2.0, 5.0, 100.0, 1_000.0]);
+        assert_eq!([0.9, 1.0, 1.3, 4.0, 60.0, 700.0].map(|v| nice(v, false)), [0.5, 1.0, 1.0, 2.0, 50.0, 500.0]);
         assert_eq!([0.0, 0.5, 10.0, 1_000.0, 25_000.0].map(number), ["0", "0.5", "10", "1,000", "25,000"]);
+    }
+
+    #[test]
+    fn an_axis_holds_all_values_and_nothing_stands_at_its_foot() {
+        let axis = Axis::of((100.0, 1_000.0), [0.0, 162.0, 21_436.0, f64::INFINITY, f64::NAN].into_iter());
+        assert_eq!((axis.low, axis.high, axis.zero), (100.0, 50_000.0, true));
+        assert_eq!((axis.up(0.0, 250.0), axis.up(50_000.0, 250.0)), (0.0, 250.0));
+        assert!(axis.up(100.0, 250.0) > 10.0 && axis.up(162.0, 250.0) > axis.up(100.0, 250.0));
+        let labels: Vec<String> = axis.ticks().into_iter().map(number).collect();
+        assert_eq!(labels, ["0", "100", "1,000", "10,000"]);
+        let short = Axis::of((0.5, 10.0), [0.97, 24.4].into_iter());
+        assert_eq!(short.ticks().into_iter().map(number).collect::<Vec<_>>(), ["0.5", "1", "2", "5", "10", "20", "50"]);
     }
 }

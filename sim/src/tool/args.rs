@@ -29,7 +29,7 @@ pub enum Command {
     Run(Run),
     /// Run many seeds, in parallel
     Sweep(Sweep),
-    /// Run every mutant until a seed catches it
+    /// Leave out each rule in turn until a seed shows it: by the table of mutants, or in other plans when asked for them
     Mutants(Mutants),
     /// Play a plan again that was written to a file
     Replay(Replay),

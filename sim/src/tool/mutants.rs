@@ -1,19 +1,104 @@
 //! `sim mutants`: a rule left out must show. Each mutant is run until a seed catches it: the seed fails with the
 //! mutant, and does not without.
+//!
+//! As they are, the plans and bounds are those of the [table](crate::mutants): what `tests/mutants.rs` plays from its seeds
+//! can be played from any. With a tier, a fleet, faults or a scenario, any plan and any failure will do. Judges nothing
+//! itself.
 
-use super::args::Mutants;
+use super::args::{Make, Mutants};
 use super::make::Source;
 use super::sweep::{self, How, Ran};
 use super::{Io, Stages, UNTRIED, Wrong, run};
 use crate::det::Options;
+use crate::mutants::{CAUGHT, Catch, DIRECTED};
 use crate::stage::Failure;
 use crate::trace::Watch;
 use mesh::mutants::Mutant;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 /// Runs them all, or the one that was asked for.
 pub fn mutants(args: &Mutants, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
+    let Make { scenario, tier, topology, faults, mutant } = &args.make;
+    if scenario == "chaos" && tier.is_none() && topology.is_none() && faults.is_none() {
+        let only = |of: &Mutant| mutant.is_none_or(|only| only == *of);
+        let rows: Vec<&Catch> = CAUGHT.iter().filter(|row| only(&row.mutant)).collect();
+        if !rows.is_empty() {
+            return table(args, &rows, mutant.is_none(), io);
+        }
+    }
+    hunt(args, stages, io)
+}
+
+/// Plays rows of the table, each from the first seed on and within its own bound.
+fn table(args: &Mutants, rows: &[&Catch], whole: bool, io: &mut Io) -> Result<u8, Wrong> {
+    let seeds = &args.many.seeds;
+    let until = args.many.budget.map(|budget| Instant::now() + budget);
+    let jobs = args.many.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let next = AtomicUsize::new(0);
+    let mut uncaught = vec![];
+    let mut wrong = None;
+    io.data(&format!("{:<28} {:>7} {:>7} {:>10}  CAUGHT BY", "MUTANT", "SEEDS", "WITHIN", "SEED"));
+    thread::scope(|scope| {
+        let (send, played) = mpsc::sync_channel(jobs);
+        for _ in 0..jobs {
+            let (send, next) = (send.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(row) = rows.get(number) else { return };
+                    let end = seeds.end.min(seeds.start.saturating_add(row.within));
+                    let in_time = |_: &u64| until.is_none_or(|until| Instant::now() < until);
+                    let mut tried = 0;
+                    let caught = (seeds.start..end).take_while(in_time).find_map(|seed| {
+                        tried += 1;
+                        row.catches(seed).map(|catches| catches.then_some(seed)).transpose()
+                    });
+                    if send.send((number, tried, caught.transpose())).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        // In the table's order, whoever ends first.
+        let mut ended = BTreeMap::new();
+        let mut rows = rows.iter().enumerate().peekable();
+        for (number, tried, caught) in played {
+            ended.insert(number, (tried, caught));
+            while let Some((number, row)) = rows.next_if(|(number, _)| ended.contains_key(number))
+                && let Some((tried, caught)) = ended.remove(&number)
+            {
+                let (seed, by) = match caught {
+                    Ok(Some(seed)) => (seed.to_string(), row.by),
+                    Ok(None) => {
+                        uncaught.push(row.mutant.name());
+                        ("-".to_owned(), "nothing")
+                    }
+                    Err(text) => {
+                        wrong = Some(Wrong::new(text, "`sim list fleets` has all"));
+                        continue;
+                    }
+                };
+                io.data(&format!("{:<28} {tried:>7} {:>7} {seed:>10}  {by}", row.mutant.name(), row.within));
+            }
+        }
+    });
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    if whole {
+        io.say(&format!("{} more are shown by cases of their own: sim/tests/mutants_pure.rs", DIRECTED.len()));
+    }
+    Ok(verdict(&uncaught, io))
+}
+
+/// Looks for any seed that fails with a mutant, and not without.
+fn hunt(args: &Mutants, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
     let source = Source::new(&args.make)?;
     source.plan(args.many.seeds.start)?; // a scenario that runs by its own code has no mutants
     let only = source.mutant();
@@ -58,12 +143,16 @@ pub fn mutants(args: &Mutants, stages: &Stages, io: &mut Io) -> Result<u8, Wrong
             }
         }
     }
+    Ok(verdict(&uncaught, io))
+}
+
+fn verdict(uncaught: &[&str], io: &mut Io) -> u8 {
     if uncaught.is_empty() {
-        return Ok(0);
+        return 0;
     }
     io.error(&format!("nothing catches {}", uncaught.join(", ")));
     io.hint("a rule that can be left out unnoticed is not tested: more seeds, a scenario, or an invariant");
-    Ok(UNTRIED)
+    UNTRIED
 }
 
 /// Whether a seed fails, whatever is wrong.
