@@ -29,7 +29,7 @@ pub enum Command {
     Run(Run),
     /// Run many seeds, in parallel
     Sweep(Sweep),
-    /// Leave out each rule in turn until a seed shows it: by the table of mutants, or in other plans when asked for them
+    /// Leave out each rule in turn until a seed shows it: by the table of mutants, or in the plans asked for
     Mutants(Mutants),
     /// Play a plan again that was written to a file
     Replay(Replay),

@@ -1,9 +1,9 @@
 //! `sim mutants`: a rule left out must show. Each mutant is run until a seed catches it: the seed fails with the
 //! mutant, and does not without.
 //!
-//! As they are, the plans and bounds are those of the [table](crate::mutants): what `tests/mutants.rs` plays from its seeds
-//! can be played from any. With a tier, a fleet, faults or a scenario, any plan and any failure will do. Judges nothing
-//! itself.
+//! By itself it plays the [table](crate::mutants), each row's own plans within its own bound: what `tests/mutants.rs`
+//! plays from its seeds can be played from any. With a tier, a fleet, faults or a scenario, those plans are played, and
+//! any failure will do. Judges nothing itself.
 
 use super::args::{Make, Mutants};
 use super::make::Source;
