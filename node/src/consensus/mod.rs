@@ -382,6 +382,20 @@ impl Consensus {
         mesh::lease::grant(&input, now)
     }
 
+    /// Whether this host leads Raft only until a change of voters that leaves it out is complete. It has no grant then,
+    /// and for as long as it is heard nobody else will lead: it has to complete the change.
+    pub fn is_on_its_way_out(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let configs = metrics.membership_config.get_joint_config();
+        // As for a grant: until its own first entry is applied, older ones may be missing here.
+        metrics.state == ServerState::Leader
+            && metrics.running_state.is_ok()
+            && metrics.last_applied.is_some_and(|id| types::term_of(&id) == metrics.current_term)
+            && configs.len() > 1
+            && configs.last().is_some_and(|newest| !newest.contains(&self.me))
+    }
+
     /// Now, by the clock that the lease is measured with.
     pub fn now(&self) -> mesh::time::Time {
         self.scope.now()

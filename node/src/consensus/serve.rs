@@ -5,7 +5,7 @@
 //! that is behind does not know the newest voters yet), unless no membership is known at all. And for 1.05
 //! leases after a start no vote is given, for this host may have promised otherwise before it.
 
-use super::askers::Askers;
+use super::askers::{Askers, Term};
 use super::peers::{Peers, Process};
 use super::rpc::{self, Duplex, Hello, REQUEST_BYTES_MAX, Reply, Request, SNAPSHOT_BYTES_MAX};
 use super::rt::Scope;
@@ -133,7 +133,8 @@ impl Desk {
         rpc::write(stream, &Hello(self.process)).await?;
         let Some(Hello(asker)) = rpc::read(stream, REQUEST_BYTES_MAX).await? else { return Ok(()) };
         loop {
-            let max = if self.known(peer).is_ok() { SNAPSHOT_BYTES_MAX } else { REQUEST_BYTES_MAX };
+            let heard = self.known(peer).is_ok() || self.leader().is_some_and(|vote| claims(peer, &vote).is_ok());
+            let max = if heard { SNAPSHOT_BYTES_MAX } else { REQUEST_BYTES_MAX };
             let Some(request) = rpc::read::<Request>(stream, max).await? else { return Ok(()) };
             match self.answer(peer, asker, request).await {
                 Ok(reply) => rpc::write(stream, &reply).await?,
@@ -167,7 +168,9 @@ impl Desk {
                 self.scope.run(self.raft.vote(request)).await.map(Reply::Vote).map_err(stopped)
             }
             Request::PreVote(request) => {
-                self.may_speak(peer, asker, &request.vote)?;
+                claims(peer, &request.vote)?;
+                self.known(peer)?;
+                self.is_served(peer, asker, Term::Sounded(request.vote.leader_id.term))?;
                 self.may_vote(peer)?;
                 self.scope.run(self.raft.pre_vote(request)).await.map(Reply::Vote).map_err(stopped)
             }
@@ -178,7 +181,7 @@ impl Desk {
             }
             Request::Transfer(request) => {
                 claims(peer, request.from_leader())?;
-                self.is_served(peer, asker, request.from_leader())?;
+                self.is_served(peer, asker, Term::Own(request.from_leader().leader_id.term))?;
                 self.may_vote(peer)?;
                 // A leader that may still act on its lease must not be replaced before the lease ends.
                 if self.known(peer).is_ok() {
@@ -198,13 +201,24 @@ impl Desk {
 
     fn may_speak(&self, peer: PeerKey, asker: Process, vote: &Vote) -> Result<(), Refusal> {
         claims(peer, vote)?;
-        self.known(peer)?;
-        self.is_served(peer, asker, vote)
+        // A term has one leader. Once this host has accepted it, it hears it to the end, whatever the part of the log that
+        // has come so far says of voters: a newcomer's begins with those of long ago.
+        if self.leader().as_ref() != Some(vote) {
+            self.known(peer)?;
+        }
+        self.is_served(peer, asker, Term::Own(vote.leader_id.term))
     }
 
-    fn is_served(&self, peer: PeerKey, asker: Process, vote: &Vote) -> Result<(), Refusal> {
+    /// Whom this host has accepted as the leader, in the newest term that it knows of.
+    fn leader(&self) -> Option<Vote> {
+        let metrics = self.raft.metrics();
+        let vote = metrics.borrow_watched().vote;
+        vote.committed.then_some(vote)
+    }
+
+    fn is_served(&self, peer: PeerKey, asker: Process, term: Term) -> Result<(), Refusal> {
         let now = self.scope.now();
-        let serves = |askers: &Askers| askers.serves(peer, asker, vote.leader_id.term, now);
+        let serves = |askers: &Askers| askers.serves(peer, asker, term, now);
         if self.askers.as_ref().is_none_or(serves) { Ok(()) } else { Err(Refusal::Other(peer)) }
     }
 

@@ -37,7 +37,12 @@ impl Inner {
 
     /// One step. True when it changed something, so that the next may follow at once.
     async fn lead_once(&self) -> bool {
-        let Some(grant) = self.consensus.grant() else { return false };
+        let Some(grant) = self.consensus.grant() else {
+            if self.consensus.is_on_its_way_out() {
+                self.follow_voters().await; // the first call had no answer in time: half of the change stands
+            }
+            return false;
+        };
         let fence = grant.fence;
         if self.shared.with(|l| l.leader()) != Some((self.me, fence)) {
             if !self.shared.with(|l| l.voters().voters().contains(&self.me)) {

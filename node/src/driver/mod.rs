@@ -285,6 +285,7 @@ impl Node {
             keys: config.keys,
         });
         policy.attach(&inner);
+        inner.vouch();
         inner.learn_known(&config.known);
         lock(&inner.addresses).recall(&kept, inner.now());
         inner.task(inner.clone().run_keeper(seams.notes, seams.blocking, kept));

@@ -248,7 +248,7 @@ impl Inner {
         let told = self.policy.told().chain(self.found.iter().copied()).filter(|peer| !revoked.contains(peer));
         lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
         self.learn_configured(&members);
-        self.consensus.vouch(self.shared.with(|l| l.voters().voters().clone()));
+        self.vouch();
         for peer in revoked {
             if peer == self.me {
                 self.stop_as_outcast("the ledger");
@@ -264,6 +264,17 @@ impl Inner {
         }
         let facts = self.presence_facts();
         lock(&self.members).set_facts(facts, now);
+    }
+
+    /// Says who may lead: the voters that the ledger proves. A newcomer's ledger begins with those of long ago: until it
+    /// has come to its own enrolment, whoever it was told of when it joined may lead.
+    pub(super) fn vouch(&self) {
+        let voters = self.shared.with(|l| {
+            let behind = !l.roster().is_member(&self.me);
+            let told = self.policy.told().filter(|peer| behind && l.roster().revoked(peer).is_none());
+            l.voters().voters().iter().copied().chain(told).collect()
+        });
+        self.consensus.vouch(voters);
     }
 
     fn on_tick(self: &Arc<Self>) {
