@@ -1,6 +1,7 @@
 //! What an observer beside a node may see of it: the simulator holds it against the truth.
 //!
-//! Looks only, each under the lock of what it looks at; nothing of the node depends on them.
+//! Looks, each under the lock of what it looks at; nothing of the node depends on them. One thing can be done from
+//! here: a node can be told what was said to it before ([`Inner::hear_again`]).
 
 use super::shared::lock;
 use super::{INPUTS_MAX, Inner, submit};
@@ -8,13 +9,18 @@ use crate::net::Opened;
 use mesh::build::{Attempt, BuildId};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
-use mesh::membership::State;
+use mesh::membership::{Input, State};
 use mesh::order::Act;
 use mesh::warrant::OrderId;
+use mesh::wire::Signed;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Deeds that are remembered: more than a host does between two looks.
 const DEEDS_MAX: usize = 1_024;
+/// The same for words, which are larger.
+const WORDS_MAX: usize = 16;
+/// A word that is larger is not remembered.
+const WORD_BYTES_MAX: usize = 2_048;
 
 /// What a node did of itself, before anybody else could know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,30 +56,76 @@ pub enum Deed {
     },
 }
 
-/// What a node did lately.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Deeds {
-    /// How much there has ever been.
-    pub count: u64,
-    /// The last of it, the newest at the end.
-    pub latest: VecDeque<Deed>,
+/// What a node signed and sent, to the ledger or to all: whoever heard it can say it again at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// An entry.
+    Entry(Signed),
+    /// An encoded statement.
+    Statement(Vec<u8>),
+}
+
+/// The last of what there has ever been of something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest<T> {
+    count: u64,
+    /// The newest at the end.
+    latest: VecDeque<T>,
+}
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Latest { count: 0, latest: VecDeque::new() }
+    }
+}
+
+impl<T: Clone> Latest<T> {
+    fn push(&mut self, one: T, max: usize) {
+        self.count += 1;
+        if self.latest.len() == max {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(one);
+    }
+
+    /// What came since there were `known`, as far as it is remembered, and how many there are.
+    fn since(&self, known: u64) -> (u64, Vec<T>) {
+        let new = self.count.saturating_sub(known).min(self.latest.len() as u64) as usize;
+        (self.count, self.latest.iter().skip(self.latest.len() - new).cloned().collect())
+    }
 }
 
 impl Inner {
     pub(super) fn note(&self, deed: Deed) {
-        let mut deeds = lock(&self.deeds);
-        deeds.count += 1;
-        if deeds.latest.len() == DEEDS_MAX {
-            deeds.latest.pop_front();
+        lock(&self.deeds).push(deed, DEEDS_MAX);
+    }
+
+    pub(super) fn note_entry(&self, entry: &Signed) {
+        if entry.by == self.me && entry.body.len() <= WORD_BYTES_MAX {
+            lock(&self.words).push(Word::Entry(entry.clone()), WORDS_MAX);
         }
-        deeds.latest.push_back(deed);
+    }
+
+    pub(super) fn note_statement(&self, bytes: &[u8]) {
+        if bytes.len() <= WORD_BYTES_MAX {
+            lock(&self.words).push(Word::Statement(bytes.to_owned()), WORDS_MAX);
+        }
     }
 
     /// What this node did since there were `known` deeds, as far as it is remembered, and how many there are.
     pub fn deeds_since(&self, known: u64) -> (u64, Vec<Deed>) {
-        let deeds = lock(&self.deeds);
-        let new = deeds.count.saturating_sub(known).min(DEEDS_MAX as u64) as usize;
-        (deeds.count, deeds.latest.iter().rev().take(new).rev().copied().collect())
+        lock(&self.deeds).since(known)
+    }
+
+    /// The same of its words.
+    pub fn words_since(&self, known: u64) -> (u64, Vec<Word>) {
+        lock(&self.words).since(known)
+    }
+
+    /// Hears a statement as if gossip had brought it at this moment, new or old. What follows from it is done
+    /// when the loop turns next.
+    pub fn hear_again(&self, statement: Vec<u8>) {
+        lock(&self.members).handle(Input::Statement(statement), self.now());
     }
 
     /// Whose node this is.

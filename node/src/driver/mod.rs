@@ -33,7 +33,7 @@ mod why;
 pub use healing::Ask;
 pub use keep::KEEP_EVERY;
 pub use local::HostNode;
-pub use looks::{Deed, Deeds};
+pub use looks::{Deed, Word};
 pub use policy::{Joined, Known};
 pub use submit::SubmitError;
 pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
@@ -161,7 +161,8 @@ pub struct Inner {
     /// Builds that ended here and wait for a second host to hold what they made.
     unheld: Mutex<BTreeSet<BuildId>>,
     /// For whoever looks on; see [`looks`].
-    deeds: Mutex<looks::Deeds>,
+    deeds: Mutex<looks::Latest<Deed>>,
+    words: Mutex<looks::Latest<Word>>,
     healing: healing::Healing,
     outcast: Mutex<outcast::Outcast>,
     leaving: CancellationToken,
@@ -276,6 +277,7 @@ impl Node {
             corrupt: Mutex::default(),
             unheld: Mutex::default(),
             deeds: Mutex::default(),
+            words: Mutex::default(),
             healing: healing::Healing::new(Store::new(seams.vault, mesh, me), seams.blocking),
             outcast: Mutex::default(),
             leaving: CancellationToken::new(),

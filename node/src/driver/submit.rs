@@ -82,6 +82,7 @@ impl Inner {
     /// # Errors
     /// [`SubmitError`] after `within`.
     pub async fn submit(&self, entry: Signed, within: Duration) -> Result<Committed, SubmitError> {
+        self.note_entry(&entry);
         let (done, reply) = oneshot::channel();
         let deadline = Instant::now() + within;
         self.entries.send(Pending { entry, deadline, done }).await.map_err(|_| SubmitError::Stopping)?;

@@ -75,7 +75,10 @@ impl Inner {
                     }
                 }
                 Output::Reach(peer) => self.dial(peer),
-                Output::Publish(bytes) => self.net.publish(bytes),
+                Output::Publish(bytes) => {
+                    self.note_statement(&bytes);
+                    self.net.publish(bytes);
+                }
                 Output::Digest { to, bytes } => self.send_digest(to, bytes),
                 Output::Changed { peer, from, to, why } => {
                     news = true;

@@ -11,8 +11,8 @@ use mesh::lease::Fence;
 use mesh::ledger::Ledger;
 use mesh::membership::State;
 use node::blobs::memory::MemoryBlobs;
-use node::driver::{Deed, Inner};
-use std::collections::{BTreeMap, BTreeSet};
+use node::driver::{Deed, Inner, Word};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ const FIT_EVERY_MS: u128 = 50;
 /// How often tables are measured: they grow slowly.
 const SIZES_EVERY_MS: u128 = 100;
 
+/// Words of a host that somebody keeps, to say them again.
+const KEPT_MAX: usize = 64;
+
 /// What was seen of a host the last time.
 #[derive(Default)]
 struct Seen {
@@ -37,6 +40,7 @@ struct Seen {
     connections: BTreeSet<PeerKey>,
     opened: u64,
     deeds: u64,
+    words: u64,
     well: bool,
     cut_off: Vec<Name>,
     fit: bool,
@@ -51,6 +55,8 @@ pub struct Eyes {
     markers: usize,
     /// Something was done to the fleet since the last look.
     pub(super) acted: bool,
+    /// What each host has sent, the newest at the end: kept by nobody in particular.
+    pub(super) said: BTreeMap<String, VecDeque<Word>>,
     /// What was done from outside and is told with the next look.
     pub(super) untold: Vec<Fact>,
     truth: World,
@@ -118,6 +124,7 @@ impl NodesStage {
         self.look_at_builds(jury, at)?;
         for (name, node) in &active {
             self.look_at_deeds(name, node, jury, at)?;
+            self.listen(name, node);
             self.look_at_views(name, node, jury, at)?;
         }
         if std::mem::take(&mut self.eyes.acted) || at.as_millis().is_multiple_of(FIT_EVERY_MS) {
@@ -147,6 +154,7 @@ impl NodesStage {
             seen.connections.clear();
             seen.opened = 0;
             seen.deeds = 0;
+            seen.words = 0;
             if before.is_some() {
                 // With a process its health ends; the jury knows that.
                 (seen.well, seen.fit, seen.well_since) = (false, false, None);
@@ -234,6 +242,18 @@ impl NodesStage {
             };
             self.tell(jury, at, &fact)
         })
+    }
+
+    /// Keeps what a host has sent since the last look.
+    fn listen(&mut self, name: &str, node: &Inner) {
+        let Some(seen) = self.eyes.seen.get_mut(name) else { return };
+        let (count, new) = node.words_since(seen.words);
+        seen.words = count;
+        if !new.is_empty() {
+            let said = self.eyes.said.entry(name.to_owned()).or_default();
+            said.extend(new);
+            said.drain(..said.len().saturating_sub(KEPT_MAX));
+        }
     }
 
     fn look_at_views(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {

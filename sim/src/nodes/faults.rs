@@ -11,7 +11,6 @@ use crate::action::Action;
 use crate::invariants::{Fact, Jury};
 use crate::stage::Stage;
 use crate::transport::to_multiaddr;
-use mesh::identity::PeerKey;
 use mesh::ledger::State;
 use node::blobs::memory::MemoryBlobs;
 use node::driver::Known;
@@ -23,10 +22,6 @@ use std::time::Duration;
 const COPY: &str = "-copy";
 /// A wall clock that is off by more is wrong.
 const WALL_FIT_MS: u64 = 1_000;
-/// How often owners look after their hosts, once all is healed.
-const TEND_EVERY: Duration = Duration::from_millis(500);
-/// Between two starts of a host that others hold to be alive twice: what ends that is a higher start number.
-const RESTART_EVERY: Duration = Duration::from_secs(10);
 
 /// The whole state of a host.
 struct Backup {
@@ -45,14 +40,14 @@ pub struct Standing {
     /// Hosts whose store may be such that a node must not start on it.
     spoilt: BTreeSet<String>,
     /// Hosts whose node does not start, rightly: somebody has to come.
-    broken: BTreeSet<String>,
+    pub(super) broken: BTreeSet<String>,
     backups: BTreeMap<String, Backup>,
     /// Machines that run a copy of another host's folder.
     copies: BTreeSet<String>,
     /// Copies that were switched off for good.
     retired: BTreeSet<String>,
-    healed: bool,
-    restarted: BTreeMap<String, Duration>,
+    pub(super) healed: bool,
+    pub(super) restarted: BTreeMap<String, Duration>,
 }
 
 impl Standing {
@@ -330,7 +325,11 @@ impl NodesStage {
                 self.nodes.network.take_addresses(&a, &b, true);
                 self.disturb_all();
             }
-            Action::Order { .. } | Action::ReplayLate { .. } => {
+            Action::ReplayLate { host } => {
+                let host = self.named(host)?;
+                self.replay_late(&host)?;
+            }
+            Action::Order { .. } => {
                 return skip(format!("{} is for cores only", action.kind()));
             }
         }
@@ -449,11 +448,11 @@ impl NodesStage {
     }
 
     /// Whether a host waits for a token that nobody is about to send.
-    fn waits(&self, name: &str) -> bool {
+    pub(super) fn waits(&self, name: &str) -> bool {
         self.station(name).is_some_and(|s| s.desk.token.borrow().is_none())
     }
 
-    fn admit(&mut self, name: &str, by: &str) {
+    pub(super) fn admit(&mut self, name: &str, by: &str) {
         self.members.insert(name.to_owned());
         let token = self.invite(by, name);
         if let Some(by) = self.key(by) {
@@ -462,7 +461,7 @@ impl NodesStage {
         self.joining.insert(name.to_owned(), token);
     }
 
-    fn evict(&mut self, name: &str, by: &str) {
+    pub(super) fn evict(&mut self, name: &str, by: &str) {
         let host = name.to_owned();
         drop(self.nodes.ask(by, |node| async move {
             let reason = "the plan says so".to_owned();
@@ -529,67 +528,6 @@ impl NodesStage {
             self.start(&name);
         }
         self.nodes.network.point_forwards();
-    }
-
-    /// What owners do in a healed mesh: they ask again for what was not answered, invite again whom nobody invites any
-    /// more, put out what does not start any more or has voted and forgot, and start anew what is held to be alive twice although it is not.
-    pub(super) fn tend(&mut self) {
-        if !self.faults.healed {
-            return;
-        }
-        let now = self.elapsed();
-        if !now.as_millis().is_multiple_of(TEND_EVERY.as_millis()) {
-            return;
-        }
-        self.ask_again();
-        self.help_the_lost();
-        let due = |stage: &NodesStage, name: &String| {
-            stage.faults.restarted.get(name).is_none_or(|at| *at + RESTART_EVERY <= now)
-        };
-        let leader = self.leader().filter(|by| self.runs(by));
-        let back: Vec<_> =
-            leader.as_ref().and_then(|by| self.station(by)?.node()).map(|n| n.gone_back()).unwrap_or_default();
-        let gone_back = |name: &&String| self.key(name).is_some_and(|key| back.contains(&key));
-        let broken = self.members.iter().filter(|name| self.faults.broken.contains(*name) || gone_back(name)).cloned();
-        let outside = |name: &&String| self.station(name).is_some_and(|s| s.desk.folder.borrow().member.is_none());
-        // With a signer go the invitations that it signed.
-        let is_void = |name: &String| {
-            let member = |by: &PeerKey| self.nodes.ledger(leader.as_ref()?, |l| l.roster().is_member(by));
-            self.invited.get(name).and_then(member) == Some(false)
-        };
-        let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name) || is_void(name)).cloned();
-        let (broken, uninvited): (Vec<String>, Vec<String>) = (broken.collect(), uninvited.collect());
-        for name in broken.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
-            if let Some(by) = &leader {
-                self.faults.restarted.insert(name.clone(), now);
-                self.evict(&name, by);
-            }
-        }
-        for name in uninvited.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
-            if let Some(by) = &leader {
-                self.faults.restarted.insert(name.clone(), now);
-                self.admit(&name, by);
-            }
-        }
-        let held: BTreeSet<_> = self
-            .nodes
-            .stations
-            .iter()
-            .filter(|(name, _)| self.members.contains(*name))
-            .filter_map(|(_, station)| station.node())
-            .flat_map(|node| node.clones())
-            .collect();
-        let held: Vec<String> = self
-            .members
-            .iter()
-            .filter(|name| self.key(name).is_some_and(|key| held.contains(&key)) && self.runs(name))
-            .filter(|name| due(self, name))
-            .cloned()
-            .collect();
-        for name in held {
-            self.faults.restarted.insert(name.clone(), now);
-            self.start_anew(&name);
-        }
     }
 
     /// Ends the node on a host, and starts it.

@@ -1,4 +1,5 @@
-//! An enrolled host that lies: entries that it may not write, signed with its own key and sent as any other.
+//! An enrolled host that lies: entries that it may not write, signed with its own key and sent as any other. And
+//! words that were true once, and come again.
 
 use super::stage::NodesStage;
 use crate::action::Forgery;
@@ -8,6 +9,7 @@ use mesh::lease::Fence;
 use mesh::ledger::{Assign, Assignment, AttemptEnd, Command, Entry, Ledger, Lose, Lost, Report, RequestId, Submit};
 use mesh::roster::{Cosignature, VoterChange};
 use mesh::wire::Signed;
+use node::driver::Word;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -80,6 +82,32 @@ impl NodesStage {
         self.lies += 1;
         self.fault(host, &format!("forges {what:?}"));
         drop(self.nodes.ask(host, move |node| async move { node.submit(entry, WITHIN).await }));
+        Ok(())
+    }
+
+    /// All that was kept of a host's words is said again, the oldest last: statements to everybody, past gossip's
+    /// own memory of what it has carried, and entries to the ledger.
+    pub(super) fn replay_late(&mut self, host: &str) -> Result<(), String> {
+        let words: Vec<Word> = self.eyes.said.get(host).into_iter().flatten().rev().cloned().collect();
+        if words.is_empty() {
+            return Err(format!("{host} has said nothing yet"));
+        }
+        let members: Vec<String> = self.members.iter().filter(|name| self.runs(name)).cloned().collect();
+        let Some(through) = members.first() else { return Err("nobody runs".into()) };
+        self.fault(host, "what it said is said again");
+        for word in words {
+            match word {
+                Word::Statement(bytes) => {
+                    for name in &members {
+                        let bytes = bytes.clone();
+                        drop(self.nodes.ask(name, move |node| async move { node.hear_again(bytes) }));
+                    }
+                }
+                Word::Entry(entry) => {
+                    drop(self.nodes.ask(through, move |node| async move { node.submit(entry, WITHIN).await }));
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What owners do about hosts that have lost each other.
+//! What owners do in a healed mesh, and what about hosts that have lost each other.
 //!
 //! When all who know a way to each other have moved at once, no program can help: somebody has to say where the others
 //! are. So in a healed mesh an owner writes addresses into the `mesh.toml` (`leads`) of a host from which they can be
@@ -19,6 +19,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often owners look after their hosts, once all is healed.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+/// Between two starts of a host that others hold to be alive twice: what ends that is a higher start number.
+const RESTART_EVERY: Duration = Duration::from_secs(10);
 /// For so long hosts have to be lost before an owner looks after them.
 const LOST_FOR: Duration = Duration::from_secs(20);
 
@@ -51,8 +55,69 @@ fn addresses(network: &Network, name: &str) -> Vec<SocketAddr> {
 }
 
 impl NodesStage {
+    /// What owners do in a healed mesh: they ask again for what was not answered, invite again whom nobody invites any
+    /// more, put out what does not start any more or has voted and forgot, and start anew what is held to be alive twice although it is not.
+    pub(super) fn tend(&mut self) {
+        if !self.faults.healed {
+            return;
+        }
+        let now = self.elapsed();
+        if !now.as_millis().is_multiple_of(TEND_EVERY.as_millis()) {
+            return;
+        }
+        self.ask_again();
+        self.help_the_lost();
+        let due = |stage: &NodesStage, name: &String| {
+            stage.faults.restarted.get(name).is_none_or(|at| *at + RESTART_EVERY <= now)
+        };
+        let leader = self.leader().filter(|by| self.runs(by));
+        let back: Vec<_> =
+            leader.as_ref().and_then(|by| self.station(by)?.node()).map(|n| n.gone_back()).unwrap_or_default();
+        let gone_back = |name: &&String| self.key(name).is_some_and(|key| back.contains(&key));
+        let broken = self.members.iter().filter(|name| self.faults.broken.contains(*name) || gone_back(name)).cloned();
+        let outside = |name: &&String| self.station(name).is_some_and(|s| s.desk.folder.borrow().member.is_none());
+        // With a signer go the invitations that it signed.
+        let is_void = |name: &String| {
+            let member = |by: &PeerKey| self.nodes.ledger(leader.as_ref()?, |l| l.roster().is_member(by));
+            self.invited.get(name).and_then(member) == Some(false)
+        };
+        let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name) || is_void(name)).cloned();
+        let (broken, uninvited): (Vec<String>, Vec<String>) = (broken.collect(), uninvited.collect());
+        for name in broken.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
+            if let Some(by) = &leader {
+                self.faults.restarted.insert(name.clone(), now);
+                self.evict(&name, by);
+            }
+        }
+        for name in uninvited.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
+            if let Some(by) = &leader {
+                self.faults.restarted.insert(name.clone(), now);
+                self.admit(&name, by);
+            }
+        }
+        let held: BTreeSet<_> = self
+            .nodes
+            .stations
+            .iter()
+            .filter(|(name, _)| self.members.contains(*name))
+            .filter_map(|(_, station)| station.node())
+            .flat_map(|node| node.clones())
+            .collect();
+        let held: Vec<String> = self
+            .members
+            .iter()
+            .filter(|name| self.key(name).is_some_and(|key| held.contains(&key)) && self.runs(name))
+            .filter(|name| due(self, name))
+            .cloned()
+            .collect();
+        for name in held {
+            self.faults.restarted.insert(name.clone(), now);
+            self.start_anew(&name);
+        }
+    }
+
     /// Has owners tell members where those are that nobody can find any more.
-    pub(super) fn help_the_lost(&mut self) {
+    fn help_the_lost(&mut self) {
         let now = self.elapsed();
         let lost = self.lost();
         self.owners.lost.retain(|name, _| lost.contains_key(name));
