@@ -5,6 +5,7 @@
 //! long as no voter has signed a hello for it; once some have, a new one is needed, which is the plan's to give.
 
 use super::super::Inner;
+use super::super::looks::Deed;
 use super::super::shared::lock;
 use super::deliver::Failed;
 use mesh::build::{Attempt, BuildId};
@@ -125,7 +126,9 @@ impl Inner {
     async fn assign_canary(&self, fence: Fence, host: PeerKey, build: BuildId) -> Result<(), String> {
         let start = lock(&self.view).get(&host).map(|now| now.start).ok_or("nothing is known of it")?;
         let tries = self.shared.with(|l| l.builds().get(build).map(|b| b.attempts.len())).ok_or("no such build")?;
-        let attempts = vec![Assignment { build, attempt: Attempt(tries as u32 + 1), host, start }];
+        let attempt = Attempt(tries as u32 + 1);
+        self.note(Deed::Proposed { fence, build, attempt, to: host });
+        let attempts = vec![Assignment { build, attempt, host, start }];
         match self.write_as_leader(fence, Command::Assign(Assign { attempts })).await {
             true => Ok(()),
             false => Err("the canary was not taken".into()),
