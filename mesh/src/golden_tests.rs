@@ -65,7 +65,13 @@ fn commands() -> Vec<Command> {
             invitation: Signed::seal(&keys(1), &invitation()),
             reason: "burnt".into(),
         }),
+        Command::Dispute(recovery().seal(&keys(7))),
     ]
+}
+
+fn recovery() -> Recovery {
+    let (heir, survivors) = (keys(2).key(), vec![keys(2).key()]);
+    Recovery { mesh: MeshId([9; 32]), epoch: 1, previous: [8; 32], heir, survivors, index: 40, head: [7; 32] }
 }
 
 fn healing() -> healing::Entry {
@@ -167,6 +173,7 @@ fn signed_types_keep_their_bytes() {
         let fence = Some(Fence { epoch: 1, term: 2 });
         got.push(vector(&Entry { mesh: MeshId([9; 32]), request: RequestId([1; 16]), fence, command }));
     }
+    got.push(vector(&recovery()));
     assert_eq!(got, GOLDEN);
     assert_eq!(mesh_id(&Signed::seal(&keys(1), &genesis)).to_string()[..16], *"6d1a8a5325c1eeb9");
 }
@@ -214,7 +221,7 @@ fn commands_survive_the_strict_decoder() {
     }
 }
 
-const GOLDEN: [&str; 21] = [
+const GOLDEN: [&str; 23] = [
     "mesh/genesis/v1 116 cba3d3549b40aff3",
     "mesh/invitation/v1 81 dcff6ba79f6872b7",
     "mesh/join/v1 336 0428464ee68037fe",
@@ -236,4 +243,6 @@ const GOLDEN: [&str; 21] = [
     "mesh/entry/v1 147 306fe5c23cb38b91",
     "mesh/entry/v1 96 0e4081a64a364d56",
     "mesh/entry/v1 284 29502ec85b73d792",
+    "mesh/entry/v1 340 c21ba25a22eb83a9",
+    "mesh/recovery/v1 175 d0abb6686dd9ccb3",
 ];

@@ -31,6 +31,9 @@ pub const MEMBERS_MAX: usize = 10_000;
 /// Voters at most; more cost latency and add no safety that a homelab could use.
 pub const VOTERS_MAX: usize = 7;
 
+/// Survivors that a recovery names: all voters, and more signers than a person keeps in view.
+pub const SURVIVORS_MAX: usize = 16;
+
 /// Invitations open at one time.
 pub const INVITATIONS_MAX: usize = 1_000;
 

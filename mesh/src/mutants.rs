@@ -231,6 +231,12 @@ mutants! {
     HealByAnybody = "heal-by-anybody",
     /// A case counts as ordered without an order in the ledger.
     OrderedUnwritten = "ordered-unwritten",
+    /// A recovery counts whoever signed it.
+    RecoveryUnsigned = "recovery-unsigned",
+    /// A recovered mesh goes on under the fences of the lost one.
+    RecoveryKeepsEpoch = "recovery-keeps-epoch",
+    /// Hosts are healed though two recoveries of one epoch contend for them.
+    HealsWhileDisputed = "heals-while-disputed",
 }
 
 impl fmt::Display for Mutant {

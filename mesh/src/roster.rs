@@ -6,19 +6,24 @@
 //! sets are chained: set n+1 is signed by a majority of set n, back to the genesis, so that anybody
 //! can verify offline who may vote. Nothing here knows an address.
 
-use crate::identity::{Keys, PeerKey};
+use crate::identity::PeerKey;
 use crate::limits::*;
-use crate::mutants::{self, Mutant};
-use crate::wire::{Label, Signed, WireError, encode, signed_bytes};
+use crate::wire::{Label, Signed, encode, signed_bytes};
 use serde::{Deserialize, Serialize};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+#[path = "roster_recovery.rs"]
+mod recovery;
 #[path = "roster_succession.rs"]
 mod succession;
+#[path = "roster_voters.rs"]
+mod voters;
+pub use recovery::{NotDrafted, Recovery};
 pub use succession::Heir;
+pub use voters::{Cosignature, VoterChain, VoterChange, VoterError, VoterSet};
 
 /// A mesh: the BLAKE3 of its signed genesis.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -402,190 +407,6 @@ pub fn cut(text: &str) -> String {
         end -= 1;
     }
     text[..end].to_owned()
-}
-
-/// Who may vote from an epoch on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
-pub struct VoterSet {
-    /// The mesh.
-    pub mesh: MeshId,
-    /// One more than the set before; the genesis is epoch 0.
-    pub epoch: u64,
-    /// Hash of the set before; the mesh id for epoch 1.
-    #[serde(with = "serde_bytes")]
-    pub previous: [u8; 32],
-    /// The voters, sorted.
-    pub voters: Vec<PeerKey>,
-}
-impl Label for VoterSet {
-    const LABEL: &'static str = "mesh/voters/v1";
-    const MAX: usize = 1_024;
-}
-
-/// A voter set with the signatures of a majority of the set before it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
-pub struct VoterChange {
-    /// The encoded [`VoterSet`].
-    #[serde(with = "serde_bytes")]
-    pub body: Vec<u8>,
-    /// Who signed it.
-    pub signatures: Vec<Cosignature>,
-}
-
-/// One voter's signature under a voter set.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
-pub struct Cosignature {
-    /// The voter.
-    pub by: PeerKey,
-    /// Its signature over the label and the body.
-    #[serde(with = "serde_bytes")]
-    pub sig: [u8; 64],
-}
-
-impl Cosignature {
-    /// Signs an encoded voter set.
-    pub fn new(keys: &Keys, body: &[u8]) -> Self {
-        Cosignature { by: keys.key(), sig: keys.sign(&signed_bytes(VoterSet::LABEL, body)) }
-    }
-}
-
-/// Why a voter set was refused. Nothing was changed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum VoterError {
-    /// Not decodable.
-    #[error("voter set: {0}")]
-    Wire(#[from] WireError),
-    /// Does not follow the present set.
-    #[error("voter set of epoch {got} does not follow epoch {have} of this mesh")]
-    NotNext {
-        /// Present epoch.
-        have: u64,
-        /// Offered epoch.
-        got: u64,
-    },
-    /// Empty, even, too many, unsorted, or with somebody who is not enrolled.
-    #[error("voter set is not an odd number of distinct enrolled hosts, sorted")]
-    BadSet,
-    /// Too few of the present voters signed.
-    #[error("voter set is signed by {valid} of the {needed} voters needed")]
-    NoMajority {
-        /// Valid signatures of distinct present voters.
-        valid: usize,
-        /// Majority of the present set.
-        needed: usize,
-    },
-}
-
-/// The chain of voter sets from the genesis to the present one.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct VoterChain {
-    mesh: MeshId,
-    first: PeerKey,
-    epoch: u64,
-    hash: [u8; 32],
-    voters: BTreeSet<PeerKey>,
-    changes: Vec<VoterChange>,
-}
-
-impl VoterChain {
-    /// The chain at the genesis: the first host alone.
-    pub fn found(mesh: MeshId, first: PeerKey) -> Self {
-        VoterChain { mesh, first, epoch: 0, hash: mesh.0, voters: BTreeSet::from([first]), changes: vec![] }
-    }
-
-    /// The mesh and the first host that the chain begins with.
-    pub fn founded(&self) -> (MeshId, PeerKey) {
-        (self.mesh, self.first)
-    }
-
-    /// The links from the genesis to the present set, oldest first; the first gives epoch 1.
-    pub fn changes(&self) -> &[VoterChange] {
-        &self.changes
-    }
-
-    /// The present voters.
-    pub fn voters(&self) -> &BTreeSet<PeerKey> {
-        &self.voters
-    }
-
-    /// The present epoch; it only grows.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// How many voters make a majority.
-    pub fn majority(&self) -> usize {
-        self.voters.len() / 2 + 1
-    }
-
-    /// The next set, encoded, for the voters to sign.
-    pub fn next(&self, voters: &BTreeSet<PeerKey>) -> Vec<u8> {
-        encode(&VoterSet {
-            mesh: self.mesh,
-            epoch: self.epoch + 1,
-            previous: self.hash,
-            voters: voters.iter().copied().collect(),
-        })
-    }
-
-    /// Checks a set without its signatures: what a voter does before it signs.
-    ///
-    /// # Errors
-    /// [`VoterError`].
-    pub fn check(&self, body: &[u8], is_member: impl Fn(&PeerKey) -> bool) -> Result<VoterSet, VoterError> {
-        let set: VoterSet = crate::wire::decode(body, VoterSet::MAX)?;
-        if set.mesh != self.mesh || set.epoch != self.epoch + 1 || set.previous != self.hash {
-            return Err(VoterError::NotNext { have: self.epoch, got: set.epoch });
-        }
-        let sorted = set.voters.windows(2).all(|w| w[0] < w[1]);
-        if !sorted
-            || set.voters.len().is_multiple_of(2)
-            || set.voters.len() > VOTERS_MAX
-            || !set.voters.iter().all(is_member)
-        {
-            return Err(VoterError::BadSet);
-        }
-        Ok(set)
-    }
-
-    /// Takes the next set when a majority of the present one signed it.
-    ///
-    /// # Errors
-    /// [`VoterError`]; the chain is unchanged then.
-    pub fn advance(&mut self, change: VoterChange, is_member: impl Fn(&PeerKey) -> bool) -> Result<(), VoterError> {
-        let set = self.check(&change.body, is_member)?;
-        let message = signed_bytes(VoterSet::LABEL, &change.body);
-        let valid: BTreeSet<PeerKey> = change
-            .signatures
-            .iter()
-            .filter(|s| self.voters.contains(&s.by) && s.by.verify(&message, &s.sig).is_ok())
-            .map(|s| s.by)
-            .collect();
-        if valid.len() < self.majority() && !mutants::on(Mutant::VoterSetsUnchecked) {
-            return Err(VoterError::NoMajority { valid: valid.len(), needed: self.majority() });
-        }
-        self.epoch = set.epoch;
-        self.hash = *blake3::hash(&change.body).as_bytes();
-        self.voters = set.voters.into_iter().collect();
-        self.changes.push(change);
-        Ok(())
-    }
-
-    /// Walks the whole chain again from the genesis. Membership at the time cannot be checked any more;
-    /// signatures and links can.
-    ///
-    /// # Errors
-    /// [`VoterError`] at the first link that does not hold.
-    pub fn verify(&self) -> Result<(), VoterError> {
-        let mut again = VoterChain::found(self.mesh, self.first);
-        for change in &self.changes {
-            again.advance(change.clone(), |_| true)?;
-        }
-        if again != *self {
-            return Err(VoterError::NotNext { have: again.epoch, got: self.epoch });
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 use super::*;
+use crate::identity::Keys;
+use std::collections::BTreeSet;
 
 pub(crate) fn keys(n: u8) -> Keys {
     Keys::from_seed([n; 32])

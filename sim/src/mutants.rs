@@ -143,7 +143,13 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::HealsSuspended, HEALING),
     (Mutant::HealByAnybody, HEALING),
     (Mutant::OrderedUnwritten, HEALING),
+    (Mutant::HealsWhileDisputed, HEALING),
+    (Mutant::RecoveryUnsigned, RECOVERY),
+    (Mutant::RecoveryKeepsEpoch, RECOVERY),
 ];
+
+/// Why no simulated mesh can show it.
+const RECOVERY: &str = "no simulated owner holds a recovery key; the property tests of `mesh::roster` and `mesh::ledger` show what it does";
 
 /// Why no simulated mesh can show it.
 const HEALING: &str = "no simulated mesh heals yet; the tests of `mesh::blame` and `mesh::healing` show what it does";

@@ -27,6 +27,8 @@ pub enum Rule {
         /// For how long.
         left_ms: u64,
     },
+    /// Two recoveries of one epoch contend for the mesh.
+    Disputed,
     /// Most hosts fail together.
     MeshFault(String),
     /// Nothing has helped lately.
@@ -134,6 +136,7 @@ impl Rule {
             Rule::Unknown => "nothing is known of it here".into(),
             Rule::Off => "the policy says `heal = off`".into(),
             Rule::Paused { reason, left_ms } => format!("the mesh is paused for {} more: {reason}", span(*left_ms)),
+            Rule::Disputed => "two recoveries of one epoch contend for this mesh: see `mesh recover`".into(),
             Rule::MeshFault(text) => text.clone(),
             Rule::Storm { steps, left_ms } => format!(
                 "the last {steps} steps did not help: healing is frozen for {} more, or until a person resumes it",
@@ -217,6 +220,7 @@ fn everybodys(facts: &Facts<'_>, host: &PeerKey, sight: &Sight, hold: &mut Hold<
     let pause =
         record.measures.pause(now).map(|m| Rule::Paused { reason: m.reason.clone(), left_ms: m.until_ms - now });
     hold(pause, Mutant::HealsWhilePaused);
+    hold(facts.ledger.disputed().then_some(Rule::Disputed), Mutant::HealsWhileDisputed);
     let fault = facts.verdicts.iter().find(|verdict| matches!(verdict, Verdict::Mesh { .. }));
     hold(fault.map(|v| Rule::MeshFault(v.text(facts.ledger.roster()))), Mutant::HealsThroughMeshFault);
     let held = record.measures.of(host, now);

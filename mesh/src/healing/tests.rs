@@ -4,7 +4,7 @@ use super::*;
 use crate::blame::judge;
 use crate::blame::tests::{key, pass, tried};
 use crate::build::{Attempt, BuildSpec, Phase as Failed};
-use crate::ledger::tests::{World, done, failed, spec};
+use crate::ledger::tests::{World, done, failed, keys, spec};
 use crate::warrant::tests::voters;
 
 pub(super) const SICK: u8 = 6;
@@ -245,6 +245,38 @@ fn a_fault_of_the_mesh_freezes_all_healing() {
     assert_eq!(plan.steps, []);
     let text = plan.held[0].text(ward.ledger.roster());
     assert!(text.starts_with("h6: setting it aside is held back: most fails on 3 of the 3 hosts"), "{text}");
+}
+
+/// Two records of one epoch of recovery: nobody can tell whose orders were meant.
+#[test]
+fn a_disputed_recovery_freezes_all_healing() {
+    let frozen = |naive| {
+        crate::mutants::with(naive, || {
+            let mut ward = Ward::new(&disputed());
+            ward.down();
+            let plan = ward.plan();
+            plan.steps.is_empty() && plan.held.iter().any(|held| held.rules.contains(&Rule::Disputed))
+        })
+    };
+    assert!(frozen(None));
+    assert!(!frozen(Some(crate::mutants::Mutant::HealsWhileDisputed)), "the naive variant heals on");
+}
+
+/// The hospital, recovered once and told of another recovery.
+fn disputed() -> World {
+    let mut world = hospital();
+    let record = |world: &World, heir: u8| {
+        let (ledger, key) = (&world.ledger, keys(heir).key());
+        let at = (ledger.index(), ledger.head());
+        ledger.voters().draft(key, &[key].into(), at, true).unwrap().seal(&keys(99))
+    };
+    let (ours, theirs) = (record(&world, 1), record(&world, 2));
+    world.ledger = world.ledger.recover(&ours).unwrap();
+    world.epoch = 1;
+    assert!(world.lead(1).is_ok());
+    world.vote(&[1, 2, 3], &[1]);
+    assert!(world.send(2, crate::ledger::Command::Dispute(theirs)).is_ok());
+    world
 }
 
 #[test]

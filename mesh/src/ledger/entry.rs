@@ -71,6 +71,8 @@ tagged! {
         12 => Rename(Rename),
         /// A signer takes a lost host out and invites its successor.
         13 => Replace(Replace),
+        /// A member has met a second record of the present epoch of recovery.
+        14 => Dispute(VoterChange),
     }
 }
 
@@ -80,6 +82,7 @@ impl Command {
         match self {
             Command::Heal(_) => 2,
             Command::Rename(_) | Command::Replace(_) => 3,
+            Command::Dispute(_) => 4,
             _ => 1,
         }
     }

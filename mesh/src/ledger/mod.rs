@@ -10,18 +10,20 @@ mod builds;
 mod entry;
 mod heal;
 mod level;
+mod recovery;
 mod succession;
 
 pub use builds::{AttemptRecord, AttemptState, Build, Builds, Counts, State, order_of};
 pub use entry::*;
 pub use level::{LEVEL, level_of, version};
+pub use recovery::RecoverError;
 
 use crate::build::{BuildId, End, Holders, Receipt};
 use crate::healing::Record;
 use crate::identity::PeerKey;
 use crate::lease::Fence;
 use crate::mutants::{self, Mutant};
-use crate::roster::{Genesis, MeshId, Roster, RosterError, VoterChain, VoterError, mesh_id};
+use crate::roster::{Genesis, MeshId, Roster, RosterError, VoterChain, VoterChange, VoterError, mesh_id};
 use crate::wire::{Signed, WireError, decode, encode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -46,6 +48,9 @@ pub struct Ledger {
     #[serde(default = "level::first")]
     level: u32,
     halted: Option<String>,
+    /// Another record of the present epoch of recovery has turned up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disputed: Option<VoterChange>,
     #[serde(skip)]
     roster_changed: bool,
     #[serde(skip)]
@@ -107,11 +112,12 @@ impl Ledger {
             term: 0,
             leader: None,
             roster: Roster::found(genesis.by, &body),
-            voters: VoterChain::found(mesh, genesis.by),
+            voters: VoterChain::found(mesh, genesis.by).recoverable_by(body.recovery),
             builds: Builds::default(),
             healing: Record::default(),
             level: level::first(),
             halted: None,
+            disputed: None,
             genesis: genesis.clone(),
             roster_changed: true,
             leader_changed: true,
@@ -255,6 +261,9 @@ impl Ledger {
                 Err(error) => Reply::refused(roster_code(error), error.to_string()),
             },
             Command::Revoke(revoke) => self.revoke(author, revoke),
+            Command::Voters(change) if self.voters.is_recovery(&change) => {
+                Reply::refused(Code::Forbidden, "a recovery begins a log of its own: `mesh recover`")
+            }
             Command::Voters(change) => match self.voters.advance(change, |k| self.roster.is_member(k)) {
                 Ok(()) => self.roster_did_change(),
                 Err(error) => Reply::refused(Code::Forbidden, error.to_string()),
@@ -277,6 +286,7 @@ impl Ledger {
             Command::Heal(heal) => self.heal(author, entry.fence, heal),
             Command::Rename(rename) => self.rename(author, rename),
             Command::Replace(replace) => self.replace(author, replace),
+            Command::Dispute(record) => self.dispute(record),
         }
     }
 
@@ -442,7 +452,12 @@ impl Ledger {
         if ledger.voters.founded() != (self.mesh, ledger.genesis.by) {
             return Err(LedgerError::Malformed("its voter sets do not begin with this mesh's first host".into()));
         }
+        let genesis: Genesis = ledger.genesis.open()?;
+        ledger.voters = ledger.voters.recoverable_by(genesis.recovery);
         ledger.voters.verify()?;
+        if ledger.voters.recovery_epoch() != ledger.recovery_epoch && !mutants::on(Mutant::RecoveryKeepsEpoch) {
+            return Err(LedgerError::Malformed("its epoch of recovery is not that of its voter sets".into()));
+        }
         ledger.roster_changed = true;
         ledger.leader_changed = true;
         ledger.healing_changed = true;

@@ -14,6 +14,7 @@ pub(crate) struct World {
     pub ledger: Ledger,
     index: u64,
     pub term: u64,
+    pub epoch: u64,
     requests: u16,
 }
 
@@ -30,7 +31,7 @@ impl World {
             store_id: [1; 16],
         };
         let ledger = Ledger::found(&Signed::seal(&keys(1), &genesis)).unwrap();
-        let mut world = World { ledger, index: 0, term: 1, requests: 0 };
+        let mut world = World { ledger, index: 0, term: 1, epoch: 0, requests: 0 };
         world.lead(1);
         for host in 2..=n {
             let join = world.join_request(host, host + 100);
@@ -59,7 +60,7 @@ impl World {
     }
 
     fn fence(&self) -> Fence {
-        Fence { epoch: 0, term: self.term }
+        Fence { epoch: self.epoch, term: self.term }
     }
 
     pub fn lead(&mut self, host: u8) -> Reply {

@@ -12,10 +12,9 @@ use crate::ledger::{Command, Entry, Ledger};
 use crate::limits::KNOWN_BYTES_MAX;
 use crate::mutants::{self, Mutant};
 use crate::roster::{
-    Cosignature, Invitation, JoinRequest, MeshId, VoterChain, VoterChange, VoterError, VoterSet, invitation_proof,
-    mesh_id,
+    Cosignature, Invitation, JoinRequest, MeshId, VoterChain, VoterChange, VoterError, invitation_proof, mesh_id,
 };
-use crate::wire::{Signed, WireError, decode, encode, signed_bytes};
+use crate::wire::{Signed, WireError, encode, signed_bytes};
 use serde::{Deserialize, Serialize};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::collections::BTreeSet;
@@ -120,12 +119,12 @@ impl Known {
         if bytes.len() > KNOWN_BYTES_MAX {
             return Err(KnownError::Damaged);
         }
-        let known: Known = ciborium::from_reader(bytes).map_err(|_| KnownError::Damaged)?;
+        let mut known: Known = ciborium::from_reader(bytes).map_err(|_| KnownError::Damaged)?;
         let first = known.genesis.by;
-        let ours = mesh_id(&known.genesis) == mesh
-            && known.genesis.open::<crate::roster::Genesis>().is_ok()
-            && known.voters.founded() == (mesh, first)
-            && known.voters.verify().is_ok();
+        let Ok(genesis) = known.genesis.open::<crate::roster::Genesis>() else { return Err(KnownError::NotOurs) };
+        known.voters = known.voters.recoverable_by(genesis.recovery);
+        let ours =
+            mesh_id(&known.genesis) == mesh && known.voters.founded() == (mesh, first) && known.voters.verify().is_ok();
         if ours { Ok(known) } else { Err(KnownError::NotOurs) }
     }
 
@@ -178,8 +177,7 @@ impl Known {
     /// # Errors
     /// [`LinkError`].
     pub fn follow_voters(&mut self, change: VoterChange) -> Result<(), LinkError> {
-        let set: VoterSet = decode(&change.body, <VoterSet as crate::wire::Label>::MAX)?;
-        if set.mesh == self.mesh() && set.epoch <= self.voters.epoch() {
+        if self.voters.epoch_of(&change)? <= self.voters.epoch() {
             return Ok(());
         }
         // Who was enrolled at the time cannot be told any more; who signed can.
