@@ -10,6 +10,7 @@ pub mod builds;
 pub mod cli;
 pub mod config;
 pub mod consensus;
+pub mod doctor;
 pub mod driver;
 pub mod guard;
 pub mod machine;

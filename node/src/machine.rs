@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub mod act;
 mod facts;
 
-pub use facts::{boot_id, machine_id};
+pub use facts::{boot_enabled, boot_id, machine_id};
 
 use act::Commands;
 

@@ -18,6 +18,8 @@ pub struct Fleet {
     pub hosts: Vec<Daemon>,
     folder: TempDir,
     settings: Settings,
+    /// What `mesh init` printed.
+    pub recovery_key: String,
 }
 
 impl Fleet {
@@ -62,7 +64,7 @@ impl Fleet {
         let mut fleet = Self::empty(settings);
         let mut first = fleet.stranger(name);
         let listen = first.listen.to_string();
-        first.ok(&["init", "--name", name, "--mesh", "demo", "--listen", &listen]);
+        fleet.recovery_key = first.ok(&["init", "--name", name, "--mesh", "demo", "--listen", &listen]);
         first.up();
         fleet.hosts.push(first);
         fleet
@@ -73,7 +75,7 @@ impl Fleet {
         let folder = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a folder for the fleet");
         // The build user passes through to a build's own folder.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("permissions");
-        Fleet { hosts: vec![], folder, settings: settings.clone() }
+        Fleet { hosts: vec![], folder, settings: settings.clone(), recovery_key: String::new() }
     }
 
     /// A daemon with a state folder, not yet a host of this mesh.

@@ -50,6 +50,22 @@ fn the_story_of_a_death_and_a_return_is_told() {
 }
 
 #[test]
+fn a_farewell_is_told_apart_from_a_death() {
+    let mut fleet = Fleet::up(&["alpha", "beta", "gamma"]);
+    fleet["gamma"].stop();
+    let status = fleet["alpha"].wait("without gamma", |s| s.state("gamma") == "left");
+    assert!(status.warnings("host-down").is_empty() && !status.warnings("host-left").is_empty(), "{status:?}");
+    let out = fleet["alpha"].run(&["why", "gamma"]);
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("gamma has left") || text.contains("gamma is left"), "{text}");
+    assert!(text.contains("farewell") && !text.contains("accused by"), "{text}");
+    fleet["gamma"].up();
+    fleet.settled();
+    let story = fleet["alpha"].ok(&["why", "gamma"]);
+    assert!(!story.contains("came back from being down"), "who has said farewell does not flap: {story}");
+}
+
+#[test]
 fn names_that_fit_nobody_are_answered_with_those_near() {
     let fleet = Fleet::up(&["alpha", "beta"]);
     let host = &fleet["alpha"];

@@ -358,6 +358,22 @@ impl Client {
         Ok(self.post::<types::Invitation>("/v1/replace", request).await?.token)
     }
 
+    /// What a recovery would be.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn plan_recovery(&self, force: bool) -> Result<RecoveryPlan> {
+        self.get(&format!("/v1/recovery?force={force}")).await
+    }
+
+    /// Takes a recovery record.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn recover(&self, record: String) -> Result<String> {
+        Ok(self.post::<Recovered>("/v1/recovery", &RecoverRequest { record }).await?.text)
+    }
+
     /// How a host is reached.
     ///
     /// # Errors
@@ -372,6 +388,14 @@ impl Client {
     /// As above.
     pub async fn topology(&self) -> Result<Topology> {
         self.get("/v1/topology").await
+    }
+
+    /// What the daemon knows that `mesh doctor` judges.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn doctor(&self) -> Result<MeshFacts> {
+        self.get("/v1/doctor").await
     }
 
     /// The story of one host.

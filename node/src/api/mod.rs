@@ -5,8 +5,10 @@
 //! door. The command line ([`crate::cli`]) is the first client.
 
 pub mod client;
+pub mod doctor;
 pub mod order;
 mod ping;
+pub mod recovery;
 pub mod server;
 mod spec;
 pub mod succession;
@@ -22,8 +24,8 @@ use order::{OrderEvent, OrderRequest};
 use std::io;
 use tokio::sync::mpsc;
 use types::{
-    ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, PingReport, RenameRequest,
-    ReplaceRequest, Status, Topology, WhyReport,
+    ApiError, BuildDetail, BuildFilter, BuildSummary, InviteRequest, LogEvent, MeshFacts, PingReport, RecoveryPlan,
+    RenameRequest, ReplaceRequest, Status, Topology, WhyReport,
 };
 
 /// A blob on its way, chunk by chunk.
@@ -118,6 +120,18 @@ pub trait Control: Send + Sync + 'static {
     /// When there is no such host, it may live, it is needed, or this host is no signer.
     async fn replace(&self, request: ReplaceRequest) -> Result<String, ApiError>;
 
+    /// What a recovery with this host as the heir would be; with `force` also when voters may live.
+    ///
+    /// # Errors
+    /// When this host's log cannot be read. What speaks against a recovery is in the plan.
+    async fn plan_recovery(&self, force: bool) -> Result<RecoveryPlan, ApiError>;
+
+    /// Takes a recovery record, in words: goes on as the heir, or follows it. The daemon starts again then.
+    ///
+    /// # Errors
+    /// When it is not genuine, old, of another log, or cannot be stored.
+    async fn recover(&self, record: String) -> Result<String, ApiError>;
+
     /// How a host is reached: its path, `count` round trips, and what is known of every lead to it.
     ///
     /// # Errors
@@ -126,6 +140,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Where everybody is, as this host sees it.
     async fn topology(&self) -> Topology;
+
+    /// What the daemon knows that `mesh doctor` judges.
+    async fn doctor(&self) -> MeshFacts;
 
     /// The story of one host: what is believed of it, who accuses it, what happened, and what to do.
     ///

@@ -106,6 +106,8 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/evict", post(evict))
         .route("/v1/rename", post(rename))
         .route("/v1/replace", post(replace))
+        .route("/v1/doctor", get(doctor))
+        .route("/v1/recovery", get(plan_recovery).post(recover))
         .route("/v1/hosts/{name}/ping", get(ping))
         .route("/v1/hosts/{name}/why", get(why))
         .route("/v1/hosts/{name}/order", post(order))
@@ -318,6 +320,25 @@ async fn replace(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> A
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RecoveryQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn plan_recovery(
+    State(control): Ctl,
+    wish: Result<Query<RecoveryQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
+    ok(&control.plan_recovery(query(wish)?.force).await?)
+}
+
+async fn recover(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {
+    let RecoverRequest { record } = body(bytes)?;
+    ok(&Recovered { version: VERSION, text: control.recover(record).await? })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PingQuery {
     count: Option<u32>,
 }
@@ -352,6 +373,10 @@ async fn order(State(control): Ctl, Path(host): Path<String>, bytes: Result<Byte
     request.check()?;
     let events = control.order(host, request).await?;
     lines(futures::stream::unfold(events, |mut events| async move { Some((events.recv().await?, events)) }))
+}
+
+async fn doctor(State(control): Ctl) -> Answer {
+    ok(&control.doctor().await)
 }
 
 async fn topology(State(control): Ctl) -> Answer {

@@ -213,6 +213,18 @@ impl Control for Fake {
     async fn topology(&self) -> Topology {
         sample_topology()
     }
+    async fn plan_recovery(&self, force: bool) -> Result<RecoveryPlan, ApiError> {
+        self.note(format!("recovery {force}"));
+        Err(ApiError::conflict("3 of 3 voters survive"))
+    }
+    async fn recover(&self, record: String) -> Result<String, ApiError> {
+        self.note(format!("recover {record}"));
+        Ok("it goes on".into())
+    }
+    async fn doctor(&self) -> MeshFacts {
+        let (host, signers) = ("anna".into(), 2);
+        MeshFacts { version: VERSION, host, signers, ..MeshFacts::default() }
+    }
     async fn why(&self, host: String) -> Result<WhyReport, ApiError> {
         self.note(format!("why {host}"));
         Ok(sample_why(&host))
@@ -382,6 +394,9 @@ async fn every_route_answers() {
     assert_eq!(client.ping("berta", 3).await.unwrap(), sample_ping("berta", 3));
     assert_eq!(client.why("berta").await.unwrap(), sample_why("berta"));
     assert_eq!(client.topology().await.unwrap(), sample_topology());
+    assert_eq!(client.doctor().await.unwrap().signers, 2);
+    assert!(matches!(client.plan_recovery(true).await, Err(ClientError::Api(e)) if e.status == 409));
+    assert_eq!(client.recover("r".into()).await.unwrap(), "it goes on");
     for (host, count) in [("berta", 0), ("berta", 101), ("be%20rta", 1)] {
         assert!(
             matches!(client.ping(host, count).await, Err(ClientError::Api(e)) if e.status == 400),
@@ -394,7 +409,8 @@ async fn every_route_answers() {
     assert_eq!(
         asked,
         "BuildFilter { state: Some(Queued), limit: Some(7) }; cancel [b1, b2]; logs Some(Attempt(2)) true; \
-         evict berta true r; rename berta bertha; replace berta true; order berta true; ping berta 3; why berta; shutdown"
+         evict berta true r; rename berta bertha; replace berta true; order berta true; ping berta 3; why berta; \
+         recovery true; recover r; shutdown"
     );
 }
 

@@ -1,6 +1,8 @@
 //! What travels over the API, as JSON. Fields may be added, never renamed without raising [`VERSION`].
 
+pub use super::doctor::{Ending, HostFacts, MeshFacts};
 pub use super::ping::{PingLead, PingReport};
+pub use super::recovery::{RecoverRequest, Recovered, RecoveryHost, RecoveryPlan};
 pub use super::spec::{InputJson, SpecJson};
 pub use super::succession::{RenameRequest, ReplaceRequest};
 pub use super::topology::{Place, Topology};

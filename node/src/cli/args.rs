@@ -127,12 +127,32 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Go on after most voters are lost for good, with the key that `mesh init` printed
+    Recover {
+        /// Where the recovery key is; `-` asks for it on standard input
+        #[arg(long, default_value = "-", value_name = "FILE")]
+        key: String,
+        /// Only print the signed record, to be taken with --apply
+        #[arg(long, conflicts_with = "apply")]
+        print: bool,
+        /// Take a record that was printed elsewhere; `-` reads it from standard input
+        #[arg(long, value_name = "RECORD")]
+        apply: Option<String>,
+        /// Only show what would be done, and ask for no key
+        #[arg(long, conflicts_with_all = ["print", "apply"])]
+        dry_run: bool,
+        /// Also when voters may live
+        #[arg(long)]
+        force: bool,
+    },
     /// Hosts, leader, builds, warnings, and what to do next
     Status {
         /// Every second anew
         #[arg(long)]
         watch: bool,
     },
+    /// What is wrong with this host and its mesh, how bad it is, and what to do
+    Doctor,
     /// How a host is reached: path, round trips, and what was tried
     Ping {
         /// Its name

@@ -1,7 +1,7 @@
 //! `init`, `join`, `up`: where there is no daemon yet. The work is [`Local`]'s; here are the folder, the
 //! words, the signals, and the way into the background.
 
-use super::{Failure, InitArgs, JoinArgs, Local, Out, Ready};
+use super::{Ended, Failure, InitArgs, JoinArgs, Local, Out, Ready};
 use crate::api::server::bad_host_name;
 use crate::config::{Config, parse_address};
 use crate::state_folder::{Places, StateFolder};
@@ -189,7 +189,10 @@ pub(super) async fn up(local: &impl Local, places: &Places, out: Out) -> Result<
                     let _ = ready_line(out, &ready);
                 }
             }
-            done = &mut served => return done.map(|()| super::EXIT_OK),
+            done = &mut served => return done.map(|ended| match ended {
+                Ended::Stopped => super::EXIT_OK,
+                Ended::Anew => super::EXIT_ANEW,
+            }),
         }
     }
 }

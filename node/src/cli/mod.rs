@@ -5,9 +5,11 @@
 
 pub mod args;
 mod daemon;
+mod doctor;
 mod fetch;
 mod order;
 mod pack;
+mod recover;
 mod run;
 mod show;
 mod succession;
@@ -23,6 +25,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use futures::StreamExt;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,8 @@ pub const EXIT_NO_LEADER: u8 = 2;
 pub const EXIT_NO_DAEMON: u8 = 3;
 /// The words make no sense.
 pub const EXIT_USAGE: u8 = 64;
+/// Within this program only: the daemon is to start again.
+const EXIT_ANEW: u8 = 75;
 /// Ctrl-C.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
@@ -119,7 +124,16 @@ pub trait Local: Send + Sync + 'static {
         config: Config,
         ready: oneshot::Sender<Ready>,
         stop: CancellationToken,
-    ) -> Result<(), Failure>;
+    ) -> Result<Ended, Failure>;
+}
+
+/// How a daemon ended that could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// For good.
+    Stopped,
+    /// To be started again at once: its ledger begins anew.
+    Anew,
 }
 
 /// A command that did not succeed: what to say, and the exit code.
@@ -278,6 +292,7 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
             done
         });
     match done {
+        Ok(EXIT_ANEW) => start_again(),
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -286,6 +301,13 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
             failure.code
         }
     }
+}
+
+/// Becomes the same program anew, as it was called: with the same number, and nothing of its memory.
+fn start_again() -> u8 {
+    let error = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    say(&Failure::new(format!("the daemon could not start itself again: {error}")).hint("`mesh up` starts it"));
+    EXIT_FAILED
 }
 
 /// Longer lines of an error repeat what was typed.
@@ -333,6 +355,7 @@ async fn dispatch(local: impl Local, args: Args) -> Result<u8, Failure> {
         Command::Join { token, name, listen } => daemon::join(&local, &places, out, token, name, &listen).await,
         Command::Up { detach: true } => daemon::detach(&places, out).await,
         Command::Up { detach: false } => daemon::up(&local, &places, out).await,
+        Command::Doctor => doctor::doctor(&places, out).await,
         other => ask(&client(&places, out)?, out, other).await,
     }
 }
@@ -340,7 +363,7 @@ async fn dispatch(local: impl Local, args: Args) -> Result<u8, Failure> {
 /// Commands that ask the daemon.
 async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Init { .. } | Command::Join { .. } | Command::Up { .. } => {
+        Command::Init { .. } | Command::Join { .. } | Command::Up { .. } | Command::Doctor => {
             return Err(Failure::usage("this command does not ask a daemon"));
         }
         Command::Invite { name, expires, signer } => {
@@ -368,6 +391,9 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
         Command::Rename { old, new } => succession::rename(client, out, old, new).await?,
         Command::Replace { host, reason, expires, force } => {
             succession::replace(client, out, host, reason, &expires, force).await?;
+        }
+        Command::Recover { key, print, apply, dry_run, force } => {
+            return recover::recover(client, out, recover::Wish { key, print, apply, dry_run, force }).await;
         }
         Command::Status { watch } => return status(client, out, watch).await,
         Command::Ping { host, count } => {

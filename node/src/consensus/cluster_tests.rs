@@ -428,8 +428,8 @@ async fn ask_as(asker: Process, host: &Host, peer: PeerKey, request: &Request) -
     tokio::spawn(async move { consensus.serve(peer, Box::new(far.compat())).await });
     let mut near = near.compat();
     let hello: rpc::Hello = rpc::read(&mut near, 1 << 10).await.unwrap().expect("says who it is");
-    assert_eq!(hello.0, host.consensus.desk.process);
-    rpc::write(&mut near, &rpc::Hello(asker)).await.unwrap();
+    assert_eq!(hello.process, host.consensus.desk.process);
+    rpc::write(&mut near, &rpc::Hello { process: asker, era: 0 }).await.unwrap();
     rpc::write(&mut near, request).await.unwrap();
     rpc::read(&mut near, 1 << 20).await.unwrap().expect("an answer")
 }
@@ -456,7 +456,7 @@ async fn a_host_speaks_for_itself_only_and_only_a_voter_is_heard() {
     let served = tokio::spawn(async move { consensus.serve(key(8), Box::new(far.compat())).await });
     let mut near = near.compat();
     let _hello: Option<rpc::Hello> = rpc::read(&mut near, 1 << 10).await.unwrap();
-    rpc::write(&mut near, &rpc::Hello(ASKER)).await.unwrap();
+    rpc::write(&mut near, &rpc::Hello { process: ASKER, era: 0 }).await.unwrap();
     futures::AsyncWriteExt::write_all(&mut near, &(9u32 << 20).to_be_bytes()).await.unwrap();
     assert_eq!(served.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
@@ -531,5 +531,7 @@ fn three_hosts_on_threads_and_files() {
     });
 }
 
+#[path = "anew_tests.rs"]
+mod anew;
 #[path = "clone_tests.rs"]
 mod clones;

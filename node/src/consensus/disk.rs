@@ -5,11 +5,11 @@
 
 use super::types::{Entry, LogId, SnapshotMeta, Vote};
 use mesh::wire;
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition};
 use serde::de::DeserializeOwned;
 use std::io;
 use std::ops::{Bound, Range};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -31,6 +31,28 @@ pub(super) enum Change {
     Snapshot(SnapshotMeta, Arc<Vec<u8>>),
     /// How far the log is known to be committed.
     Committed(LogId),
+    /// Which recovery the log belongs to, where there is no log yet.
+    Era(Era),
+    /// Everything of the lost mesh's log is gone, and another begins. The last change of an open file.
+    Anew(Box<Anew>),
+}
+
+/// A recovery, as consensus needs to know it: what it says is the driver's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Era {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its record.
+    pub record: Vec<u8>,
+}
+
+/// How a log begins anew.
+pub(super) struct Anew {
+    pub era: Era,
+    /// The heir's: the vote that its terms go on from, and the state that its log begins with.
+    pub heir: Option<(Vote, SnapshotMeta, Vec<u8>)>,
+    /// Everybody else's: the applied state of before, until the heir's arrives.
+    pub ground: Option<Vec<u8>>,
 }
 
 /// What a start finds.
@@ -41,6 +63,8 @@ pub(super) struct Found {
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
     pub snapshot: Option<(SnapshotMeta, Vec<u8>)>,
+    pub era: Option<Era>,
+    pub ground: Option<Vec<u8>>,
 }
 
 /// A boxed backend, as redb wants a concrete one.
@@ -105,6 +129,16 @@ fn failed(error: impl Into<redb::Error>) -> io::Error {
 #[derive(Clone)]
 pub(super) struct Disk(Arc<Database>);
 
+/// The database, as long as somebody else keeps it open.
+#[derive(Clone)]
+pub(super) struct WeakDisk(Weak<Database>);
+
+impl WeakDisk {
+    pub(super) fn upgrade(&self) -> Option<Disk> {
+        self.0.upgrade().map(Disk)
+    }
+}
+
 impl Disk {
     /// Opens or makes the database and reads all but the log's entries.
     pub(super) fn open(backend: Box<dyn StorageBackend>) -> io::Result<(Disk, Found)> {
@@ -113,6 +147,10 @@ impl Disk {
         disk.write(&[])?; // makes the tables
         let found = disk.find()?;
         Ok((disk, found))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakDisk {
+        WeakDisk(Arc::downgrade(&self.0))
     }
 
     fn find(&self) -> io::Result<Found> {
@@ -134,6 +172,10 @@ impl Disk {
         if let (Some(head), Some(body)) = (get("snapshot")?, get("snapshot-bytes")?) {
             found.snapshot = Some((decode("the snapshot", &head)?, body));
         }
+        if let (Some(epoch), Some(record)) = (get("epoch")?, get("record")?) {
+            found.era = Some(Era { epoch: decode("the epoch of recovery", &epoch)?, record });
+        }
+        found.ground = get("ground")?;
         let log = read.open_table(LOG).map_err(failed)?;
         found.last = match log.last().map_err(failed)? {
             Some((_, bytes)) => Some(decode::<Entry>("the last entry", bytes.value())?.log_id),
@@ -148,7 +190,9 @@ impl Disk {
         {
             let mut log = write.open_table(LOG).map_err(failed)?;
             let mut meta = write.open_table(META).map_err(failed)?;
-            let mut set = |key: &str, bytes: &[u8]| meta.insert(key, bytes).map(|_| ()).map_err(failed);
+            let set = |meta: &mut Table<'_, &str, &[u8]>, key: &str, bytes: &[u8]| {
+                meta.insert(key, bytes).map(|_| ()).map_err(failed)
+            };
             for change in changes {
                 match change {
                     Change::Append(entries) => {
@@ -159,13 +203,35 @@ impl Disk {
                     Change::Truncate(from) => log.retain_in(*from.., |_, _| false).map_err(failed)?,
                     Change::Purge(upto) => {
                         log.retain_in(..=upto.index, |_, _| false).map_err(failed)?;
-                        set("purged", &wire::encode(upto))?;
+                        set(&mut meta, "purged", &wire::encode(upto))?;
                     }
-                    Change::Vote(vote) => set("vote", &wire::encode(vote))?,
-                    Change::Committed(id) => set("committed", &wire::encode(id))?,
+                    Change::Vote(vote) => set(&mut meta, "vote", &wire::encode(vote))?,
+                    Change::Committed(id) => set(&mut meta, "committed", &wire::encode(id))?,
                     Change::Snapshot(head, body) => {
-                        set("snapshot", &wire::encode(head))?;
-                        set("snapshot-bytes", body)?;
+                        set(&mut meta, "snapshot", &wire::encode(head))?;
+                        set(&mut meta, "snapshot-bytes", body)?;
+                        meta.remove("ground").map_err(failed)?;
+                    }
+                    Change::Era(era) => {
+                        set(&mut meta, "epoch", &wire::encode(&era.epoch))?;
+                        set(&mut meta, "record", &era.record)?;
+                    }
+                    Change::Anew(anew) => {
+                        log.retain(|_, _| false).map_err(failed)?;
+                        meta.retain(|_, _| false).map_err(failed)?;
+                        set(&mut meta, "epoch", &wire::encode(&anew.era.epoch))?;
+                        set(&mut meta, "record", &anew.era.record)?;
+                        if let Some((vote, head, body)) = &anew.heir {
+                            set(&mut meta, "vote", &wire::encode(vote))?;
+                            set(&mut meta, "snapshot", &wire::encode(head))?;
+                            set(&mut meta, "snapshot-bytes", body)?;
+                            if let Some(last) = &head.last_log_id {
+                                set(&mut meta, "purged", &wire::encode(last))?;
+                            }
+                        }
+                        if let Some(ground) = &anew.ground {
+                            set(&mut meta, "ground", ground)?;
+                        }
                     }
                 }
             }

@@ -43,15 +43,18 @@ pub(super) enum Way {
 /// Opens a stream as this process, for so long at the most.
 pub(super) fn open(
     dial: Arc<dyn Dial>,
-    own: Process,
+    own: Hello,
     peer: PeerKey,
     within: Duration,
 ) -> BoxFuture<'static, io::Result<Line>> {
     let opening = async move {
         let mut stream = dial.open(peer).await?;
-        write(&mut stream, &Hello(own)).await?;
-        let Hello(process) = read(&mut stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(Line { stream, process })
+        write(&mut stream, &own).await?;
+        let Hello { process, era } = read(&mut stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        match era == own.era {
+            true => Ok(Line { stream, process }),
+            false => Err(io::Error::other(format!("{peer:?} keeps the log of another recovery of this mesh"))),
+        }
     };
     Box::pin(async move {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no stream to {peer:?} in {within:?}"));

@@ -37,8 +37,8 @@ impl Dial for Far {
         let (near, far) = tokio::io::duplex(64 << 10);
         tokio::spawn(async move {
             let mut far = far.compat();
-            let Ok(Some(Hello(_))) = read(&mut far, 1 << 10).await else { return };
-            write(&mut far, &Hello(Process { start: 1, origin: 1 })).await.unwrap();
+            let Ok(Some(Hello { .. })) = read(&mut far, 1 << 10).await else { return };
+            write(&mut far, &Hello { process: Process { start: 1, origin: 1 }, era: 0 }).await.unwrap();
             while let Ok(Some(Request::Append(_))) = read(&mut far, 1 << 20).await {
                 tokio::time::sleep(round_trip).await;
                 if write(&mut far, &Reply::Append(AppendEntriesResponse::Success)).await.is_err() {
@@ -73,7 +73,7 @@ async fn at(round_trip: Duration) -> usize {
     let dial = Arc::new(Far(round_trip));
     let (peers, patience) = (Arc::new(Peers::default()), HEARTBEAT * 10);
     let process = Process { start: 1, origin: 1 };
-    let mut network = Network { me: key(1), process, dial, peers, patience, watch_peers: true };
+    let mut network = Network { me: key(1), process, era: Arc::default(), dial, peers, patience, watch_peers: true };
     let mut client = network.new_client(key(2), &EmptyNode {}).await;
     scope.run(answered(&mut client, 10)).await
 }

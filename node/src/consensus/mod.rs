@@ -5,6 +5,7 @@
 //! means, opens a connection or decides who should vote. Streams come from `node::net`, entries go to
 //! `mesh::ledger`, the rule of the lease is [`mesh::lease`].
 
+mod anew;
 mod askers;
 mod disk;
 mod line;
@@ -19,6 +20,7 @@ mod store;
 mod timing;
 mod types;
 
+pub use anew::{Position, Stored};
 pub use machine::StateMachine;
 pub use peers::Process;
 pub use quiet::Quiet;
@@ -71,7 +73,7 @@ pub struct ConsensusConfig {
     pub machine: Arc<dyn StateMachine>,
     /// How fast.
     pub timing: Timing,
-    /// The epoch of recovery, part of every fence.
+    /// The least epoch of recovery, part of every fence; the store knows of later ones.
     pub epoch: u64,
     /// Off only to show what it is good for: without it a restart can put two leases in force at once.
     pub boot_quarantine: bool,
@@ -162,6 +164,9 @@ pub struct Consensus {
     scope: Scope,
     timing: Timing,
     epoch: Arc<AtomicU64>,
+    era: Arc<AtomicU64>,
+    record: Arc<Mutex<Option<Vec<u8>>>>,
+    store: store::WeakStore,
     desk: Arc<Desk>,
     peers: Arc<Peers>,
     end: Arc<End>,
@@ -194,11 +199,20 @@ impl Consensus {
         let started = scope.now();
         let raft_config = timing.config().map_err(|e| StartError::Timing(e.to_string()))?;
         let (disk, mut found) = blocking.run(move || Disk::open(store()?)).await?;
-        let snapshot = found.snapshot.take();
+        let (snapshot, ground, era) = (found.snapshot.take(), found.ground.take(), found.era.take());
+        if let Some(ground) = ground {
+            // Who is a member, until the heir's state arrives.
+            machine.restore(&ground).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        }
+        let epoch = epoch.max(era.as_ref().map_or(0, |era| era.epoch));
+        let record = era.map(|era| era.record);
+        let era = Arc::new(AtomicU64::new(record.as_deref().map_or(0, anew::era_of)));
         let store = Store::start(disk, &found, &scope, blocking);
+        let weak = store.downgrade();
         let machine = machine::Machine::new(machine, store.clone(), snapshot)?;
         let peers = Arc::new(Peers::default());
-        let network = rpc::Network { me, process, dial, peers: peers.clone(), patience: timing.lease, watch_peers };
+        let (era_told, peers_told, patience) = (era.clone(), peers.clone(), timing.lease);
+        let network = rpc::Network { me, process, era: era_told, dial, peers: peers_told, patience, watch_peers };
         let raft = scope
             .run(Raft::new(me, Arc::new(raft_config), network, store, machine))
             .await
@@ -221,6 +235,7 @@ impl Consensus {
         let desk = Desk {
             me,
             process,
+            era: era.clone(),
             peers: peers.clone(),
             askers: watch_peers.then(|| Askers::new(timing.quarantine())),
             voted,
@@ -231,7 +246,8 @@ impl Consensus {
             streams: Mutex::default(),
         };
         let (epoch, desk, end) = (Arc::new(AtomicU64::new(epoch)), Arc::new(desk), Arc::new(End::default()));
-        let consensus = Consensus { me, raft, scope, timing, epoch, desk, peers, end };
+        let record = Arc::new(Mutex::new(record));
+        let consensus = Consensus { me, raft, scope, timing, epoch, era, record, store: weak, desk, peers, end };
         consensus.watch_for_the_end();
         consensus.begin_to_vote(quiet_until, alone && !voters.is_empty()).await;
         Ok(consensus)
@@ -399,11 +415,6 @@ impl Consensus {
     /// Now, by the clock that the lease is measured with.
     pub fn now(&self) -> mesh::time::Time {
         self.scope.now()
-    }
-
-    /// Raises the epoch of recovery. A lower one than before is ignored.
-    pub fn set_epoch(&self, epoch: u64) {
-        self.epoch.fetch_max(epoch, Ordering::Relaxed);
     }
 
     /// Who leads, as far as known here. Whether it may act, only its own grant says.

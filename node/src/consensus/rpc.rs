@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,9 +60,20 @@ pub trait Dial: Send + Sync + 'static {
     async fn open(&self, peer: PeerKey) -> io::Result<Box<dyn Duplex>>;
 }
 
-/// The first message of a stream, from either side: which process it is.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Hello(pub Process);
+/// The first message of a stream, from either side: which process it is, and which log it keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    #[serde(flatten)]
+    pub process: Process,
+    /// Zero in a mesh that was never recovered, as from programs that know of no recovery.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub era: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_first(era: &u64) -> bool {
+    *era == 0
+}
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request {
@@ -129,6 +141,8 @@ pub(super) struct Network {
     pub me: PeerKey,
     /// Which process this is.
     pub process: Process,
+    /// Which log it keeps.
+    pub era: Arc<AtomicU64>,
     pub dial: Arc<dyn Dial>,
     pub peers: Arc<Peers>,
     /// How long a request with entries may take: a slow uplink needs more than a heartbeat does.
@@ -143,6 +157,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         Client {
             me: self.me,
             own: self.process,
+            era: self.era.clone(),
             peer,
             dial: self.dial.clone(),
             record: self.peers.record(peer),
@@ -158,6 +173,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(super) struct Client {
     me: PeerKey,
     own: Process,
+    era: Arc<AtomicU64>,
     peer: PeerKey,
     dial: Arc<dyn Dial>,
     peers: Arc<Peers>,
@@ -189,7 +205,7 @@ impl Client {
             Way::Open(line) if !self.watch_peers || self.record.is_current(line.process) => (false, line),
             Way::Opening(opening) => (true, self.opened(opening, opens).await?),
             Way::Open(_) | Way::None => {
-                let opening = line::open(self.dial.clone(), self.own, self.peer, self.patience);
+                let opening = line::open(self.dial.clone(), self.hello(), self.peer, self.patience);
                 (true, self.opened(opening, opens).await?)
             }
         };
@@ -219,6 +235,10 @@ impl Client {
         let process = line.process;
         *self.way() = Way::Open(line);
         Ok((process, reply))
+    }
+
+    fn hello(&self) -> Hello {
+        Hello { process: self.own, era: self.era.load(Ordering::Relaxed) }
     }
 
     fn way(&mut self) -> &mut Way {

@@ -15,6 +15,7 @@ use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +62,8 @@ pub(super) struct Desk {
     pub me: PeerKey,
     /// Which process this is: said first on each stream.
     pub process: Process,
+    /// Which log is kept here.
+    pub era: Arc<AtomicU64>,
     pub peers: Arc<Peers>,
     /// Which process of each key is served; none to serve all.
     pub askers: Option<Askers>,
@@ -130,12 +133,16 @@ impl Desk {
     }
 
     async fn converse(&self, peer: PeerKey, stream: &mut Box<dyn Duplex>) -> io::Result<()> {
-        rpc::write(stream, &Hello(self.process)).await?;
-        let Some(Hello(asker)) = rpc::read(stream, REQUEST_BYTES_MAX).await? else { return Ok(()) };
+        let own = Hello { process: self.process, era: self.era.load(Ordering::Relaxed) };
+        rpc::write(stream, &own).await?;
+        let Some(Hello { process: asker, era }) = rpc::read(stream, REQUEST_BYTES_MAX).await? else { return Ok(()) };
         loop {
             let heard = self.known(peer).is_ok() || self.leader().is_some_and(|vote| claims(peer, &vote).is_ok());
             let max = if heard { SNAPSHOT_BYTES_MAX } else { REQUEST_BYTES_MAX };
             let Some(request) = rpc::read::<Request>(stream, max).await? else { return Ok(()) };
+            if era != self.era.load(Ordering::Relaxed) {
+                return Err(io::Error::other(format!("{peer:?} keeps the log of another recovery of this mesh")));
+            }
             match self.answer(peer, asker, request).await {
                 Ok(reply) => rpc::write(stream, &reply).await?,
                 Err(refusal) => {

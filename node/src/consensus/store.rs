@@ -6,7 +6,7 @@
 //! stay in memory for replication, and entries that are not synced yet are only there. The first error
 //! ends it: every change from then on fails, and openraft stops the node.
 
-use super::disk::{Change, Disk, Found};
+use super::disk::{Anew, Change, Disk, Era, Found, WeakDisk};
 use super::rt::Scope;
 use super::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::seams::Blocking;
@@ -87,6 +87,22 @@ pub(super) struct Store {
     blocking: Blocking,
 }
 
+/// See [`Store::downgrade`].
+#[derive(Clone)]
+pub(super) struct WeakStore {
+    disk: WeakDisk,
+    memory: Arc<Mutex<Memory>>,
+    jobs: mpsc::WeakSender<Job>,
+    blocking: Blocking,
+}
+
+impl WeakStore {
+    pub(super) fn upgrade(&self) -> io::Result<Store> {
+        let (disk, jobs) = self.disk.upgrade().zip(self.jobs.upgrade()).ok_or_else(closed)?;
+        Ok(Store { disk, memory: self.memory.clone(), jobs, blocking: self.blocking })
+    }
+}
+
 impl Store {
     /// Takes what a start found and begins the task that writes.
     pub(super) fn start(disk: Disk, found: &Found, scope: &Scope, blocking: Blocking) -> Store {
@@ -120,6 +136,28 @@ impl Store {
         rx.await.map_err(|_| closed())?
     }
 
+    /// A handle that keeps nothing open.
+    pub(super) fn downgrade(&self) -> WeakStore {
+        let (disk, memory) = (self.disk.downgrade(), self.memory.clone());
+        WeakStore { disk, memory, jobs: self.jobs.downgrade(), blocking: self.blocking }
+    }
+
+    /// The last entry, and the vote.
+    pub(super) fn last(&self) -> (Option<LogId>, Option<Vote>) {
+        let memory = self.memory();
+        (memory.last, memory.vote)
+    }
+
+    /// Says which recovery a log belongs to that has not begun yet.
+    pub(super) async fn save_era(&self, era: Era) -> io::Result<()> {
+        self.put_and_wait(Change::Era(era)).await
+    }
+
+    /// Ends this log and begins another: when this returns, that is on the disk, and nothing can be written any more.
+    pub(super) async fn begin_anew(&self, anew: Anew) -> io::Result<()> {
+        self.put_and_wait(Change::Anew(Box::new(anew))).await
+    }
+
     /// Stores a snapshot in place of the one before; returns when it is on the disk.
     pub(super) async fn save_snapshot(&self, meta: SnapshotMeta, bytes: Arc<Vec<u8>>) -> io::Result<()> {
         self.put_and_wait(Change::Snapshot(meta, bytes)).await
@@ -132,7 +170,7 @@ impl Store {
     }
 
     /// Entries in order, from memory where they are, at most `bytes_max` (but at least one).
-    async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    pub(super) async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let older = {
             let memory = self.memory();
             let start = start.max(memory.purged.map_or(0, |id| id.index + 1));
@@ -174,9 +212,14 @@ impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         while queue.recv_many(&mut jobs, BATCH).await > 0 {
+            let last = jobs.iter().position(|job| matches!(job.change, Change::Anew(_)));
+            if let Some(last) = last {
+                jobs.truncate(last + 1); // whoever waits for what came later hears that the database is closed
+                queue.close();
+            }
             let (mut changes, done): (Vec<Change>, Vec<Done>) =
                 jobs.drain(..).map(|job| (job.change, job.done)).unzip();
-            changes.extend(self.commit_mark(&done).map(Change::Committed));
+            changes.extend(self.commit_mark(&done).filter(|_| last.is_none()).map(Change::Committed));
             let disk = self.disk.clone();
             let result = self.blocking.run(move || disk.write(&changes)).await;
             if let Err(error) = &result {
@@ -201,7 +244,7 @@ impl Writer {
                     Done::Nobody => {}
                 }
             }
-            if result.is_err() {
+            if result.is_err() || last.is_some() {
                 return;
             }
         }

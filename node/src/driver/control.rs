@@ -315,6 +315,14 @@ impl Control for Inner {
         self.replace_host(request).await
     }
 
+    async fn plan_recovery(&self, force: bool) -> Result<RecoveryPlan, ApiError> {
+        Inner::plan_recovery(self, force).await
+    }
+
+    async fn recover(&self, record: String) -> Result<String, ApiError> {
+        self.take_recovery(&record).await
+    }
+
     async fn ping(&self, host: String, count: u32) -> Result<PingReport, ApiError> {
         let peer = self.find_host(&host)?;
         Ok(self.ping_host(peer, count).await)
@@ -322,6 +330,10 @@ impl Control for Inner {
 
     async fn topology(&self) -> Topology {
         self.make_topology()
+    }
+
+    async fn doctor(&self) -> MeshFacts {
+        self.make_mesh_facts()
     }
 
     async fn why(&self, host: String) -> Result<WhyReport, ApiError> {

@@ -5,7 +5,7 @@ use super::token::{Token, found, join_request, read_joined};
 use super::{Node, NodeConfig, make_store};
 use crate::api;
 use crate::blobs::folder::FolderBlobs;
-use crate::cli::{Failure, InitArgs, InitDone, JoinArgs, JoinDone, Local, Ready};
+use crate::cli::{Ended, Failure, InitArgs, InitDone, JoinArgs, JoinDone, Local, Ready};
 use crate::config::Config;
 use crate::consensus::Timing;
 use crate::guard::{self, FolderVault};
@@ -195,7 +195,7 @@ impl Local for HostNode {
         config: Config,
         ready: oneshot::Sender<Ready>,
         stop: CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<Ended, Failure> {
         if folder.is_outcast() {
             return Err(Failure::new("this host was taken out of the mesh")
                 .hint("a new invitation and a fresh state folder make it a host again"));
@@ -209,15 +209,18 @@ impl Local for HostNode {
             peer: control.me.to_string(),
             listening: node.listening().iter().map(ToString::to_string).collect(),
         });
-        let mut end = Ok(());
+        let mut end = Ok(Ended::Stopped);
         tokio::select! {
             biased;
             () = stop.cancelled() => api::Control::shutdown(&*control).await,
             ended = node.stopped() => {
                 stop.cancel();
-                end = ended.map_err(|broken| Failure::new(broken.what).hint(broken.hint));
+                let how = if node.begins_anew() { Ended::Anew } else { Ended::Stopped };
+                end = ended.map(|()| how).map_err(|broken| Failure::new(broken.what).hint(broken.hint));
             }
-            ended = server => return ended.map_err(|e| Failure::new(format!("the API has ended: {e}"))),
+            ended = server => {
+                return ended.map(|()| Ended::Stopped).map_err(|e| Failure::new(format!("the API has ended: {e}")));
+            }
         }
         if control.is_outcast() {
             folder.write_outcast()?; // started anew it may find too few members to be told again

@@ -7,6 +7,7 @@
 //! crate `sim` three and more in a simulated one; what differs is in [`Seams`].
 
 mod control;
+mod doctor;
 mod execute;
 mod find;
 mod hand_over;
@@ -20,6 +21,7 @@ mod outcast;
 mod paths;
 mod ping;
 mod policy;
+mod recover;
 mod replicate;
 mod shared;
 mod status;
@@ -35,6 +37,7 @@ pub use keep::KEEP_EVERY;
 pub use local::HostNode;
 pub use looks::{Deed, Word};
 pub use policy::{Joined, Known};
+pub use recover::{record_from, record_text, recovery_keys};
 pub use submit::SubmitError;
 pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
 
@@ -50,7 +53,7 @@ use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::{Ledger, RequestId};
 use mesh::membership::{self, Membership, PresenceFacts};
 use mesh::placement::View;
-use mesh::roster::{MeshId, mesh_id};
+use mesh::roster::{MeshId, VoterChange, mesh_id};
 use mesh::time::Time;
 use mesh::wire::Signed;
 use policy::Policy;
@@ -59,7 +62,7 @@ use rand_chacha::ChaCha20Rng;
 use shared::{Shared, lock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use submit::Pending;
@@ -168,6 +171,10 @@ pub struct Inner {
     leaving: CancellationToken,
     /// This host is about to leave, and as the leader gives its seat to another.
     retiring: AtomicBool,
+    /// It has taken a recovery over: its log begins anew at the next start.
+    anew: AtomicBool,
+    /// A genuine record that contends with the recovery that this host follows.
+    contender: Mutex<Option<VoterChange>>,
     /// Why this node cannot go on, when that is why it is leaving.
     broken: OnceLock<Broken>,
     /// Somebody connected since the last tick.
@@ -234,7 +241,8 @@ impl Node {
             machine: shared.clone(),
         };
         let consensus = Consensus::start(consensus_config).await.map_err(|e| StartError::Consensus(e.to_string()))?;
-        if first {
+        // Of a recovered mesh another host is the heir, or this one's log says so already.
+        if first && consensus.epoch() == 0 {
             consensus.initialize_single().await.map_err(|e| StartError::Consensus(e.to_string()))?;
         }
 
@@ -282,6 +290,8 @@ impl Node {
             outcast: Mutex::default(),
             leaving: CancellationToken::new(),
             retiring: AtomicBool::new(false),
+            anew: AtomicBool::new(false),
+            contender: Mutex::default(),
             broken: OnceLock::new(),
             newcomers: AtomicBool::new(false),
             keys: config.keys,
@@ -316,7 +326,12 @@ impl Node {
         self.inner.consensus.shutdown().await;
     }
 
-    /// Waits until the node stops by itself: it left the mesh or was asked to stop.
+    /// Whether it has stopped in order to be started again: its ledger begins anew, after a recovery.
+    pub fn begins_anew(&self) -> bool {
+        self.inner.anew.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the node stops by itself: it left the mesh, was asked to stop, or begins anew.
     ///
     /// # Errors
     /// When it cannot go on: its ledger has stopped. Nothing it says of the mesh is new from then on.
@@ -352,6 +367,9 @@ impl Inner {
         let this = self.clone();
         self.task(async move {
             let why = this.consensus.ended().await;
+            if this.anew.load(Ordering::Relaxed) {
+                return; // on purpose: another log begins
+            }
             let what = format!("the ledger has stopped on this host: {why}");
             this.end_with(
                 what,
@@ -378,6 +396,8 @@ impl Inner {
         self.serve(Protocol::Warrant, move |peer, stream| this.clone().serve_warrant(peer, stream))?;
         let this = self.clone();
         self.serve(Protocol::Approve, move |peer, stream| this.clone().serve_approve(peer, stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Recover, move |peer, stream| this.clone().serve_recovery(peer, stream))?;
         let this = self.clone();
         self.serve(Protocol::Blobs, move |peer, stream| this.clone().serve_blobs(peer, stream))?;
         let this = self.clone();

@@ -159,8 +159,12 @@ impl Inner {
                             .filter(|h| h.voter && h.state != HostState::Alive)
                             .map(|h| h.name.as_str())
                             .collect();
+                        let lost = match self.is_lost_majority() {
+                            true => "; when they are lost for good: `mesh recover`",
+                            false => "",
+                        };
                         format!(
-                            "start the daemon on {} (`mesh up`); nothing is lost, queued builds go on then",
+                            "start the daemon on {} (`mesh up`); nothing is lost, queued builds go on then{lost}",
                             away.join(", ")
                         )
                     }
@@ -219,6 +223,7 @@ impl Inner {
         self.warn_of_strangers(&mut warnings, &mut next);
         self.warn_of_successors(&mut warnings);
         self.warn_of_papers(&own_name, &mut warnings);
+        self.warn_of_recoveries(&mut warnings, &mut next);
         for (host, blobs) in lock(&self.corrupt).iter() {
             let name = names.get(host).cloned().unwrap_or_else(|| host.short());
             warnings.push(warning(

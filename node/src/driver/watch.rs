@@ -130,6 +130,7 @@ impl Inner {
                 tracing::debug!(host = self.name_of(&peer), ?level, %address, dialed, "connected");
                 lock(&self.outcast).admitted_by(&peer);
                 self.learn_path(peer, &address, dialed);
+                self.tell_recovery(peer);
                 lock(&self.members).handle(Input::Connected(peer), now);
                 self.newcomers.store(true, Ordering::Relaxed);
                 self.wake_leader.notify_one();

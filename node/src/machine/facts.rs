@@ -56,7 +56,7 @@ pub fn machine_id(fallback: &[u8; 32]) -> [u8; 32] {
 }
 
 /// Whether the service manager starts the mesh at boot, by the links that enabling makes.
-fn boot_enabled(root: &Path) -> Option<bool> {
+pub fn boot_enabled(root: &Path) -> Option<bool> {
     // A service's link may dangle in a test's root: look at the link, not through it.
     let wanted = |folder: &str, ends: fn(&str) -> bool, name: &str| {
         fs::read_dir(root.join(folder)).into_iter().flatten().flatten().any(|entry| {

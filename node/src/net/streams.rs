@@ -2,7 +2,7 @@
 //! connection with a peer ([`super::paths`]), whoever dialled it; nothing here ever dials.
 //!
 //! A host offers the protocols that somebody here accepts, and to a peer that is let in for catching up
-//! [`Protocol::Raft`] alone. Each protocol has a queue of its own: one that is not read loses its
+//! [`Protocol::Raft`] and [`Protocol::Recover`] alone. Each protocol has a queue of its own: one that is not read loses its
 //! own streams (the opener sees them end) and holds back no other. (libp2p-stream, of which this is a
 //! relative, keeps one waiting stream per protocol, drops the rest of a burst, and dials.)
 
@@ -74,11 +74,13 @@ pub enum Protocol {
     Warrant,
     /// Orders and hellos, to the voters, for their signatures.
     Approve,
+    /// Word of a recovery, and how far a log goes.
+    Recover,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 10] = [
+    pub const ALL: [Protocol; 11] = [
         Protocol::Raft,
         Protocol::Probe,
         Protocol::Blobs,
@@ -89,6 +91,7 @@ impl Protocol {
         Protocol::Ping,
         Protocol::Warrant,
         Protocol::Approve,
+        Protocol::Recover,
     ];
 
     /// Its name on the wire, with its version.
@@ -104,12 +107,13 @@ impl Protocol {
             Protocol::Ping => "/mesh/ping/1",
             Protocol::Warrant => "/mesh/warrant/1",
             Protocol::Approve => "/mesh/approve/1",
+            Protocol::Recover => "/mesh/recover/1",
         }
     }
 
     /// Whether a peer of this level may open it here.
     pub const fn open_to(self, level: Level) -> bool {
-        matches!((self, level), (_, Level::Member) | (Protocol::Raft, Level::CatchUp))
+        matches!((self, level), (_, Level::Member) | (Protocol::Raft | Protocol::Recover, Level::CatchUp))
     }
 }
 
@@ -547,7 +551,8 @@ mod tests {
     fn catching_up_opens_raft_and_nothing_else() {
         for protocol in Protocol::ALL {
             assert!(protocol.open_to(Level::Member));
-            assert_eq!(protocol.open_to(Level::CatchUp), protocol == Protocol::Raft);
+            let catches_up = matches!(protocol, Protocol::Raft | Protocol::Recover);
+            assert_eq!(protocol.open_to(Level::CatchUp), catches_up);
         }
     }
 }
