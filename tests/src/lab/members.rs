@@ -71,7 +71,9 @@ impl Lab {
         }
         waiting.remove(&founder);
         let listen = self.listen(&founder);
-        self.mesh_ok(&founder, &["init", "--name", &founder, "--mesh", &self.fleet.name, "--listen", &listen])?;
+        let key =
+            self.mesh_ok(&founder, &["init", "--name", &founder, "--mesh", &self.fleet.name, "--listen", &listen])?;
+        fs::write(self.recovery_key_path(), key)?;
         self.mesh_up(&founder)?;
         self.knows_its_addresses(&founder)?;
         let mut members = vec![founder.clone()];
@@ -154,6 +156,18 @@ impl Lab {
         self.mesh_ok(name, &["up", "--detach"])
             .map(drop)
             .map_err(|t| Trouble(format!("{t}\n{}", self.mesh_log_tail(name))))
+    }
+
+    fn recovery_key_path(&self) -> PathBuf {
+        super::state::base().join(self.name()).join("recovery-key")
+    }
+
+    /// What `mesh init` printed: kept on no host.
+    ///
+    /// # Errors
+    /// No mesh was founded here.
+    pub fn recovery_key(&self) -> Done<String> {
+        Ok(fs::read_to_string(self.recovery_key_path())?)
     }
 
     /// Whether a host has been made ready for the mesh.
