@@ -34,7 +34,7 @@ fn a_renamed_host_is_the_same_host_everywhere() {
         assert_eq!(build["host"], "builder", "history follows the key: {build:#}");
     }
     // The pending invitation for that name lets nobody in; the old name is free.
-    let mut delta = fleet.stranger("delta");
+    let delta = fleet.stranger("delta");
     let listen = delta.listen.to_string();
     let refused = delta.fails(&["join", &pending, "--listen", &listen]);
     assert!(refused.contains("a host of that name is enrolled already"), "{refused}");
