@@ -312,8 +312,8 @@ pub fn objection(facts: &Facts<'_>, host: &PeerKey, id: OrderId, act: Act) -> Op
 /// say of the host; what would do harm is. `force` overrides what only keeps the pace: budget, cool-down, running builds.
 pub fn by_hand(facts: &Facts<'_>, host: &PeerKey, act: Act, force: bool) -> Vec<Rule> {
     let rung = if act.is_reboot() { Rung::Reboot } else { Rung::Restart };
-    let counts = |rule: &Rule| !rule.is_for_healing_alone() && !(force && rule.is_pace());
-    rules(facts, host, Deed::Order { rung, written: false }).into_iter().filter(counts).collect()
+    let passed = |rule: &Rule| rule.is_for_healing_alone() || (force && rule.is_pace());
+    rules(facts, host, Deed::Order { rung, written: false }).into_iter().filter(|rule| !passed(rule)).collect()
 }
 
 /// Why a host gets no builds now, in words; `None` when it may. For placement.

@@ -2,7 +2,8 @@
 //!
 //! It acts only while the lease stands and the ledger knows it as the leader, and everything it writes carries its fence.
 //! Which steps there are, and what holds them back, is [`mesh::healing::plan`]'s. An order that did not get there is tried again as
-//! long as no voter has signed a hello for it; once some have, a new one is needed, which is the plan's to give.
+//! long as enough voters are left that have signed no hello for it; after that a new one is needed, which is the plan's to
+//! give.
 
 use super::super::Inner;
 use super::super::looks::Deed;
@@ -18,7 +19,7 @@ use mesh::roster::cut;
 use mesh::warrant::{Authority, Order, OrderHash, OrderId};
 use mesh::wire::Signed;
 use rand::RngExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ const STEPS_MAX: usize = 16;
 const BALK: Duration = Duration::from_secs(10);
 /// Between two tries to deliver one order.
 const DELIVER_AGAIN: Duration = Duration::from_secs(15);
+/// Rounds of signatures for one order: whoever signed in one signs in no other.
+const COLLECTIONS_MAX: u32 = 3;
 /// While something waits for its time, ledger time is moved when it is behind by more than this: only entries move it.
 const TICK_MS: u64 = 5_000;
 /// The same when nothing waits: rosters age by it, and measures end.
@@ -171,7 +174,7 @@ impl Inner {
     /// Takes an order to its target, until that has taken it on, or the order is over.
     async fn carry(self: &Arc<Self>, fence: Fence, signed: Signed, order: Order) {
         let (host, hash) = (self.name_of(&order.target), OrderHash::of(&signed));
-        let mut told = false;
+        let (mut told, mut tries) = (BTreeSet::new(), 0);
         loop {
             let open = self.shared.with(|l| l.healing().is_open(&hash, l.time_ms()));
             if !open || self.leads_under() != Some(fence) {
@@ -181,25 +184,28 @@ impl Inner {
                 Ok(call) => call,
                 Err(why) => {
                     tracing::info!(host, order = %order.id, why, "an order does not reach its target yet");
-                    if !std::mem::replace(&mut told, true) {
+                    if told.insert(order.target) {
                         self.remark(order.target, Some(order.id), Told::Undelivered, why);
                     }
                     tokio::time::sleep(DELIVER_AGAIN).await;
                     continue;
                 }
             };
-            let (got, enough) = self.collect(&signed, order.target, &call.hello).await;
+            let (got, enough) = self.collect(&signed, order.target, &call.hello, &call.greeting).await;
             for (voter, why) in &got.withheld {
                 let text = format!("{}: {why}", self.name_of(voter));
                 tracing::info!(host, order = %order.id, text, "a voter does not sign");
-                self.remark(order.target, Some(order.id), Told::Withheld, text);
+                if told.insert(*voter) {
+                    self.remark(order.target, Some(order.id), Told::Withheld, text);
+                }
+            }
+            tries += 1;
+            if !enough && tries < COLLECTIONS_MAX {
+                tokio::time::sleep(DELIVER_AGAIN).await;
+                continue;
             }
             if !enough {
-                if got.signed.is_empty() {
-                    tokio::time::sleep(DELIVER_AGAIN).await;
-                    continue;
-                }
-                return; // who has signed this hello signs no other: the plan has the next word
+                return; // the plan has the next word
             }
             let names: Vec<String> = got.signed.keys().map(|by| self.name_of(by)).collect();
             let by = names.join(", ");

@@ -2,7 +2,9 @@
 //!
 //! A voter looks at nothing that the asker claims where its own ledger and its own view have the answer
 //! ([`mesh::warrant::consider`], [`mesh::healing::objection`]), and what it signs is on its disk first. Who asks needs a
-//! majority of the voters and two that are not the target ([`enough`]); more are not waited for. A voter that signs two
+//! majority of the voters and two that are not the target ([`enough`]); more are not waited for. It signs last itself:
+//! whoever has signed one hello of a target signs no other for the same order, and should it come to nothing, the next try
+//! needs every voter that is left. A voter that signs two
 //! warrants for one order convicts itself, and is reported.
 
 use super::super::Inner;
@@ -15,8 +17,10 @@ use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::limits::{APPROVALS_KEPT, WARRANT_FRAME_BYTES_MAX};
 use mesh::roster::VoterChain;
-use mesh::warrant::{Approved, Consent, Equivocation, Notes, Objection, Order, OrderHash, OrderId, Own, consider};
-use mesh::wire::{Signed, decode, encode};
+use mesh::warrant::{
+    Approval, Approved, Consent, Equivocation, Hello, Notes, Objection, Order, OrderHash, OrderId, Own, consider,
+};
+use mesh::wire::{Label, Signed, decode, encode, signed_bytes};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -73,23 +77,30 @@ fn enough(chain: &VoterChain, signed: impl Iterator<Item = PeerKey>, leader: &Pe
     valid.contains(leader) && valid.len() >= chain.majority() && valid.iter().filter(|by| *by != target).count() >= 2
 }
 
+/// Whether it is this voter's signature, over whatever it is over.
+fn is_by(approved: &Approved, voter: &PeerKey) -> bool {
+    let Approved { approval, cosignature } = approved;
+    let message = signed_bytes(Approval::LABEL, approval);
+    cosignature.by == *voter && voter.verify(&message, &cosignature.sig).is_ok()
+}
+
 impl Inner {
-    /// Asks all voters at once, and returns when enough have signed or none is left.
-    ///
-    /// # Errors
-    /// When too few have signed; the second part of what comes back says why.
+    /// Asks all other voters at once, signs when that is all that is missing, and returns then, or when none is left. The
+    /// second part says whether enough have signed.
     pub(super) async fn collect(
         self: &Arc<Self>,
         order: &Signed,
         target: PeerKey,
         hello: &Signed,
+        greeting: &Hello,
     ) -> (Signatures, bool) {
         let chain = self.shared.with(|l| l.voters().clone());
         let hash = OrderHash::of(order);
+        let Hello { mesh, nonce, boot, start, .. } = *greeting;
+        let expected = encode(&Approval { mesh, order: hash, target, nonce, boot, start, epoch: chain.epoch() });
         let ask = Ask { order: order.clone(), hello: hello.clone() };
-        let mut answers: FuturesUnordered<_> = chain
-            .voters()
-            .iter()
+        let others = chain.voters().iter().filter(|voter| **voter != self.me);
+        let mut answers: FuturesUnordered<_> = others
             .map(|voter| {
                 let (voter, ask) = (*voter, ask.clone());
                 async move { (voter, self.ask_approval(voter, ask).await) }
@@ -98,27 +109,40 @@ impl Inner {
         let mut got = Signatures::default();
         while let Some((voter, answer)) = answers.next().await {
             match answer {
-                Ok(approved) if approved.cosignature.by == voter => {
+                // One bad signature spoils a warrant: a voter that lies is left out.
+                Ok(approved) if !is_by(&approved, &voter) => {
+                    got.withheld.insert(voter, "its signature does not hold".into());
+                }
+                Ok(approved) => {
                     if let Some(proof) = lock(&self.healing.seen).note(hash, &approved) {
                         self.report_equivocation(&proof);
                     }
-                    got.signed.insert(voter, approved);
-                }
-                Ok(_) => {
-                    got.withheld.insert(voter, "it answered with another's signature".into());
+                    if approved.approval == expected {
+                        got.signed.insert(voter, approved);
+                    } else {
+                        got.withheld.insert(voter, "it signed something else than it was asked to".into());
+                    }
                 }
                 Err(why) => {
                     got.withheld.insert(voter, why);
                 }
             }
-            // Whoever signed something else than the leader has did not see the same hello: it does not count.
-            if let Some(ours) = got.signed.get(&self.me).map(|approved| approved.approval.clone()) {
-                let alike = got.signed.iter().filter(|(_, a)| a.approval == ours).map(|(by, _)| *by);
-                if enough(&chain, alike, &self.me, &target) {
-                    got.signed.retain(|_, approved| approved.approval == ours);
+            if !enough(&chain, got.signed.keys().copied().chain([self.me]), &self.me, &target) {
+                continue;
+            }
+            match self.approve(ask.clone()).await {
+                Ok(own) if own.approval == expected => {
+                    got.signed.insert(self.me, own);
                     return (got, true);
                 }
+                Ok(_) => {
+                    got.withheld.insert(self.me, "the voters have changed meanwhile".into());
+                }
+                Err(why) => {
+                    got.withheld.insert(self.me, why);
+                }
             }
+            return (got, false);
         }
         (got, false)
     }
@@ -128,9 +152,6 @@ impl Inner {
     /// # Errors
     /// In words: why it does not sign, or that it does not answer.
     pub async fn ask_approval(self: &Arc<Self>, voter: PeerKey, ask: Ask) -> Result<Approved, String> {
-        if voter == self.me {
-            return self.approve(ask).await;
-        }
         let answer = async {
             let mut stream = self.net.open(voter, Protocol::Approve).await.map_err(|e| e.to_string())?;
             frame::write_frame(&mut stream, &encode(&ask)).await.map_err(|e| e.to_string())?;
@@ -216,7 +237,7 @@ mod tests {
     use mesh::identity::Keys;
     use mesh::order::{Act, BootId, Gently};
     use mesh::roster::MeshId;
-    use mesh::warrant::{Authority, Hello, approve_by_hand};
+    use mesh::warrant::{Authority, approve_by_hand};
 
     fn keys(n: u8) -> Keys {
         Keys::from_seed([n; 32])
@@ -245,6 +266,10 @@ mod tests {
         };
         let sign = |order: &Signed, nonce| approve_by_hand(&voter, order, &hello(nonce)).unwrap();
         let (first, second) = (Signed::seal(&voter, &order(1)), Signed::seal(&voter, &order(2)));
+        let mut forged = sign(&first, 7);
+        assert!(is_by(&forged, &voter.key()) && !is_by(&forged, &target.key()));
+        forged.cosignature.sig[3] ^= 1;
+        assert!(!is_by(&forged, &voter.key()), "it would spoil the whole warrant");
         let mut seen = Seen::default();
         let note = |seen: &mut Seen, order: &Signed, nonce| seen.note(OrderHash::of(order), &sign(order, nonce));
         assert_eq!(note(&mut seen, &first, 7), None);
