@@ -60,13 +60,20 @@ impl Lab {
     /// nothing is worse than one that fails.
     #[track_caller]
     pub fn for_test(fleet: &str) -> Option<Lab> {
+        Lab::for_test_limited(fleet, &[])
+    }
+
+    /// The same with networks that carry so many bits a second for each port, each way.
+    #[track_caller]
+    pub fn for_test_limited(fleet: &str, limits: &[(&str, u64)]) -> Option<Lab> {
         if std::env::var_os(OPT_OUT).is_some_and(|v| v == "1") {
             eprintln!("{OPT_OUT}=1: the lab is not tested");
             return None;
         }
         assert!(nix::unistd::geteuid().is_root(), "network namespaces need root; {OPT_OUT}=1 leaves them out");
         let name = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        Some(Lab::up(&name, fleet, Wires::Here).unwrap_or_else(|why| panic!("the lab does not come up: {why}")))
+        let lab = Lab::up_limited(&name, fleet, Wires::Here, limits);
+        Some(lab.unwrap_or_else(|why| panic!("the lab does not come up: {why}")))
     }
 
     /// Builds a lab. Dropped before [`Lab::keep`], it is gone.
@@ -74,6 +81,14 @@ impl Lab {
     /// # Errors
     /// Why not; nothing is left of it then.
     pub fn up(name: &str, fleet: &str, wires: Wires) -> Done<Lab> {
+        Lab::up_limited(name, fleet, wires, &[])
+    }
+
+    /// The same with every port on these networks limited to so many bits a second, each way.
+    ///
+    /// # Errors
+    /// As [`Lab::up`].
+    pub fn up_limited(name: &str, fleet: &str, wires: Wires, limits: &[(&str, u64)]) -> Done<Lab> {
         let parsed = Fleet::parse(name, fleet).map_err(|e| Trouble(e.to_string()))?;
         state::remove_stale();
         std::fs::create_dir_all(state::base())?;
@@ -88,7 +103,10 @@ impl Lab {
             faults: plan::Faults::default(),
             ports: 0,
         };
-        let ports = plan::ports(&parsed);
+        let mut ports = plan::ports(&parsed);
+        for port in &mut ports {
+            port.bits_per_s = limits.iter().find(|(network, _)| port.network == *network).map(|(_, rate)| *rate);
+        }
         let mut lab = Lab { fleet: parsed, ports, state, wires, guardian: Some(guardian), children: BTreeMap::new() };
         lab.state.save()?;
         lab.build()?;
