@@ -148,17 +148,6 @@ fn signed_types_keep_their_bytes() {
         manifest: Some(BlobId([3; 32])),
         log: Some(BlobId([4; 32])),
     };
-    let fence = Fence { epoch: 1, term: 2 };
-    let order = Order {
-        mesh: MeshId([9; 32]),
-        number: 4,
-        target: keys(2).key(),
-        boot: BootId([5; 16]),
-        act: Act::Reboot(Gently { grace_ms: 70_000 }),
-        fence,
-        reason: "stuck".into(),
-    };
-    let taken = OrderReceipt { mesh: MeshId([9; 32]), number: 4, boot: BootId([5; 16]), fence };
     let mut got = vec![
         vector(&genesis),
         vector(&invitation()),
@@ -166,8 +155,6 @@ fn signed_types_keep_their_bytes() {
         vector(&credential),
         vector(&voters),
         vector(&receipt),
-        vector(&order),
-        vector(&taken),
     ];
     for command in commands() {
         let fence = Some(Fence { epoch: 1, term: 2 });
@@ -221,15 +208,13 @@ fn commands_survive_the_strict_decoder() {
     }
 }
 
-const GOLDEN: [&str; 23] = [
+const GOLDEN: [&str; 21] = [
     "mesh/genesis/v1 116 cba3d3549b40aff3",
     "mesh/invitation/v1 81 dcff6ba79f6872b7",
     "mesh/join/v1 336 0428464ee68037fe",
     "mesh/credential/v1 71 fba2fe8984b39b1b",
     "mesh/voters/v1 105 30c6ac61047d5b07",
     "mesh/storage-receipt/v1 105 38d8267e4ab39785",
-    "mesh/order/v1 105 ee6e5ddaa07e8424",
-    "mesh/order-receipt/v1 56 f393593e02c8491e",
     "mesh/entry/v1 65 9640dff1e481e642",
     "mesh/entry/v1 501 326475b4216f1fd4",
     "mesh/entry/v1 100 773d003f7af99f8e",

@@ -57,8 +57,6 @@ mutants! {
     BusyHostLosesItsBuilds = "busy-host-loses-its-builds",
     /// An order is carried out by whoever is reached at its target's address.
     IdentityByAddress = "identity-by-address",
-    /// An order that comes again is carried out again.
-    OrdersNotRemembered = "orders-not-remembered",
     /// Whoever knocks is let in.
     AdmitAnybody = "admit-anybody",
     /// A key that was taken out is still spoken to.

@@ -91,10 +91,13 @@ pub enum Action {
         /// How.
         what: Forgery,
     },
-    /// An order to act is issued for a host, which a stand-in there carries out.
+    /// A person at the leader orders a host to reboot, or its service to restart; the simulated machine does.
     Order {
         /// Whom it names.
         host: String,
+        /// The service alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        restart: bool,
     },
     /// Everything sent so far that was kept is sent again, as late as can be: reports, statements, orders.
     ReplayLate {

@@ -58,6 +58,11 @@ pub enum Expect {
         /// At the end.
         times: u64,
     },
+    /// Some order for a host was carried out there.
+    Carries {
+        /// Its name.
+        host: String,
+    },
     /// Nobody ever declares a host down.
     NeverDown {
         /// Its name.
@@ -183,6 +188,9 @@ impl Expectations {
                     Err(format!("{host} carried out {carried} orders, {times} are expected"))
                 }
             }
+            Expect::Carries { host } if self.carried.get(host.as_str()).is_none() => {
+                Err(format!("{host} carried out no order, one at least is expected"))
+            }
             Expect::Members { count } if self.members != *count => {
                 Err(format!("the mesh has {} members in the end, {count} are expected", self.members))
             }
@@ -210,7 +218,7 @@ impl Invariant for Expectations {
                     self.asked.entry(name.clone()).or_insert(at);
                 }
             }
-            Fact::Carried { host, .. } => *self.carried.entry(host.clone()).or_default() += 1,
+            Fact::Carried(deed) => *self.carried.entry(deed.host.clone()).or_default() += 1,
             Fact::Believes { host, of, state: State::Down } => {
                 let name = self.names.get(of).map_or("?", |name| name);
                 if self.expect.iter().any(|e| matches!(e, Expect::NeverDown { host } if host == name)) {

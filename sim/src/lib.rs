@@ -23,6 +23,7 @@ pub mod machine;
 pub mod mutants;
 pub mod network;
 pub mod nodes;
+pub mod orders;
 pub mod papers;
 pub mod plan;
 pub mod scenarios;

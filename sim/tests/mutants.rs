@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
 use mesh::mutants::Mutant;
-use sim::mutants::{CAUGHT, Catch, DIRECTED};
-use std::collections::BTreeSet;
+use sim::mutants::{CAUGHT, Catch, DIRECTED, WALKS, Walk};
+use sim::orders::{Size, run};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the ranges begin, besides the one that is asked for.
 const BASE: u64 = 7_000;
@@ -48,18 +49,50 @@ fn random_seeds_from_elsewhere_catch_the_other_mutants() {
     hunt(base() + BASE, 1);
 }
 
+/// Each check of a warrant, of a voter, of blame and of healing, left out on walks of small fleets.
+fn hunt_on_walks(base: u64, part: usize) {
+    let mut known: BTreeMap<u64, bool> = BTreeMap::new();
+    let mut missed = vec![];
+    for walk in WALKS.iter().enumerate().filter(|(n, _)| n % PARTS == part).map(|(_, walk)| walk) {
+        let sound =
+            |seed| *known.entry(seed).or_insert_with(|| run(seed, Size::SMALL, None).failure.is_none());
+        let seed = walk.first(base, sound);
+        let Walk { mutant, by, within } = walk;
+        println!("{:<28} {by:<24} within {within:>3} from {base}: {:?}", mutant.name(), seed.map(|s| s - base + 1));
+        if seed.is_none() {
+            missed.push(mutant.name());
+        }
+    }
+    assert_eq!(missed, Vec::<&str>::new(), "not caught from seed {base} on");
+    let unsound: Vec<&u64> = known.iter().filter(|(_, sound)| !**sound).map(|(seed, _)| seed).collect();
+    assert!(unsound.is_empty(), "with all rules in place: sim orders --count 1 --small --seed {unsound:?}");
+}
+
+#[test]
+fn walks_catch_the_mutants_of_warrants_and_healing() {
+    hunt_on_walks(base(), 0);
+}
+
+#[test]
+fn walks_catch_the_other_mutants_of_warrants_and_healing() {
+    hunt_on_walks(base(), 1);
+}
+
 /// A rule that no mutant breaks is one that nobody has seen judged.
 #[test]
 fn every_invariant_catches_a_mutant() {
     let all = sim::invariants::all();
-    let catches: BTreeSet<&str> = CAUGHT.iter().map(|catch| catch.by).collect();
+    let plans = CAUGHT.iter().map(|catch| catch.by);
+    let catches: BTreeSet<&str> = plans.chain(WALKS.iter().map(|walk| walk.by)).collect();
     let idle: Vec<&str> = all.iter().map(|i| i.name()).filter(|name| !catches.contains(name)).collect();
     assert_eq!(idle, Vec::<&str>::new());
 }
 
 #[test]
 fn every_mutant_is_in_the_table_once() {
-    let mut named: Vec<Mutant> = CAUGHT.iter().map(|c| c.mutant).chain(DIRECTED.iter().map(|(m, _)| *m)).collect();
+    let walks = WALKS.iter().map(|walk| walk.mutant);
+    let directed = DIRECTED.iter().map(|(mutant, _)| *mutant);
+    let mut named: Vec<Mutant> = CAUGHT.iter().map(|catch| catch.mutant).chain(walks).chain(directed).collect();
     named.sort_unstable();
     let mut every = Mutant::ALL.to_vec();
     every.sort_unstable();

@@ -12,10 +12,9 @@ use mesh::lease::{Fence, LeaseInput, grant};
 use mesh::ledger::*;
 use mesh::membership::{self, Checked, Input, Membership};
 use mesh::mutants::{Mutant, with};
-use mesh::order::{Act, BootId, Gently, Order, Record, Target, Verdict};
 use mesh::placement::{HostNow, View, plan};
 use mesh::restraint::Restraint;
-use mesh::roster::{Cosignature, Genesis, Invitation, JoinRequest, MeshId, VoterChange, invitation_proof};
+use mesh::roster::{Cosignature, Genesis, Invitation, JoinRequest, VoterChange, invitation_proof};
 use mesh::time::Time;
 use mesh::wire::{Signed, encode};
 use std::time::Duration;
@@ -173,31 +172,6 @@ fn old_leader_acts() -> bool {
     grant(&input, Time::from_millis(60_000)).is_some()
 }
 
-/// What a target does with an order: how often it acts.
-fn acts(order: Order, times: usize, leader: Fence) -> usize {
-    let mut target = Target::new(keys(2), MeshId([9; 32]), BootId([1; 16]), Record::default());
-    let signed = Signed::seal(&keys(1), &order);
-    let acted = |_: &usize| matches!(target.receive(&signed, Some((keys(1).key(), leader))), Ok(Verdict::Act { .. }));
-    (0..times).filter(acted).count()
-}
-
-fn order() -> Order {
-    let (mesh, boot, act) = (MeshId([9; 32]), BootId([1; 16]), Act::Reboot(Gently { grace_ms: 1 }));
-    Order { mesh, number: 1, target: keys(2).key(), boot, act, fence: FENCE, reason: "stuck".into() }
-}
-
-fn anothers_order() -> bool {
-    acts(Order { target: keys(3).key(), ..order() }, 1, FENCE) > 0
-}
-
-fn order_again() -> bool {
-    acts(order(), 2, FENCE) > 1
-}
-
-fn old_order() -> bool {
-    acts(order(), 1, Fence { epoch: 0, term: 3 }) > 0
-}
-
 fn old_leads() -> bool {
     let (me, peer) = (keys(1).key(), keys(2).key());
     let mut addresses = Addresses::new(me);
@@ -257,7 +231,6 @@ fn every_mutant_leaves_its_rule_out() {
     type Case = (Mutant, fn() -> bool);
     let table: &[Case] = &[
         (Mutant::NoFenceCheck, stale_assignment),
-        (Mutant::NoFenceCheck, old_order),
         (Mutant::VoterSetsUnchecked, unsigned_voters),
         (Mutant::EntrySignaturesUnchecked, forged_submission),
         (Mutant::DoneWithoutReceipts, done_unheld),
@@ -267,8 +240,6 @@ fn every_mutant_leaves_its_rule_out() {
         (Mutant::LostHostKeepsItsBuilds, kept_by_the_lost),
         (Mutant::BusyHostLosesItsBuilds, taken_from_the_busy),
         (Mutant::LeadershipIsLease, old_leader_acts),
-        (Mutant::IdentityByAddress, anothers_order),
-        (Mutant::OrdersNotRemembered, order_again),
         (Mutant::LeadsNeverExpire, old_leads),
         (Mutant::OldStatementsCount, old_statement),
     ];

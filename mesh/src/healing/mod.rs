@@ -213,9 +213,15 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     plan
 }
 
-/// Whether healing as a whole stands still: then nobody is called either.
+/// Whether healing as a whole stands still, or the host still has its time: then nobody is called either. A network that
+/// comes back within the cool-down takes away what looked as if it would last.
 fn stopped(rules: &[Rule]) -> bool {
-    let stops = |rule: &Rule| matches!(rule, Rule::Off | Rule::Paused { .. } | Rule::MeshFault(_) | Rule::Recovered);
+    let stops = |rule: &Rule| {
+        matches!(
+            rule,
+            Rule::Off | Rule::Paused { .. } | Rule::MeshFault(_) | Rule::Recovered | Rule::CoolDown { .. }
+        )
+    };
     rules.iter().any(stops)
 }
 

@@ -41,7 +41,7 @@ pub struct Introduction {
 
 impl Introduction {
     /// What vouchers sign.
-    pub(super) fn message(mesh: &MeshId, join: &Signed) -> Vec<u8> {
+    pub fn message(mesh: &MeshId, join: &Signed) -> Vec<u8> {
         let hash = blake3::hash(&encode(join));
         signed_bytes("mesh/introduction/v1", &encode(&(mesh, serde_bytes::Bytes::new(hash.as_bytes()))))
     }

@@ -5,7 +5,6 @@
 
 use super::raft::{Op, Store};
 use mesh::build::BlobId;
-use mesh::order;
 use mesh::wire::Signed;
 use node::driver::Known;
 use std::collections::{BTreeSet, VecDeque};
@@ -28,8 +27,12 @@ pub enum Write {
     Raft(Op),
     /// A blob.
     Blob(BlobId),
-    /// What is remembered of orders.
-    Orders(order::Record),
+    /// What the guard remembers: the whole file, instead of what was there.
+    Guard(Vec<u8>),
+    /// What this host has signed for as a voter, likewise.
+    Notes(Vec<u8>),
+    /// What the guard knows of the roster, likewise.
+    Known(Vec<u8>),
 }
 
 /// A machine's disk.
@@ -45,8 +48,10 @@ pub struct Disk {
     pub made: bool,
     /// Blobs, as far as they are synced.
     pub blobs: BTreeSet<BlobId>,
-    /// What is remembered of orders.
-    pub orders: order::Record,
+    /// What the guard knows of the roster, as the daemon has written it.
+    pub known: Option<Vec<u8>>,
+    guard: Option<Vec<u8>>,
+    notes: Vec<u8>,
     /// Where peers were, as the daemon keeps it: a file that nobody syncs, and that may be older than all else.
     pub leads: Option<Vec<u8>>,
     waiting: VecDeque<Write>,
@@ -81,7 +86,9 @@ impl Disk {
                 Write::Blob(id) => {
                     self.blobs.insert(id);
                 }
-                Write::Orders(record) => self.orders = record,
+                Write::Guard(bytes) => self.guard = Some(bytes),
+                Write::Notes(bytes) => self.notes = bytes,
+                Write::Known(bytes) => self.known = Some(bytes),
             }
         }
         self.done += count as u64;
@@ -98,6 +105,29 @@ impl Disk {
     /// Whether a blob can be read: it is on the disk, or the kernel still has it, whatever the disk says.
     pub fn shows(&self, blob: BlobId) -> bool {
         self.blobs.contains(&blob) || self.waiting.iter().any(|write| matches!(write, Write::Blob(id) if *id == blob))
+    }
+
+    /// The guard's file, as whoever reads it now sees it; none before the host has a mesh.
+    pub fn guard(&self) -> Option<&[u8]> {
+        let newest = self.waiting.iter().rev().find_map(|write| match write {
+            Write::Guard(bytes) => Some(bytes),
+            _ => None,
+        });
+        newest.or(self.guard.as_ref()).map(Vec::as_slice)
+    }
+
+    /// The voter's notes, likewise; empty before the first.
+    pub fn notes(&self) -> &[u8] {
+        let newest = self.waiting.iter().rev().find_map(|write| match write {
+            Write::Notes(bytes) => Some(bytes),
+            _ => None,
+        });
+        newest.unwrap_or(&self.notes)
+    }
+
+    /// Makes the files of a host that has just come to a mesh, synced before anything is said.
+    pub fn enrol(&mut self, folder: Folder, guard: Vec<u8>, notes: Vec<u8>) {
+        (self.folder, self.guard, self.notes) = (Some(folder), Some(guard), notes);
     }
 
     /// How many writes are not on the disk.

@@ -20,8 +20,8 @@ impl Cores {
             }
             Event::Knock(knock) => Some(if knock.answer.is_some() { knock.from.0 } else { knock.to }),
             Event::Dialled(dial) => Some(dial.from.0),
-            Event::Order(host, _) => Some(*host),
-            Event::Synced(..) => None, // the kernel goes on
+            Event::Parcel(parcel) => parcel.back.then_some(parcel.from.0),
+            Event::Synced(..) | Event::Act(..) | Event::Boot(..) => None, // the kernel goes on
         }
     }
 
@@ -38,7 +38,9 @@ impl Cores {
             Event::Gone(id, end) => self.gone(id, usize::from(end)),
             Event::Dialled(dial) => self.dialled(*dial),
             Event::Knock(knock) => self.knock(*knock),
-            Event::Order(host, order) => drop(self.with(host, |p, env| p.ordered(env, &order))),
+            Event::Parcel(parcel) => self.parcel(*parcel),
+            Event::Act(host, generation, reboot) => self.carry_out(host, generation, reboot),
+            Event::Boot(host, generation) => self.boot_up(host, generation),
             Event::Synced(host, generation, written) => self.synced(host, generation, written),
         }
     }
@@ -221,7 +223,7 @@ impl Cores {
             }
             Some(Ok(joined)) => {
                 self.hosts[from].joining = None;
-                self.hosts[from].machine.disk.folder = Some(folder_of(joined));
+                self.hosts[from].machine.enrol(folder_of(joined));
                 self.start(from);
             }
             Some(Err(_)) => {} // another member, another time
@@ -237,6 +239,8 @@ impl Cores {
         at.machine.disk.synced(written);
         self.cx.record.commits += 1;
         self.cx.record.note(self.cx.now, host, 2, written, || "synced".to_owned());
+        self.accepted(host, written);
+        let at = &mut self.hosts[host];
         if let Some(held) = &mut at.suspended {
             held.push(Event::Synced(host, generation, written));
             return;
@@ -252,6 +256,7 @@ impl Cores {
         }
         at.machine.generation += 1;
         at.machine.syncing = false;
+        at.machine.hearings.forget();
         self.cx.active.insert(host);
         self.forgetful |= !self.cx.net.all_home();
         let mut env = Env { m: &mut at.machine, cx: &mut self.cx };
@@ -272,6 +277,7 @@ impl Cores {
         let name = self.hosts[host].machine.name.clone();
         self.cx.fact(Fact::Stopped { host: name });
         let generation = self.hosts[host].machine.generation;
+        self.hosts[host].machine.hearings.forget();
         self.hosts[host].machine.generation += 1;
         let mine = |(id, c): (&u64, &super::net::Connection)| {
             let end = c.ends.iter().position(|end| end.host == (host, generation) && end.open)?;

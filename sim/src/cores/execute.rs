@@ -153,6 +153,7 @@ impl Process {
         let (host, key, fence) = (env.m.name.clone(), self.me, self.ledger.leader().map(|l| l.1));
         env.cx.fact(Fact::Began { host, key, build: id, attempt, fence });
         if breaks {
+            env.m.broke = env.cx.now.max(1);
             self.report(env, id, attempt, ended(End::Failed, Phase::Sandbox, -1));
         }
     }

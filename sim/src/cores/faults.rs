@@ -79,12 +79,10 @@ impl Cores {
             }
             Action::Stranger { host } => self.let_stranger(host),
             Action::Forge { host, what } => self.forge(host, *what),
-            Action::Order { host } => {
+            Action::Order { host, restart } => {
                 let (host, leader) = (self.host(host)?, self.host(LEADER)?);
                 let peer = self.hosts[host].machine.keys.key();
-                self.cx.numbers += 1;
-                let number = self.cx.numbers;
-                self.with(leader, |p, env| p.order(env, peer, number)).ok_or("nobody leads")?
+                self.with(leader, |p, env| p.order_by_hand(env, peer, !restart)).ok_or("nobody leads")?
             }
             Action::ReplayLate { host } => self.replay_late(host),
             Action::Crash { host } => {
@@ -309,6 +307,7 @@ impl Cores {
         let host = self.host(host)?;
         check(self.cx.net.powered[host], "has no power")?;
         self.cx.net.powered[host] = false;
+        self.hosts[host].machine.hearings.forget();
         if self.hosts[host].machine.disk.lies && self.votes(host) {
             self.hosts[host].machine.disk.settle(); // it became a voter since it began to lie: it has flushed in time
         }

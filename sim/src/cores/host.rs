@@ -56,6 +56,23 @@ pub struct Machine {
     pub machine_id: [u8; 32],
     /// A sync of the disk is under way.
     pub syncing: bool,
+    /// Its own veto of every order.
+    pub protected: bool,
+    /// Whether it may be rebooted.
+    pub allow_reboot: bool,
+    /// When a build last broke on it, by its own fault.
+    pub broke: u64,
+    /// Orders that are being heard.
+    pub hearings: super::target::Hearings,
+}
+
+impl Machine {
+    /// It has come to a mesh: its files are there before anything is said.
+    pub fn enrol(&mut self, folder: super::disk::Folder) {
+        let guard = mesh::warrant::Guard::new(mesh_id(&folder.genesis), self.keys.key());
+        let notes = mesh::warrant::Notes::default();
+        self.disk.enrol(folder, guard.bytes(), notes.bytes());
+    }
 }
 
 /// Leave to act while the process lives.
@@ -132,6 +149,11 @@ pub struct Process {
     pub(super) requests: u64,
     pub(super) known: BTreeMap<PeerKey, (u64, u64)>,
     pub(super) orders: super::orders::Orders,
+    pub(super) judged: super::heal::Judged,
+    /// Orders of its own that it has begun to bring.
+    pub(super) tried: BTreeSet<mesh::warrant::OrderId>,
+    /// Orders of its own that it has written.
+    pub(super) written: BTreeMap<mesh::warrant::OrderId, mesh::wire::Signed>,
     /// Writes of consensus that are not on the disk yet: the disk's number, which counts blobs as well, and its own.
     unsynced: VecDeque<(u64, u64)>,
 }
@@ -158,16 +180,13 @@ impl Process {
         if folder.genesis.by == me && raft.store.log.is_empty() {
             raft.initialize();
         }
-        let mut boot_id = [0; 16];
-        boot_id[..8].copy_from_slice(&env.m.boots.to_le_bytes());
-        boot_id[8..].copy_from_slice(&env.m.machine_id[..8]);
         let own = membership::Own {
             keys: env.m.keys.clone(),
             mesh: mesh_id(&folder.genesis).0,
             start,
             store: env.m.store_id,
             machine_id: env.m.machine_id,
-            boot_id,
+            boot_id: env.m.boot().0,
             nonce: env.cx.dice.draw(),
         };
         let members = Membership::new(own, env.cx.dice.draw(), membership::Config::default(), Time::default());
@@ -202,7 +221,10 @@ impl Process {
             retiring: None,
             requests: 0,
             known: BTreeMap::new(),
-            orders: super::orders::Orders::new(env, mesh_id(&folder.genesis), boot_id),
+            orders: super::orders::Orders::default(),
+            judged: None,
+            tried: BTreeSet::new(),
+            written: BTreeMap::new(),
             unsynced: VecDeque::new(),
         };
         let all = folder.known.iter().map(|k| k.peer).chain([me]).collect();
@@ -268,7 +290,14 @@ impl Process {
             }
             Message::Have(number, has) => self.fetched(env, number, has),
             Message::Hold(number, receipt) => self.asked_to_hold(env, from, number, receipt),
-            Message::Order(order) => self.ordered(env, &order),
+            Message::Bring(number, frames) => {
+                let path = super::target::Path::Line(line.0, line.1);
+                let known = mesh::warrant::Known::of(&self.ledger);
+                super::target::brought(env.m, env.cx, Some(known), path, number, &frames);
+            }
+            Message::Answer(number, frame) => self.answered_by_target(env, Some(from), number, &frame),
+            Message::Sign(number, pair) => self.asked_to_sign(env, from, number, &pair),
+            Message::Signs(number, answer) => self.signed_by(env, from, number, answer),
             Message::Held(number, answer) => self.held(env, from, number, answer),
         }
         self.settle(env);
@@ -290,6 +319,7 @@ impl Process {
         }
         self.deliver_due(env);
         self.jobs_due(env);
+        self.orders_due(env);
         if self.leading.at <= now {
             self.lead(env);
         }
@@ -307,7 +337,7 @@ impl Process {
             self.raft.synced(count, own);
         }
         self.blobs_synced(env, written);
-        self.orders_synced(env, written);
+        self.notes_synced(env, written);
         self.settle(env);
     }
 
@@ -374,6 +404,7 @@ impl Process {
             Some(own(self.leading.at)),
             self.batcher.due().map(own),
             self.jobs.due().map(own),
+            self.orders.due().map(own),
         ];
         let Some(due) = dues.into_iter().flatten().min() else { return };
         if self.woken_at.is_none_or(|at| due < at) {

@@ -2,11 +2,12 @@
 
 use super::execute::spec_of;
 use super::faults::{Done, check};
-use super::message::Message;
+use super::message::{Message, Parcel};
 use super::stage::Cores;
 use crate::action::{Forgery, Task};
+use crate::invariants::Fact;
 use mesh::build::{Attempt, End, Outcome, Phase};
-use mesh::identity::Keys;
+use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
 use mesh::ledger::{Assign, Assignment, AttemptEnd, Command, Entry, Report, Submit};
 use mesh::roster::{Cosignature, VoterChange};
@@ -66,7 +67,9 @@ impl Cores {
                     let old = fence.and_then(|f| Some(Fence { term: f.term.checked_sub(1)?, ..f }))?;
                     let build = p.ledger.builds().wanting().next()?;
                     let attempt = Attempt(build.attempts.len() as u32 + 1);
-                    let one = Assignment { build: build.id, attempt, host: p.me, start: p.start };
+                    let (build, to) = (build.id, p.me);
+                    let one = Assignment { build, attempt, host: to, start: p.start };
+                    env.cx.fact(Fact::Proposed { key: p.me, fence: old, build, attempt, to });
                     seal(Some(old), Command::Assign(Assign { attempts: vec![one] }))
                 }
                 Forgery::Addresses => return None, // no entry
@@ -75,6 +78,24 @@ impl Cores {
             Some(())
         });
         check(made.flatten().is_some(), "there is nothing to forge now")
+    }
+
+    /// Somebody who has kept a warrant asks its target, or whoever sits there, for a hearing, and brings it again.
+    fn replay(&mut self, through: usize, target: &PeerKey, frames: Vec<Vec<u8>>) {
+        let Some(to) = self.cx.keys.get(target).copied() else { return };
+        self.cx.numbers += 1;
+        let number = self.cx.numbers;
+        self.cx.replays.insert(number, (to, frames));
+        let from = (through, self.hosts[through].machine.generation);
+        let addresses = self.cx.net.addresses_of(to);
+        self.cx.to_port(from, &addresses, number, vec![]);
+    }
+
+    /// A hearing was granted to who brings an old warrant.
+    pub(super) fn replay_on(&mut self, parcel: &Parcel) {
+        let Some((to, frames)) = self.cx.replays.remove(&parcel.number) else { return };
+        let addresses = self.cx.net.addresses_of(to);
+        self.cx.to_port(parcel.from, &addresses, parcel.number, frames);
     }
 
     pub(super) fn replay_late(&mut self, host: &str) -> Done {
@@ -97,8 +118,8 @@ impl Cores {
             }
         }
         let through = runs.first().copied().ok_or("nobody runs")?;
-        for (order, addresses) in self.cx.orders.clone() {
-            self.with(through, |p, env| p.send_order(env, &order, &addresses));
+        for (target, frames) in self.cx.kept_orders.clone() {
+            self.replay(through, &target, frames);
         }
         for entry in reports {
             self.with(through, |p, env| p.slip_in(env, entry));

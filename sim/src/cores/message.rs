@@ -7,6 +7,7 @@ use mesh::identity::PeerKey;
 use mesh::ledger::Reply;
 use mesh::membership::Checked;
 use mesh::roster::Cosignature;
+use mesh::warrant::Approved;
 use mesh::wire::Signed;
 use node::driver::Joined;
 use std::rc::Rc;
@@ -53,8 +54,14 @@ pub enum Message {
     Hold(u64, Receipt),
     /// The signed receipt, or why not.
     Held(u64, Result<Signed, String>),
-    /// A signed [`mesh::order::Order`].
-    Order(Box<Signed>),
+    /// Frames of [`mesh::warrant`] for a target; none asks for a hearing.
+    Bring(u64, Vec<Vec<u8>>),
+    /// A frame of the target.
+    Answer(u64, Vec<u8>),
+    /// An order and its target's hello, for a voter to sign.
+    Sign(u64, Box<(Signed, Signed)>),
+    /// The signature, or why not.
+    Signs(u64, Result<Approved, String>),
 }
 
 impl Message {
@@ -67,7 +74,7 @@ impl Message {
             Message::Raft(_) => "raft",
             Message::Submit(..) | Message::Submitted(..) => "submit",
             Message::Cosign(..) | Message::Cosigned(..) => "cosign",
-            Message::Order(_) => "order",
+            Message::Bring(..) | Message::Answer(..) | Message::Sign(..) | Message::Signs(..) => "warrant",
             Message::Want(..) | Message::Have(..) | Message::Hold(..) | Message::Held(..) => "blobs",
         }
     }
@@ -104,7 +111,18 @@ impl Message {
             Message::Have(n, has) => (fold(&[9, *n, u64::from(*has)]), 4_096),
             Message::Hold(n, receipt) => (fold(&[10, *n, receipt.build.0, u64::from(receipt.attempt.0)]), 150),
             Message::Held(n, answer) => (fold(&[11, *n, u64::from(answer.is_ok())]), 250),
-            Message::Order(order) => (fold(&[12, hash(&order.sig)]), order.body.len() + 110),
+            Message::Bring(n, frames) => {
+                let each = frames.iter().map(|frame| hash(frame)).chain([12, *n]).collect::<Vec<_>>();
+                (fold(&each), frames.iter().map(Vec::len).sum())
+            }
+            Message::Answer(n, frame) => (fold(&[13, *n, hash(frame)]), frame.len()),
+            Message::Sign(n, pair) => {
+                (fold(&[14, *n, hash(&pair.0.sig), hash(&pair.1.sig)]), pair.0.body.len() + pair.1.body.len() + 220)
+            }
+            Message::Signs(n, answer) => {
+                let over = answer.as_ref().map_or(0, |approved| hash(&approved.approval));
+                (fold(&[15, *n, over]), 300)
+            }
         }
     }
 }
@@ -146,8 +164,12 @@ pub enum Event {
     Dialled(Box<Dial>),
     /// A joiner's request reaches a member, or is answered.
     Knock(Box<Knock>),
-    /// An order reaches whoever sits at the address that it was sent to.
-    Order(usize, Box<Signed>),
+    /// Frames about an order reach the machine at the address that they were sent to, or are answered.
+    Parcel(Box<Parcel>),
+    /// A machine does what it was ordered: host, generation, whether all of it restarts.
+    Act(usize, u64, bool),
+    /// It is up again.
+    Boot(usize, u64),
     /// The disk of a host has done so many writes.
     Synced(usize, u64, u64),
 }
@@ -165,6 +187,23 @@ pub struct Dial {
     pub fails: Option<NoWay>,
     /// Who sits at the address, over which network, through which router, seen as what.
     pub way: Option<super::net::Way>,
+}
+
+/// Frames about an order between a host and a machine at some address, which is not asked who it is.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    /// Who brings them.
+    pub from: (usize, u64),
+    /// Whoever sits there.
+    pub to: usize,
+    /// On which way.
+    pub way: super::net::Way,
+    /// The hearing.
+    pub number: u64,
+    /// Frames of [`mesh::warrant`].
+    pub frames: Vec<Vec<u8>>,
+    /// Whether it is the answer.
+    pub back: bool,
 }
 
 /// A request to join, on its way there or back.

@@ -15,6 +15,7 @@ pub mod disk;
 mod events;
 mod execute;
 mod faults;
+mod heal;
 pub mod host;
 pub mod kit;
 mod lead;
@@ -27,6 +28,7 @@ pub mod raft;
 pub mod record;
 mod stage;
 mod submit;
+mod target;
 mod watch;
 
 pub use stage::{Cores, run_cores};
@@ -51,6 +53,21 @@ const KEPT_MAX: usize = 64;
 /// A sync of a healthy disk.
 const SYNC: u64 = 300;
 
+/// What came of the orders of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Orders that stood in the ledger and were brought.
+    pub brought: u64,
+    /// Deeds.
+    pub acts: u64,
+    /// Orders that came again, and were answered with their receipt.
+    pub again: u64,
+    /// Warrants that targets refused, by the name of the refusal.
+    pub refused: BTreeMap<String, u64>,
+    /// Signatures that voters withheld, by their reason.
+    pub withheld: BTreeMap<String, u64>,
+}
+
 /// The simulation, but for its hosts: what a process may act upon.
 pub struct Cx {
     /// True time, in microseconds.
@@ -72,7 +89,11 @@ pub struct Cx {
     numbers: u64,
     kept: BTreeMap<usize, VecDeque<Rc<Said>>>,
     reports: BTreeMap<usize, VecDeque<Signed>>,
-    orders: VecDeque<(Signed, Vec<String>)>,
+    /// What came of orders.
+    pub orders: Orders,
+    kept_orders: VecDeque<(PeerKey, Vec<Vec<u8>>)>,
+    /// Warrants that are brought again, by the number of their hearing.
+    replays: BTreeMap<u64, (usize, Vec<Vec<u8>>)>,
     keys: BTreeMap<PeerKey, usize>,
     dirty: bool,
 }
@@ -94,7 +115,9 @@ impl Cx {
             numbers: 0,
             kept: BTreeMap::new(),
             reports: BTreeMap::new(),
-            orders: VecDeque::new(),
+            orders: Orders::default(),
+            kept_orders: VecDeque::new(),
+            replays: BTreeMap::new(),
             keys: BTreeMap::new(),
             dirty: true,
         }
@@ -186,10 +209,10 @@ impl Cx {
         }
     }
 
-    fn keep_order(&mut self, order: &Signed, addresses: &[String]) {
-        self.orders.push_back((order.clone(), addresses.to_vec()));
-        if self.orders.len() > KEPT_MAX {
-            self.orders.pop_front();
+    fn keep_order(&mut self, target: PeerKey, frames: &[Vec<u8>]) {
+        self.kept_orders.push_back((target, frames.to_vec()));
+        if self.kept_orders.len() > KEPT_MAX {
+            self.kept_orders.pop_front();
         }
     }
 

@@ -36,6 +36,14 @@ pub struct Way {
     pub latency: u64,
 }
 
+impl Way {
+    /// From a host to itself.
+    pub fn within(host: usize) -> Way {
+        let (networks, routers) = (vec![], vec![]);
+        Way { to: host, networks, routers, masqueraded: false, seen_as: Ipv4Addr::LOCALHOST, latency: 50 }
+    }
+}
+
 /// One end of a connection.
 #[derive(Clone, Debug)]
 pub struct End {

@@ -15,7 +15,7 @@ use crate::trace::{Event, Summary, Trace};
 use mesh::addresses::Source;
 use mesh::build::BlobId;
 use mesh::identity::{Keys, PeerKey};
-use mesh::ledger::Ledger;
+use mesh::ledger::{Command, Ledger};
 use mesh::membership::State;
 use mesh::roster::{Credential, Genesis, mesh_id};
 use mesh::wire::Signed;
@@ -93,7 +93,9 @@ impl Cores {
         let mut hosts = vec![];
         for (number, host) in fleet.hosts.iter().enumerate() {
             // An owner lets even a gateway build something in a simulation: otherwise few would.
-            hosts.push(Host::new(number, &host.name, host.cores.max(2), plan.seed));
+            let mut made = Host::new(number, &host.name, host.cores.max(2), plan.seed);
+            made.machine.protected = host.protected;
+            hosts.push(made);
         }
         let net = Net::new(fleet);
         let enrolled: Option<Vec<usize>> = plan.hosts.iter().map(|name| net.number(name)).collect();
@@ -170,7 +172,7 @@ impl Cores {
         let genesis = Signed::seal(&m.keys, &genesis);
         let body = Credential { mesh: mesh_id(&genesis), peer: m.keys.key(), name: m.name.to_string() };
         let credential = Signed::seal(&m.keys, &body);
-        m.disk.folder = Some(Folder { genesis, credential, known: vec![] });
+        m.enrol(Folder { genesis, credential, known: vec![] });
         self.start(host);
     }
 
@@ -322,6 +324,10 @@ impl Host {
             store_id,
             machine_id: derive(seed, &format!("machine-id of {name}"), 0),
             syncing: false,
+            protected: false,
+            allow_reboot: true,
+            broke: 0,
+            hearings: super::target::Hearings::default(),
         };
         Host {
             machine,
@@ -357,6 +363,7 @@ impl Process {
             size("observed addresses of one host", observed, mesh::addresses::OBSERVED_MAX),
             size("connections", self.lines.values().map(Vec::len).sum(), others * 8),
             size("attempts and fetches", self.jobs.count(), 10_000),
+            size("orders under way", self.orders.count(), 1_000),
         ]
     }
 }
@@ -398,6 +405,10 @@ impl Stage for Cores {
             let leads = self.with(all[0], |p, _| p.ledger.leader().is_some()).unwrap_or(false);
             if leads && !invited {
                 invited = true;
+                self.with(all[0], |p, env| {
+                    let policy = Command::Heal(mesh::healing::Entry::Policy(super::heal::policy()));
+                    p.ask(env, policy, ASSEMBLE, super::submit::Asker::Nobody);
+                });
                 for host in &all[1..] {
                     self.invite(*host, all[0]).map_err(Failure::Crash)?;
                 }

@@ -38,6 +38,8 @@ pub enum Asker {
     Joiner(u64),
     /// Another host, which forwarded it: who, in which message, at which place.
     Peer(PeerKey, u64, usize),
+    /// A person's order, by number.
+    ByHand(u64),
     /// Nobody.
     Nobody,
 }
@@ -242,6 +244,7 @@ impl Process {
                 taken.left -= 1;
                 self.answer_taken(env, peer, number);
             }
+            Asker::ByHand(number) => self.written_by_hand(env, number, reply.is_some_and(|reply| reply.is_ok())),
             Asker::Nobody => {}
         }
     }

@@ -136,6 +136,8 @@ impl Process {
             tags: vec!["sim".to_owned()],
             version: env!("CARGO_PKG_VERSION").into(),
             boot_enabled: Some(true),
+            allow_reboot: env.m.allow_reboot,
+            protected: env.m.protected,
             ..PresenceFacts::default()
         }
     }
@@ -240,6 +242,11 @@ impl Process {
         if changes.roster {
             self.on_roster(env);
         }
+        if changes.roster || changes.leader {
+            // For the guard, which answers when this process does not.
+            let known = mesh::warrant::Known::of(&self.ledger);
+            env.m.disk.write(super::disk::Write::Known(known.bytes()));
+        }
         self.follow_builds(env, &changes.builds);
         self.refresh_view(env);
     }
@@ -292,6 +299,7 @@ impl Process {
             self.disconnect(env, peer);
         }
         self.retire(env);
+        self.prove_orders(env);
         self.addresses.expire(now);
         self.keep_leads(env);
         for peer in self.others() {

@@ -29,7 +29,7 @@ fn named(action: &Action) -> Vec<&str> {
         | Action::Leave { host }
         | Action::Stranger { host }
         | Action::Forge { host, .. }
-        | Action::Order { host }
+        | Action::Order { host, .. }
         | Action::ReplayLate { host }
         | Action::Crash { host }
         | Action::Start { host }

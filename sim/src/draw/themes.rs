@@ -34,7 +34,8 @@ fn early(draft: &mut Draft<'_>, leaves_ms: u64) -> u64 {
 }
 
 fn order(draft: &mut Draft<'_>, at: u64, host: &str) {
-    draft.push(at, Action::Order { host: host.to_owned() });
+    let restart = draft.dice.percent(40);
+    draft.push(at, Action::Order { host: host.to_owned(), restart });
 }
 
 fn task(name: String, takes_ms: u64, exit: i32) -> Task {

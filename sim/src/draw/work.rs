@@ -115,8 +115,8 @@ pub fn forge(draft: &mut Draft<'_>) {
 }
 
 pub fn order(draft: &mut Draft<'_>) {
-    let (at, host) = (draft.moment(), draft.host_or_leader());
-    draft.push(at, Action::Order { host });
+    let (at, host, restart) = (draft.moment(), draft.host_or_leader(), draft.dice.percent(40));
+    draft.push(at, Action::Order { host, restart });
 }
 
 pub fn replay_late(draft: &mut Draft<'_>) {

@@ -1,9 +1,8 @@
 //! No effect with a lower fence comes after one with a higher.
 //!
-//! Effects are attempts that a ledger takes (by the fence under which they were put forward), attempts that
-//! begin and orders that are carried out (by the fence that they carry). Judged for each ledger and each
-//! host by itself: between hosts there is no before. That a fence is held by one host alone is
-//! [`super::one_lease`].
+//! Effects are attempts that a ledger takes (by the fence under which they were put forward) and attempts that
+//! begin. Judged for each ledger and each host by itself: between hosts there is no before. That a fence is held by
+//! one host alone is [`super::one_lease`]; orders that are carried out are [`super::acts_are_fenced`]'s.
 
 use super::{Fact, HostSeen, Invariant, Name, Truth};
 use mesh::build::{Attempt, BuildId};
@@ -56,7 +55,6 @@ impl Invariant for FencesRise {
                 Ok(())
             }
             Fact::Began { host, fence: Some(fence), .. } => self.effect(host, "an attempt began", *fence),
-            Fact::Carried { host, fence, .. } => self.effect(host, "an order was carried out", *fence),
             Fact::Wiped { host } => {
                 self.highest.retain(|(of, _), _| of != host);
                 Ok(())
@@ -99,7 +97,7 @@ impl Invariant for FencesRise {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Fleet, key, name, second};
+    use super::super::fixture::{Fleet, key, second};
     use super::*;
 
     #[test]
@@ -125,21 +123,5 @@ mod tests {
         fleet.assign(later, 1, 2);
         assert!(rule.look(second(3), &fleet.seen(3), &fleet).is_err());
         assert!(rule.exercised() >= 2);
-    }
-
-    #[test]
-    fn an_order_under_a_lower_fence_is_caught() {
-        let fleet = Fleet::of(2);
-        let mut rule = FencesRise::default();
-        let carried = |order, term| Fact::Carried {
-            host: name(1),
-            key: key(1),
-            named: key(1),
-            order,
-            fence: Fence { epoch: 0, term },
-        };
-        assert_eq!(rule.fact(second(1), &carried(1, 3), &fleet), Ok(()));
-        assert_eq!(rule.fact(second(2), &carried(2, 3), &fleet), Ok(()));
-        assert!(rule.fact(second(3), &carried(3, 2), &fleet).is_err());
     }
 }

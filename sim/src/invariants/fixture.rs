@@ -2,14 +2,18 @@
 //!
 //! Entries are real, signed and applied by `mesh::ledger`; nothing here is consensus or a network.
 
-use super::{HostSeen, Name, Truth};
+use super::{Deed, HostSeen, Name, Signature, Truth, Voter};
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End, Outcome, Phase, Receipt};
+use mesh::healing::{Change, Entry as Heal, Event};
 use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
 use mesh::ledger::*;
+use mesh::order::{Act, BootId, Gently};
 use mesh::roster::{Cosignature, Genesis, Invitation, JoinRequest, VoterChange, invitation_proof};
+use mesh::warrant::{Authority, Hello, Host, Known, Order, OrderHash, OrderId};
 use mesh::wire::{Signed, encode};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn keys(n: u8) -> Keys {
@@ -85,7 +89,11 @@ impl Fleet {
     }
 
     fn send_as(&mut self, author: u8, request: RequestId, command: Command) -> Reply {
-        let leaders = matches!(command, Command::Lead(_) | Command::Voters(_) | Command::Assign(_) | Command::Lose(_));
+        let leaders = match &command {
+            Command::Lead(_) | Command::Voters(_) | Command::Assign(_) | Command::Lose(_) => true,
+            Command::Heal(entry) => matches!(entry, Heal::Change(_) | Heal::Order(_)),
+            _ => false,
+        };
         let fence = leaders.then_some(Fence { epoch: 0, term: self.term });
         let signed = Entry::seal(&keys(author), self.ledger.mesh(), request, fence, command);
         let time = self.ledger.time_ms().max(1_000) + 10;
@@ -183,6 +191,28 @@ impl Fleet {
         assert!(self.send(1, Command::Revoke(revoke)).is_ok());
     }
 
+    /// These vote, and host 1 leads.
+    pub fn voters(&mut self, voters: &[u8]) {
+        assert!(self.vote_in(voters, &[1]).is_ok());
+    }
+
+    /// The leader moves the case of a host.
+    pub fn case(&mut self, host: u8, event: Event) {
+        let change = Change { host: key(host), event, why: "as seen".into(), order: None };
+        let reply = self.send(self.leader, Command::Heal(Heal::Change(change)));
+        assert!(reply.is_ok(), "{reply:?}");
+    }
+
+    /// Host 1, who signs, says something of healing.
+    pub fn heal(&mut self, entry: Heal) {
+        self.heal_by(1, entry);
+    }
+
+    pub fn heal_by(&mut self, host: u8, entry: Heal) {
+        let reply = self.send(host, Command::Heal(entry));
+        assert!(reply.is_ok(), "{reply:?}");
+    }
+
     /// An empty batch with this time.
     pub fn stamp(&mut self, time_ms: u64) {
         self.commit(time_ms, vec![]);
@@ -216,4 +246,56 @@ impl Truth for Fleet {
     fn is_member(&self, key: &PeerKey) -> bool {
         self.ledger.roster().is_member(key)
     }
+}
+
+/// Host `n` carries out the leader's order of this number, as it should.
+pub fn deed(fleet: &Fleet, n: u8, number: u8) -> Deed {
+    let now = fleet.ledger.time_ms();
+    let order = Order {
+        mesh: fleet.ledger.mesh(),
+        id: OrderId([number; 16]),
+        target: key(n),
+        boot: BootId([n; 16]),
+        start: 1,
+        act: Act::Reboot(Gently { grace_ms: 10 }),
+        authority: Authority::Leader,
+        requester: "healing".into(),
+        fence: Fence { epoch: 0, term: fleet.term },
+        expires_ms: now + 60_000,
+        force: false,
+        reason: "it is down".into(),
+    };
+    Deed {
+        host: name(n),
+        key: key(n),
+        hash: OrderHash::of(&Signed::seal(&keys(fleet.leader), &order)),
+        order,
+        author: key(fleet.leader),
+        life: Host { boot: BootId([n; 16]), start: 1, protected: false, allow_reboot: true, wall_ms: now },
+        nonce: Some([number; 32]),
+        took_ms: 10,
+        known: Arc::new(Known::of(&fleet.ledger)),
+        stored: true,
+        ails: true,
+    }
+}
+
+/// The order of a deed, written by the leader.
+pub fn write(fleet: &mut Fleet, deed: Deed) -> Deed {
+    let signed = Signed::seal(&keys(fleet.leader), &deed.order);
+    let reply = fleet.send(fleet.leader, Command::Heal(Heal::Order(signed)));
+    assert!(reply.is_ok(), "{reply:?}");
+    deed
+}
+
+/// What host `by` signs so that a deed may be done.
+pub fn signature(fleet: &Fleet, by: u8, deed: &Deed) -> Signature {
+    let (order, epoch) = (deed.order.clone(), fleet.ledger.voters().epoch());
+    let (boot, start, highest) = (deed.life.boot, deed.life.start, order.fence);
+    let hello = Hello { mesh: order.mesh, nonce: deed.nonce.unwrap_or_default(), boot, start, highest, epoch };
+    let leader = fleet.ledger.leader();
+    let now_ms = fleet.ledger.time_ms();
+    let voter = Voter { votes: true, suspended: false, written: true, leader, now_ms, held_back: None };
+    let (hash, author, greeter) = (deed.hash, deed.author, deed.key);
+    Signature { by: key(by), order, hash, author, greeter, hello, epoch, voter: Some(voter) }
 }

@@ -5,14 +5,24 @@
 //! neither tier, and reads nothing that a host merely claims where the truth is at hand. Each counts
 //! how often it had something to judge: one that never has proves nothing, and a sweep fails for it.
 
+mod acts_are_agreed;
+mod acts_are_fenced;
+mod acts_are_fresh;
+mod acts_are_written;
+mod acts_once;
 mod attempts_count_once;
 mod attempts_stay;
 mod authorship;
 mod committed_stays;
+mod deed;
 mod definition_stays;
 mod ends_once;
 mod fences_rise;
+mod healing_has_authors;
+mod heals_are_rationed;
+mod heals_do_no_harm;
 mod healthy_is_not_down;
+mod healthy_is_not_healed;
 mod heard_is_not_down;
 mod ledger_time_rises;
 mod no_build_lost;
@@ -21,10 +31,16 @@ mod nothing_unbounded;
 mod numbers_rise;
 mod one_lease;
 mod orders_hit_their_target;
+mod refusals_are_true;
 mod requests_count_once;
 mod runs_once;
+mod signatures_are_due;
+mod stops_are_heeded;
 mod tries_are_bounded;
+mod vetoes_hold;
 mod voter_sets_chain;
+
+pub use deed::{Deed, Signature, Voter};
 
 #[cfg(test)]
 mod fixture;
@@ -104,17 +120,59 @@ pub enum Fact {
         with: PeerKey,
     },
     /// An order was carried out.
-    Carried {
-        /// On which host, truly.
+    Carried(Box<Deed>),
+    /// A voter, or a signer under its own order by hand, signed for the hello of a target.
+    Signed(Box<Signature>),
+    /// A target did nothing about a warrant or a link, and why.
+    Refused {
+        /// Which.
         host: Name,
-        /// By the process with this key.
-        key: PeerKey,
-        /// The key that the order names.
-        named: PeerKey,
-        /// The order's own number: carried out twice is once too often.
-        order: u64,
-        /// The order's fence.
-        fence: Fence,
+        /// Why.
+        refusal: mesh::warrant::Refusal,
+    },
+    /// From here on, or no more, a liar that leads writes of a host what it likes.
+    Lied {
+        /// Of whom.
+        about: PeerKey,
+        /// Whether that is over.
+        ends: bool,
+    },
+    /// A leader wrote an order for a host.
+    Ordered {
+        /// Which.
+        host: Name,
+        /// What speaks against it, by the world's word.
+        against: Option<&'static str>,
+    },
+    /// A leader gave a host a build.
+    Given {
+        /// Which.
+        host: Name,
+        /// What speaks against it, by the world's word.
+        against: Option<&'static str>,
+    },
+    /// A leader holds a package for broken.
+    Held {
+        /// What it is called.
+        package: String,
+        /// What speaks against it, by the world's word.
+        against: Option<&'static str>,
+    },
+    /// A leader set a host aside.
+    SetAside {
+        /// Which.
+        host: Name,
+        /// Whether something is truly wrong with it, or was lately.
+        ails: bool,
+        /// What speaks against it, by the world's word.
+        against: Option<&'static str>,
+    },
+    /// A target said hello to whoever brings it an order.
+    Greeted {
+        /// Which.
+        host: Name,
+        /// The highest fence that it says it has verified.
+        highest: Fence,
     },
     /// The owner of a host asked for builds by these names (before anything was sent).
     Asked {
@@ -275,6 +333,34 @@ impl fmt::Display for Violation {
 
 /// Every invariant there is, fresh for a run.
 pub fn all() -> Vec<Box<dyn Invariant>> {
+    let mut all = of_orders();
+    all.extend(of_the_mesh());
+    all
+}
+
+/// Those of orders and of healing.
+pub fn of_orders() -> Vec<Box<dyn Invariant>> {
+    vec![
+        // Where a signature is given that may not be, before what comes of it.
+        Box::new(signatures_are_due::SignaturesAreDue::default()),
+        // Before who signed: that no host acts for another is the heart of it.
+        Box::new(orders_hit_their_target::OrdersHitTheirTarget::default()),
+        Box::new(vetoes_hold::VetoesHold::default()),
+        Box::new(acts_once::ActsOnce::default()),
+        Box::new(acts_are_fresh::ActsAreFresh::default()),
+        Box::new(acts_are_fenced::ActsAreFenced::default()),
+        Box::new(acts_are_agreed::ActsAreAgreed::default()),
+        Box::new(healthy_is_not_healed::HealthyIsNotHealed::default()),
+        Box::new(acts_are_written::ActsAreWritten::default()),
+        Box::new(heals_are_rationed::HealsAreRationed::default()),
+        Box::new(healing_has_authors::HealingHasAuthors::default()),
+        Box::new(stops_are_heeded::StopsAreHeeded::default()),
+        Box::new(heals_do_no_harm::HealsDoNoHarm::default()),
+        Box::new(refusals_are_true::RefusalsAreTrue::default()),
+    ]
+}
+
+fn of_the_mesh() -> Vec<Box<dyn Invariant>> {
     vec![
         // Before `authorship`: a build that changes in a retry is one that nobody asked for.
         Box::new(definition_stays::DefinitionStays::default()),
@@ -292,7 +378,6 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(nothing_unbounded::NothingUnbounded::default()),
         Box::new(numbers_rise::NumbersRise::default()),
         Box::new(one_lease::OneLease::default()),
-        Box::new(orders_hit_their_target::OrdersHitTheirTarget::default()),
         Box::new(requests_count_once::RequestsCountOnce::default()),
         Box::new(runs_once::RunsOnce::default()),
         Box::new(tries_are_bounded::TriesAreBounded::default()),

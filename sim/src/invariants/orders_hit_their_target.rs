@@ -1,17 +1,15 @@
-//! An order is carried out by the process whose key it names, on no other, and once.
+//! An order is carried out by the host whose key it names, in the life that it names, and on no other.
 //!
-//! Whatever address the order reached: DHCP and hypervisors move those. Fences are
-//! [`super::fences_rise`]'s. Never judges whether the order was a good one.
+//! Whatever address the order reached: DHCP and hypervisors move those. The life is the boot, and for a restart of the
+//! service its start number too: whoever has restarted since is another. That an order is carried out once is
+//! [`super::acts_once`]'s. Never judges whether the order was a good one.
 
 use super::{Fact, Invariant, Truth};
-use mesh::identity::PeerKey;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// See the module.
 #[derive(Default)]
 pub struct OrdersHitTheirTarget {
-    carried: BTreeSet<(PeerKey, u64)>,
     judged: u64,
 }
 
@@ -25,15 +23,21 @@ impl Invariant for OrdersHitTheirTarget {
     }
 
     fn fact(&mut self, _at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
-        let Fact::Carried { host, key, named, order, .. } = fact else { return Ok(()) };
+        let Fact::Carried(deed) = fact else { return Ok(()) };
         self.judged += 1;
-        if key != named {
-            return Err(format!("{host} ({key}) carried out order {order}, which names {named}"));
+        let (host, order) = (&deed.host, &deed.order);
+        if deed.key != order.target {
+            return Err(format!("{host} ({}) carried out {}, which names {}", deed.key, order.id, order.target));
         }
-        match self.carried.insert((*named, *order)) {
-            true => Ok(()),
-            false => Err(format!("{host} carried out order {order} again")),
+        if deed.life.boot != order.boot {
+            let (named, is) = (order.boot, deed.life.boot);
+            return Err(format!("{host} carried out {} in boot {is:?}, which names boot {named:?}", order.id));
         }
+        if !order.act.is_reboot() && deed.life.start != order.start {
+            let (named, is) = (order.start, deed.life.start);
+            return Err(format!("{host} carried out {} in start {is}, which names start {named}", order.id));
+        }
+        Ok(())
     }
 
     fn exercised(&self) -> u64 {
@@ -43,23 +47,27 @@ impl Invariant for OrdersHitTheirTarget {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Fleet, key, name, second};
+    use super::super::fixture::{Fleet, deed, key, second};
     use super::*;
+    use mesh::order::{Act, BootId, Gently};
 
     #[test]
-    fn another_host_and_a_second_time_are_caught() {
+    fn another_host_and_another_life_are_caught() {
         let fleet = Fleet::of(2);
         let mut rule = OrdersHitTheirTarget::default();
-        let carried = |host: u8, order| Fact::Carried {
-            host: name(host),
-            key: key(host),
-            named: key(1),
-            order,
-            fence: Default::default(),
-        };
-        assert_eq!(rule.fact(second(1), &carried(1, 1), &fleet), Ok(()));
-        assert_eq!(rule.fact(second(1), &carried(1, 2), &fleet), Ok(()));
-        assert!(rule.fact(second(2), &carried(2, 3), &fleet).is_err());
-        assert!(rule.fact(second(2), &carried(1, 2), &fleet).is_err());
+        let judge = |rule: &mut OrdersHitTheirTarget, deed| rule.fact(second(1), &Fact::Carried(Box::new(deed)), &fleet);
+        let good = deed(&fleet, 1, 1);
+        assert_eq!(judge(&mut rule, good.clone()), Ok(()));
+        let mut other = good.clone();
+        other.order.target = key(2);
+        assert!(judge(&mut rule, other).is_err());
+        let mut rebooted = good.clone();
+        rebooted.life.boot = BootId([9; 16]);
+        assert!(judge(&mut rule, rebooted).is_err());
+        let mut restarted = good;
+        restarted.life.start += 1;
+        assert_eq!(judge(&mut rule, restarted.clone()), Ok(()), "a machine reboots whatever its service has done");
+        restarted.order.act = Act::Restart(Gently { grace_ms: 1 });
+        assert!(judge(&mut rule, restarted).is_err());
     }
 }

@@ -1,7 +1,25 @@
 //! What hosts were ordered to do to themselves, and do: a simulated machine only says what it was told.
 
 use super::{Nodes, NodesStage, Station};
+use crate::invariants;
 use crate::machine::Acted;
+use mesh::identity::PeerKey;
+use mesh::lease::Fence;
+use mesh::order::{Act, BootId};
+use mesh::warrant::{Authority, Host, Known, Order, OrderHash, OrderId};
+use node::api::Control;
+use node::api::order::OrderRequest;
+use node::driver::Inner;
+use node::seams::Machine;
+use std::sync::Arc;
+
+/// What a node says it acts on.
+pub struct Told {
+    pub order: OrderId,
+    pub target: PeerKey,
+    pub act: Act,
+    pub fence: Fence,
+}
 
 impl Nodes {
     /// What machines were told to do to themselves since this was asked last, in the order of their names.
@@ -43,5 +61,57 @@ impl NodesStage {
             }
             self.start(&name);
         }
+    }
+}
+
+impl NodesStage {
+    /// What a host acts on, for the jury: the order as some ledger has it, the machine as it is. Which nonce and which
+    /// signatures it went by is not seen from outside.
+    pub(super) fn deed(&mut self, name: &str, node: &Arc<Inner>, told: &Told) -> invariants::Deed {
+        let id = told.order;
+        let written = |node: &Arc<Inner>| {
+            node.ledger(|l| l.healing().orders().rev().find(|w| w.order.id == id).map(|w| (w.hash, w.order.clone(), w.by)))
+        };
+        let others = self.nodes.stations.values().filter_map(Station::node);
+        let found = written(node).or_else(|| others.into_iter().find_map(|other| written(&other)));
+        let known = Arc::new(node.ledger(Known::of));
+        let machine = self.nodes.stations.get(name).map(|station| station.host.machine().facts());
+        let boot = BootId(machine.map(|facts| facts.boot_id).unwrap_or_default());
+        let start = node.start_number();
+        let wall_ms = known.as_of_ms();
+        let life = Host { boot, start, protected: false, allow_reboot: true, wall_ms };
+        // An order that is in no ledger has no author either: the jury will say so.
+        let nobody = || {
+            let order = Order {
+                mesh: known.mesh(),
+                id,
+                target: told.target,
+                boot,
+                start,
+                act: told.act,
+                authority: Authority::Person,
+                requester: String::new(),
+                fence: told.fence,
+                expires_ms: u64::MAX,
+                force: false,
+                reason: String::new(),
+            };
+            (OrderHash([0; 32]), order, node.key())
+        };
+        let (hash, order, author) = found.unwrap_or_else(nobody);
+        let (host, key) = (self.eyes.name(name), node.key());
+        let (nonce, took_ms, stored, ails) = (None, 0, true, true);
+        invariants::Deed { host, key, order, hash, author, life, nonce, took_ms, known, stored, ails }
+    }
+
+    /// A person at a host orders another to restart; what comes of it is told to nobody, for it is in the ledger.
+    pub(super) fn order_by_hand(&mut self, by: &str, host: &str, restart: bool) {
+        let request = OrderRequest { reboot: !restart, reason: "as ordered".into(), force: true, user: "owner".into() };
+        let host = host.to_owned();
+        let _ = self.nodes.ask(by, move |node| async move {
+            if let Ok(mut events) = Control::order(&*node, host, request).await {
+                while events.recv().await.is_some() {}
+            }
+        });
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A host in whose program nothing was polled since the last look has done nothing, and is not looked at.
 
+use super::acts::Told;
 use super::stage::NodesStage;
 use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth, Violation};
 use crate::stage::{Failure, Stage};
@@ -225,23 +226,22 @@ impl NodesStage {
     }
 
     fn look_at_deeds(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
-        let host = self.eyes.name(name);
         let Some(seen) = self.eyes.seen.get_mut(name) else { return Ok(()) };
         let key = node.key();
         let (count, new) = node.deeds_since(seen.deeds);
         seen.deeds = count;
-        new.into_iter().try_for_each(|deed| {
+        for deed in new {
             let fact = match deed {
                 Deed::Proposed { fence, build, attempt, to } => Fact::Proposed { key, fence, build, attempt, to },
-                Deed::Acts { order, target, fence, .. } => {
-                    let [a, b, c, d, e, f, g, h, ..] = order.0;
-                    let order = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                    Fact::Carried { host: host.clone(), key, named: target, order, fence }
+                Deed::Acts { order, target, act, fence } => {
+                    let told = Told { order, target, act, fence };
+                    Fact::Carried(Box::new(self.deed(name, node, &told)))
                 }
                 Deed::Ended { build, attempt } => Fact::Ended { key, build, attempt },
             };
-            self.tell(jury, at, &fact)
-        })
+            self.tell(jury, at, &fact)?;
+        }
+        Ok(())
     }
 
     /// Keeps what a host has sent since the last look.

@@ -329,8 +329,9 @@ impl NodesStage {
                 let host = self.named(host)?;
                 self.replay_late(&host)?;
             }
-            Action::Order { .. } => {
-                return skip(format!("{} is for cores only", action.kind()));
+            Action::Order { host, restart } => {
+                let (host, by) = (self.named(host)?, self.up(crate::action::LEADER)?);
+                self.order_by_hand(&by, &host, *restart);
             }
         }
         Ok(())
@@ -372,9 +373,7 @@ impl NodesStage {
 
     fn wiped(&mut self, name: &str, jury: &mut Jury) -> Result<(), String> {
         let (at, host) = (self.elapsed(), self.eyes.name(name));
-        if let Err(failure) = self.tell(jury, at, &Fact::Wiped { host }) {
-            self.failure = Some(failure);
-        }
+        self.failure = self.tell(jury, at, &Fact::Wiped { host }).err().or(self.failure.take());
         Ok(())
     }
 

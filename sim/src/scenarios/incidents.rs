@@ -2,8 +2,8 @@
 //!
 //! An incident is a plan written by hand. With its naive variant (a [`Mutant`]) the run must fail, with
 //! our rules it must pass; a test plays both. The numbers are those of the list of incidents that the
-//! project was made for; where healing has a part in one, the plan covers what is there and an order
-//! carried out by a stand-in takes the place of the reboot.
+//! project was made for; where healing has a part in one, blame, plan, order, warrant and deed are those of `mesh`, and
+//! the simulated machine truly restarts.
 
 use crate::action::{Action, LEADER, Task};
 use crate::expect::{Ended, Expect};
@@ -172,32 +172,43 @@ fn network(name: &str, up: bool) -> Action {
     Action::Network { network: name.into(), up }
 }
 
-/// Tarn reaches site A through the gateway's masquerade; on site A its address is the gateway's. It fails what it
-/// is given, and an order for it is issued.
+fn carried(host: &str, times: u64) -> Expect {
+    Expect::Carried { host: host.into(), times }
+}
+
+/// Tarn reaches site A through the gateway's masquerade; on site A its address is the gateway's. Whatever it is given
+/// fails on it, and is built elsewhere: it is set aside, fails its canary, and its service is restarted; where that
+/// does not help it is rebooted. It, and nobody else.
 fn masquerade() -> Script {
-    let broken = Task { breaks_on: vec![TARN.into()], ..task("hello", 1_000) };
+    let wave = |request: u64, count: u32| {
+        let broken = |n| Task { breaks_on: vec![TARN.into()], ..task(&format!("w{request}-{n:02}"), 1_000) };
+        submit(request, (0..count).map(broken).collect())
+    };
+    let mut actions = vec![(0, network("overlay", false)), (6_000, wave(1, 40))];
+    actions.extend((2..20).map(|n| (6_000 + 10_000 * n, wave(n, 3))));
     Script {
         topology: REFERENCE,
         hosts: &["Izar-Orchestrator", GATEWAY, TAU_BETA, TARN],
-        actions: vec![
-            (0, network("overlay", false)),
-            (6_000, submit(1, vec![broken])),
-            (30_000, Action::Order { host: TARN.into() }),
-        ],
-        expect: vec![ends("hello", Ended::Done), Expect::Carried { host: TARN.into(), times: 1 }],
+        actions,
+        expect: (0..40)
+            .map(|n| ends(&format!("w1-{n:02}"), Ended::Done))
+            .chain([Expect::Carries { host: TARN.into() }, carried(GATEWAY, 0), carried("Izar-Orchestrator", 0), carried(TAU_BETA, 0)])
+            .collect(),
     }
 }
 
-/// The container goes away and an order for it is issued; its address is its host's.
+/// The container goes away; a person orders it to reboot, and later the leader does, for it is down. Its address is its
+/// host's, where somebody answers.
 fn container() -> Script {
     Script {
         topology: "container-shares-address",
         hosts: &["drone", "workstation", "builder"],
         actions: vec![
             (2_000, Action::Crash { host: "builder".into() }),
-            (8_000, Action::Order { host: "builder".into() }),
+            (8_000, Action::Order { host: "builder".into(), restart: false }),
+            (90_000, Action::Order { host: "builder".into(), restart: true }),
         ],
-        expect: vec![Expect::Carried { host: "workstation".into(), times: 0 }],
+        expect: vec![carried("workstation", 0), carried("drone", 0)],
     }
 }
 
@@ -292,13 +303,13 @@ fn churn() -> Script {
     Script { topology: REFERENCE, hosts: ALL, actions: vec![(1_000, submit(1, tasks))], expect }
 }
 
-/// Only Izar does not hear Tau-Beta, which everybody else does.
+/// Only Izar does not hear Tau-Beta, which everybody else does; for longer than any patience of healing.
 fn one_observer() -> Script {
     Script {
         topology: REFERENCE,
         hosts: &[GATEWAY, "Izar-Orchestrator", IZAR, TAU_BETA],
-        actions: vec![(8_000, cut(TAU_BETA, IZAR)), (30_000, Action::Mend { from: TAU_BETA.into(), to: IZAR.into() })],
-        expect: vec![Expect::NeverDown { host: TAU_BETA.into() }],
+        actions: vec![(8_000, cut(TAU_BETA, IZAR)), (120_000, Action::Mend { from: TAU_BETA.into(), to: IZAR.into() })],
+        expect: vec![Expect::NeverDown { host: TAU_BETA.into() }, carried(TAU_BETA, 0)],
     }
 }
 
@@ -341,8 +352,13 @@ fn old_address() -> Script {
         actions: vec![
             (5_000, swap("h1", "h2")),
             (50_000, swap("h3", "h4")),
+            (100_000, Action::Order { host: "h2".into(), restart: true }),
             (110_000, Action::Submit { host: "h1".into(), request: 1, tasks: vec![task("hello", 500)] }),
         ],
-        expect: vec![ends("hello", Ended::Done), Expect::EndsWithin { task: "hello".into(), ms: 20_000 }],
+        expect: vec![
+            ends("hello", Ended::Done),
+            Expect::EndsWithin { task: "hello".into(), ms: 20_000 },
+            carried("h1", 0),
+        ],
     }
 }

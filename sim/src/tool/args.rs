@@ -37,6 +37,34 @@ pub enum Command {
     Shrink(Shrink),
     /// Measure how quickly deaths are known in meshes of many hosts
     Figures(Figures),
+    /// Give hosts orders by the thousand, with liars and faults in the middle
+    Orders(Orders),
+}
+
+/// `sim orders`.
+#[derive(Args)]
+pub struct Orders {
+    /// So many orders, at least
+    #[arg(long, default_value_t = 10_000)]
+    pub count: u64,
+    /// The first seed; each run has the next
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Runs at a time
+    #[arg(long, default_value_t = 1)]
+    pub jobs: usize,
+    /// Begin no run after this time, such as 10m
+    #[arg(long, value_parser = duration)]
+    pub budget: Option<Duration>,
+    /// Leave out a rule: see `sim list mutants`
+    #[arg(long, value_parser = mutant)]
+    pub mutant: Option<Mutant>,
+    /// Few hosts and few orders a run
+    #[arg(long)]
+    pub small: bool,
+    /// Say every ten seconds how far it is
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 /// `sim figures`.

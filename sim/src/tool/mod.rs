@@ -7,6 +7,7 @@ mod args;
 mod figures;
 mod make;
 mod mutants;
+mod orders;
 mod picture;
 pub mod play;
 mod run;
@@ -103,6 +104,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, stages: &Stages, io: &mut 
         Command::Mutants(args) => mutants::mutants(&args, stages, io),
         Command::Shrink(args) => shrink::shrink(&args, stages, io),
         Command::Figures(args) => figures::figures(&args, io),
+        Command::Orders(args) => orders::orders(&args, io),
     };
     let code = done.unwrap_or_else(|wrong| {
         io.error(&wrong.text);

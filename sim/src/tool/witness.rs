@@ -167,7 +167,7 @@ fn lane(action: &Action) -> &str {
         | Action::Leave { host }
         | Action::Stranger { host }
         | Action::Forge { host, .. }
-        | Action::Order { host }
+        | Action::Order { host, .. }
         | Action::ReplayLate { host }
         | Action::Crash { host }
         | Action::Start { host }

@@ -16,12 +16,19 @@ pub fn host<'a>(fact: &'a Fact, keys: &'a Keys) -> Option<&'a Name> {
         | Fact::Believes { host, .. }
         | Fact::Began { host, .. }
         | Fact::Spoke { host, .. }
-        | Fact::Carried { host, .. }
+        | Fact::Greeted { host, .. }
+        | Fact::Refused { host, .. }
+        | Fact::Ordered { host, .. }
+        | Fact::Given { host, .. }
+        | Fact::SetAside { host, .. }
         | Fact::Well { host, .. }
         | Fact::CutOff { host, .. }
         | Fact::Wiped { host } => Some(host),
         Fact::Asked { key, .. } | Fact::Proposed { key, .. } | Fact::Ended { key, .. } => keys.get(key),
-        Fact::Accepted { .. } => None,
+        Fact::Carried(deed) => Some(&deed.host),
+        Fact::Signed(signature) => keys.get(&signature.by),
+        Fact::Lied { about, .. } => keys.get(about),
+        Fact::Accepted { .. } | Fact::Held { .. } => None,
     }
 }
 
@@ -41,8 +48,30 @@ pub fn bytes(fact: &Fact, add: &mut dyn FnMut(&[u8])) {
             number(add, 5, &[build.0, u64::from(attempt.0), fence[0], fence[1], fence[2]], &[key]);
         }
         Fact::Spoke { with, .. } => number(add, 6, &[], &[with]),
-        Fact::Carried { key, named, order, fence, .. } => {
-            number(add, 7, &[*order, fence.epoch, fence.term], &[key, named]);
+        Fact::Carried(deed) => {
+            let fence = deed.order.fence;
+            number(add, 7, &[fence.epoch, fence.term, deed.life.start], &[&deed.key, &deed.order.target]);
+            add(&deed.hash.0);
+        }
+        Fact::Signed(signature) => {
+            number(add, 14, &[signature.epoch], &[&signature.by, &signature.greeter]);
+            add(&signature.hash.0);
+            add(&signature.hello.nonce);
+        }
+        Fact::Greeted { highest, .. } => number(add, 15, &[highest.epoch, highest.term], &[]),
+        Fact::Refused { refusal, .. } => {
+            number(add, 16, &[], &[]);
+            add(refusal.to_string().as_bytes());
+        }
+        Fact::Given { against, .. } => number(add, 20, &[u64::from(against.is_some())], &[]),
+        Fact::Held { package, against } => {
+            number(add, 21, &[u64::from(against.is_some())], &[]);
+            add(package.as_bytes());
+        }
+        Fact::Lied { about, ends } => number(add, 19, &[u64::from(*ends)], &[about]),
+        Fact::Ordered { against, .. } => number(add, 17, &[u64::from(against.is_some())], &[]),
+        Fact::SetAside { ails, against, .. } => {
+            number(add, 18, &[u64::from(*ails), u64::from(against.is_some())], &[]);
         }
         Fact::Wiped { .. } => number(add, 8, &[], &[]),
         Fact::Asked { key, request, names } => {
@@ -97,9 +126,22 @@ pub fn text(fact: &Fact, keys: &Keys) -> String {
             format!("begins {build} attempt {attempt}{fence}{copy}")
         }
         Fact::Spoke { with, .. } => format!("speaks with {}", called(keys, with)),
-        Fact::Carried { named, order, fence, .. } => {
-            format!("carries out order {order} for {}, fence {fence}", called(keys, named))
+        Fact::Carried(deed) => {
+            let (order, named) = (&deed.order, called(keys, &deed.order.target));
+            format!("carries out {} for {named}: a {}, fence {}: {}", order.id, order.act, order.fence, order.reason)
         }
+        Fact::Signed(signature) => {
+            let order = &signature.order;
+            format!("signs {} for a hello of {}", order.id, called(keys, &signature.greeter))
+        }
+        Fact::Refused { refusal, .. } => format!("does nothing: {refusal}"),
+        Fact::Ordered { against: None, .. } => "is ordered about by the leader".to_owned(),
+        Fact::Ordered { against: Some(what), .. } => format!("is ordered about by the leader, though {what}"),
+        Fact::Lied { .. } => "is lied about".to_owned(),
+        Fact::Given { .. } => "is given a build".to_owned(),
+        Fact::Held { package, .. } => format!("{package} is held to be broken"),
+        Fact::SetAside { .. } => "is set aside by the leader".to_owned(),
+        Fact::Greeted { highest, .. } => format!("says hello to who brings an order, highest fence {highest}"),
         Fact::Wiped { .. } => "has lost what was on its disk".to_owned(),
         Fact::Asked { request, names, .. } => format!("its owner asks for request {request}: {}", names.join(" ")),
         Fact::Proposed { fence, build, attempt, to, .. } => {

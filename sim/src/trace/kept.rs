@@ -121,7 +121,7 @@ pub fn words(action: &Action) -> String {
         Action::SwapAddresses { a, b } => format!("{a} and {b} swap addresses"),
         Action::Leave { host }
         | Action::Stranger { host }
-        | Action::Order { host }
+        | Action::Order { host, .. }
         | Action::ReplayLate { host }
         | Action::Crash { host }
         | Action::Start { host }

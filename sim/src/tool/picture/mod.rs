@@ -228,11 +228,18 @@ impl Gather<'_> {
                 };
                 self.lane(host).beliefs.push(Mark { at, look, title });
             }
-            Fact::Accepted { .. } | Fact::Asked { .. } | Fact::Carried { .. } => {
+            Fact::Accepted { .. } | Fact::Asked { .. } | Fact::Carried(_) | Fact::Refused { .. } => {
                 self.lane(host).marks.push(Mark { at, look: Look::Work, title });
             }
             Fact::Wiped { .. } => self.lane(host).marks.push(Mark { at, look: Look::Fault, title }),
             Fact::Spoke { .. }
+            | Fact::Signed(_)
+            | Fact::Greeted { .. }
+            | Fact::Lied { .. }
+            | Fact::Given { .. }
+            | Fact::Held { .. }
+            | Fact::Ordered { .. }
+            | Fact::SetAside { .. }
             | Fact::Proposed { .. }
             | Fact::Ended { .. }
             | Fact::Well { .. }

@@ -1,0 +1,74 @@
+//! `sim orders`: orders by the thousand over generated fleets ([`crate::orders`]), and what became of them.
+
+use super::args::Orders;
+use super::{Io, Wrong};
+use crate::orders::{Counts, Ran, Size, run};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// What is shared by those that play.
+struct Shared {
+    next: u64,
+    counts: Counts,
+    runs: u64,
+    broken: Option<(u64, Ran)>,
+}
+
+/// Plays seeds until so many orders were made, or one run breaks a rule.
+pub fn orders(args: &Orders, io: &mut Io) -> Result<u8, Wrong> {
+    let size = if args.small { Size::SMALL } else { Size::LARGE };
+    let size = if args.small { size } else { Size { orders: size.orders.min(args.count.max(1)), ..size } };
+    let begin = Instant::now();
+    let until = args.budget.map(|budget| begin + budget);
+    let (next, counts) = (args.seed, Counts::default());
+    let shared = Mutex::new(Shared { next, counts, runs: 0, broken: None });
+    let jobs = args.jobs.max(1);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| play(args, size, until, &shared));
+        }
+    });
+    let shared = shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    io.data(shared.counts.to_string().trim_end());
+    io.say(&format!(
+        "{} runs from seed {} on {jobs} threads in {:.0} s",
+        shared.runs,
+        args.seed,
+        begin.elapsed().as_secs_f64()
+    ));
+    let Some((seed, ran)) = shared.broken else { return Ok(0) };
+    if let Some(failure) = ran.failure {
+        io.error(&format!("seed {seed}: {failure}"));
+        let small = if args.small { " --small" } else { "" };
+        let mutant = args.mutant.map_or(String::new(), |mutant| format!(" --mutant {mutant}"));
+        io.hint(&format!("see it again: sim orders --count 1 --seed {seed}{small}{mutant}"));
+    }
+    Ok(2)
+}
+
+fn play(args: &Orders, size: Size, until: Option<Instant>, shared: &Mutex<Shared>) {
+    let lock = || shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut told = Instant::now();
+    loop {
+        let seed = {
+            let mut shared = lock();
+            let enough = shared.counts.orders() >= args.count || shared.broken.is_some();
+            if enough || until.is_some_and(|until| Instant::now() >= until) {
+                return;
+            }
+            shared.next += 1;
+            shared.next - 1
+        };
+        let ran = run(seed, size, args.mutant);
+        let mut shared = lock();
+        shared.counts.add(&ran.counts);
+        shared.runs += 1;
+        if args.verbose && told.elapsed() > Duration::from_secs(10) {
+            told = Instant::now();
+            eprintln!("{} orders, {} acts", shared.counts.orders(), shared.counts.acts);
+        }
+        if ran.failure.is_some() && shared.broken.as_ref().is_none_or(|(before, _)| seed < *before) {
+            shared.broken = Some((seed, ran));
+        }
+    }
+}

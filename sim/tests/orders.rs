@@ -1,0 +1,38 @@
+//! Thousands of orders over generated fleets, and not one wrong act. The million is a part of `scripts/sweep`.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
+
+use sim::orders::{Counts, Size, run};
+
+/// Seeds of the share that every run of the tests plays; `SIM_SEED_BASE` moves them.
+fn base() -> u64 {
+    std::env::var("SIM_SEED_BASE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+#[test]
+fn no_order_of_thousands_is_carried_out_wrongly() {
+    let mut counts = Counts::default();
+    for seed in base()..base() + 6 {
+        let ran = run(seed, Size { orders: 800, ..Size::LARGE }, None);
+        assert_eq!(ran.failure, None, "see it: sim orders --count 800 --seed {seed}");
+        counts.add(&ran.counts);
+    }
+    println!("{counts}");
+    assert!(counts.orders() >= 4_800 && counts.acts > 200, "{counts}");
+    // What was never tried proves nothing.
+    let idle: Vec<&str> = counts.judged.iter().filter(|(_, n)| **n == 0).map(|(name, _)| *name).collect();
+    assert!(idle.is_empty(), "never judged: {idle:?}");
+    assert!(counts.lies.len() >= 30 && counts.refused.len() >= 20, "{counts}");
+    for kind in [&counts.by_hand, &counts.leaders, &counts.forged, &counts.replayed, &counts.again, &counts.denied] {
+        assert!(*kind > 0, "{counts}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_orders() {
+    for seed in base()..base() + 4 {
+        let first = run(seed, Size::SMALL, None);
+        let beside = std::thread::spawn(move || run(seed + 1, Size::SMALL, None).hash);
+        assert_eq!(run(seed, Size::SMALL, None), first, "seed {seed}");
+        assert_ne!(beside.join().unwrap(), first.hash, "another seed");
+    }
+}
