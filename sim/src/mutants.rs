@@ -151,7 +151,10 @@ impl Walk {
 /// they do.
 pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::CosignExpired, "an order that has ended is no longer open in a voter's ledger, which is asked first"),
-    (Mutant::CosignForce, "the ledger takes no leader's order that is forced, and what is not written is refused first"),
+    (
+        Mutant::CosignForce,
+        "the ledger takes no leader's order that is forced, and what is not written is refused first",
+    ),
     (Mutant::BlameInputsOnHosts, SELDOM),
     (Mutant::BlameWithoutComparison, SELDOM),
     (Mutant::BlameForOnePackage, SELDOM),
@@ -187,11 +190,11 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
 /// Why no random seed shows it.
 const MEASURES: &str = "no simulated person blocks, drains or pauses; the tests of `mesh::restraint` show what it does";
 /// Why no simulated mesh can show it.
-const RECOVERY: &str =
-    "no simulated owner holds a recovery key; the property tests of `mesh::roster` and `mesh::ledger` show what it does";
+const RECOVERY: &str = "no simulated owner holds a recovery key; the property tests of `mesh::roster` and `mesh::ledger` show what it does";
 
 /// Walks try these rules, and the invariants judge them; but none of the first two dozen seeds is known to show it.
-const SELDOM: &str = "no walk of a small fleet is known yet that shows it; the tests of its own module show what it does";
+const SELDOM: &str =
+    "no walk of a small fleet is known yet that shows it; the tests of its own module show what it does";
 
 /// The fleet of most of these runs.
 const FLEET: &str = "alpha-centauri";

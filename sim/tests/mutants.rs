@@ -54,8 +54,7 @@ fn hunt_on_walks(base: u64, part: usize) {
     let mut known: BTreeMap<u64, bool> = BTreeMap::new();
     let mut missed = vec![];
     for walk in WALKS.iter().enumerate().filter(|(n, _)| n % PARTS == part).map(|(_, walk)| walk) {
-        let sound =
-            |seed| *known.entry(seed).or_insert_with(|| run(seed, Size::SMALL, None).failure.is_none());
+        let sound = |seed| *known.entry(seed).or_insert_with(|| run(seed, Size::SMALL, None).failure.is_none());
         let seed = walk.first(base, sound);
         let Walk { mutant, by, within } = walk;
         println!("{:<28} {by:<24} within {within:>3} from {base}: {:?}", mutant.name(), seed.map(|s| s - base + 1));

@@ -217,10 +217,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
 /// comes back within the cool-down takes away what looked as if it would last.
 fn stopped(rules: &[Rule]) -> bool {
     let stops = |rule: &Rule| {
-        matches!(
-            rule,
-            Rule::Off | Rule::Paused { .. } | Rule::MeshFault(_) | Rule::Recovered | Rule::CoolDown { .. }
-        )
+        matches!(rule, Rule::Off | Rule::Paused { .. } | Rule::MeshFault(_) | Rule::Recovered | Rule::CoolDown { .. })
     };
     rules.iter().any(stops)
 }

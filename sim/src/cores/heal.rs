@@ -104,7 +104,8 @@ impl Process {
         }
         let Some(step) = self.facts(env, healing::plan).steps.into_iter().next() else { return vec![] };
         let (host, why) = (step.host, step.why);
-        let change = |event, order| Command::Heal(healing::Entry::Change(Change { host, event, why: why.clone(), order }));
+        let change =
+            |event, order| Command::Heal(healing::Entry::Change(Change { host, event, why: why.clone(), order }));
         match step.what {
             What::SetAside(event) | What::Note(event) => vec![change(event, None)],
             What::HandOver => vec![change(Event::HandedOver, None)],
@@ -152,7 +153,10 @@ impl Process {
         let (record, now_ms) = (self.ledger.healing(), self.ledger.time_ms());
         let waits = |id| record.cases().any(|(_, case)| case.order.as_ref().is_some_and(|order| order.id == id));
         let due = |w: &&healing::Written| {
-            w.by == self.me && w.order.fence == fence && w.order.authority == Authority::Leader && w.receipt.is_none()
+            w.by == self.me
+                && w.order.fence == fence
+                && w.order.authority == Authority::Leader
+                && w.receipt.is_none()
                 && w.order.expires_ms > now_ms
                 && waits(w.order.id)
                 && !self.brings(w.order.id)

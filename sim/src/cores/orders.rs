@@ -234,13 +234,7 @@ impl Process {
     }
 
     /// A leader asks this voter to sign an order for a hello.
-    pub(super) fn asked_to_sign(
-        &mut self,
-        env: &mut Env<'_>,
-        from: PeerKey,
-        number: u64,
-        pair: &(Signed, Signed),
-    ) {
+    pub(super) fn asked_to_sign(&mut self, env: &mut Env<'_>, from: PeerKey, number: u64, pair: &(Signed, Signed)) {
         let (signed, hello) = pair;
         let now_ms = self.ledger.time_ms();
         let written = self.ledger.healing().is_open(&OrderHash::of(signed), now_ms);

@@ -52,8 +52,8 @@ impl Invariant for ActsAreFresh {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Fleet, deed, second};
     use super::super::Deed;
+    use super::super::fixture::{Fleet, deed, second};
     use super::*;
 
     #[test]

@@ -55,7 +55,8 @@ mod tests {
     fn another_host_and_another_life_are_caught() {
         let fleet = Fleet::of(2);
         let mut rule = OrdersHitTheirTarget::default();
-        let judge = |rule: &mut OrdersHitTheirTarget, deed| rule.fact(second(1), &Fact::Carried(Box::new(deed)), &fleet);
+        let judge =
+            |rule: &mut OrdersHitTheirTarget, deed| rule.fact(second(1), &Fact::Carried(Box::new(deed)), &fleet);
         let good = deed(&fleet, 1, 1);
         assert_eq!(judge(&mut rule, good.clone()), Ok(()));
         let mut other = good.clone();

@@ -78,13 +78,16 @@ impl Invariant for StopsAreHeeded {
         let now = ledger.time_ms();
         // That a host is down is a step only when it was well before.
         let stepped = |l: &Line| record.steps(now).any(|step| Some(step.host) == l.host && step.at_ms == now);
-        let steps = |l: &&Line| matches!(l.kind, Kind::Case(Event::Blamed | Event::Down | Event::Ordered)) && stepped(l);
+        let steps =
+            |l: &&Line| matches!(l.kind, Kind::Case(Event::Blamed | Event::Down | Event::Ordered)) && stepped(l);
         let newest = record.audit().lines().next_back().filter(|l| l.at_ms == now).filter(steps);
         let Some(line) = newest.filter(|l| self.lied.is_none() || l.host != self.lied) else { return Ok(()) };
         self.judged += 1;
         match unheeded(record, line) {
             None => Ok(()),
-            Some(what) => Err(format!("{name}: {} is healed, though {what}", line.host.map_or_else(String::new, |k| k.short()))),
+            Some(what) => {
+                Err(format!("{name}: {} is healed, though {what}", line.host.map_or_else(String::new, |k| k.short())))
+            }
         }
     }
 

@@ -70,7 +70,9 @@ impl NodesStage {
     pub(super) fn deed(&mut self, name: &str, node: &Arc<Inner>, told: &Told) -> invariants::Deed {
         let id = told.order;
         let written = |node: &Arc<Inner>| {
-            node.ledger(|l| l.healing().orders().rev().find(|w| w.order.id == id).map(|w| (w.hash, w.order.clone(), w.by)))
+            node.ledger(|l| {
+                l.healing().orders().rev().find(|w| w.order.id == id).map(|w| (w.hash, w.order.clone(), w.by))
+            })
         };
         let others = self.nodes.stations.values().filter_map(Station::node);
         let found = written(node).or_else(|| others.into_iter().find_map(|other| written(&other)));

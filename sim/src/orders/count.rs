@@ -79,7 +79,11 @@ pub(super) fn kind(value: &impl fmt::Debug) -> String {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { by_hand, leaders, forged, replayed, acts, again, unwritten, denied, hosts, .. } = self;
-        writeln!(f, "orders    {}: {by_hand} by hand, {leaders} of leaders, {forged} forged, {replayed} replayed", self.orders())?;
+        writeln!(
+            f,
+            "orders    {}: {by_hand} by hand, {leaders} of leaders, {forged} forged, {replayed} replayed",
+            self.orders()
+        )?;
         writeln!(f, "hosts     {hosts}")?;
         writeln!(f, "acts      {acts}; {again} came again and did nothing")?;
         writeln!(f, "ledger    did not take {unwritten} orders and {denied} entries of liars")?;

@@ -10,8 +10,8 @@ use super::world::{Host, Ill, World};
 use crate::invariants::Fact;
 use mesh::healing::{self, Change, Event, Pending, Policy};
 use mesh::identity::Keys;
-use mesh::ledger::{Command, Entry, Revoke};
 use mesh::lease::Fence;
+use mesh::ledger::{Command, Entry, Revoke};
 use mesh::limits::{GRACE_MS_MAX, NONCE_MS_MAX};
 use mesh::order::{Act, BootId, Gently};
 use mesh::roster::{Cosignature, MeshId};
@@ -154,7 +154,8 @@ impl World {
         while self.dice.percent(25) {
             bends.push(Bend::ALL[self.dice.below(Bend::ALL.len() as u64) as usize]);
         }
-        let by_hand = bends.contains(&Bend::ByNobody) || (bends.iter().all(|b| !b.is_leaders()) && self.dice.percent(40));
+        let by_hand =
+            bends.contains(&Bend::ByNobody) || (bends.iter().all(|b| !b.is_leaders()) && self.dice.percent(40));
         let has = |bend| bends.contains(&bend);
 
         let voters = self.voters();
@@ -164,7 +165,8 @@ impl World {
             _ => self.some(Host::up),
         };
         if has(Bend::SharedId) {
-            let taken = self.fresh.healing().orders().filter(|w| w.receipt.is_some()).map(|w| w.order.target).next_back();
+            let taken =
+                self.fresh.healing().orders().filter(|w| w.receipt.is_some()).map(|w| w.order.target).next_back();
             target = taken.and_then(|key| self.host_of(&key)).filter(|h| self.hosts[*h].up());
         }
         let Some(target) = target else { return };
@@ -358,7 +360,8 @@ impl World {
             if by_hand {
                 return None;
             }
-            let strangers: Vec<usize> = self.members().into_iter().filter(|h| !voters.contains(h) && *h != target).collect();
+            let strangers: Vec<usize> =
+                self.members().into_iter().filter(|h| !voters.contains(h) && *h != target).collect();
             if strangers.len() < 3 {
                 return None;
             }
@@ -408,7 +411,9 @@ impl World {
     /// The leader opens a case against a host that is well, orders, and asks honest voters; who agrees is enough.
     fn lying_leader(&mut self) {
         let by = self.leader;
-        let Some(victim) = self.some(|h| h.up() && h.ill == Ill::Well && h.missed_by.is_empty() && !h.progress) else { return };
+        let Some(victim) = self.some(|h| h.up() && h.ill == Ill::Well && h.missed_by.is_empty() && !h.progress) else {
+            return;
+        };
         if victim == by || !self.hosts[by].up() || self.ails(victim) || self.fresh.healing().cases().next().is_some() {
             return;
         }
@@ -418,7 +423,8 @@ impl World {
         // What a liar writes is no step of an honest leader.
         self.fact(Fact::Lied { about: host, ends: false });
         let change = Change { host, event: Event::Down, why: "I cannot hear it".into(), order: None };
-        if !self.hosts[0].member || !self.write(by, Some(fence), Command::Heal(healing::Entry::Change(change))).is_ok() {
+        if !self.hosts[0].member || !self.write(by, Some(fence), Command::Heal(healing::Entry::Change(change))).is_ok()
+        {
             return self.fact(Fact::Lied { about: host, ends: true });
         }
         self.now_ms += 300_000;
@@ -502,8 +508,12 @@ impl World {
     /// A token of a signer has leaked: who has it was never enrolled, and brings itself along.
     fn unenrolled_signer(&mut self) {
         let Some(target) = self.some(|h| h.power && !h.protected && h.allow_reboot) else { return };
-        let outsider = (0..self.hosts.len()).find(|h| !self.hosts[*h].member && self.hosts[*h].seat.is_none() && self.hosts[*h].copy_of.is_none()
-            && self.fresh.roster().revoked(&self.hosts[*h].key()).is_none());
+        let outsider = (0..self.hosts.len()).find(|h| {
+            !self.hosts[*h].member
+                && self.hosts[*h].seat.is_none()
+                && self.hosts[*h].copy_of.is_none()
+                && self.fresh.roster().revoked(&self.hosts[*h].key()).is_none()
+        });
         let Some(outsider) = outsider else { return };
         let worst = self.dice.percent(50);
         // One has a real token and no voter's word; the other has the voters' word and a token of its own making.
@@ -606,7 +616,9 @@ impl World {
     fn courier(&mut self) {
         let waits = self.journeys.iter().find(|j| j.order.authority == Authority::Leader);
         let Some((signed, target, author)) = waits.map(|j| (j.signed.clone(), j.order.target, j.by)) else { return };
-        let Some(by) = self.voters().into_iter().find(|v| *v != author && self.hosts[*v].key() != target) else { return };
+        let Some(by) = self.voters().into_iter().find(|v| *v != author && self.hosts[*v].key() != target) else {
+            return;
+        };
         let Some(target) = self.host_of(&target) else { return };
         self.lie("another brings it");
         self.counts.forged += 1;

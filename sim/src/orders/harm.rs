@@ -58,7 +58,13 @@ impl World {
         match self.dice.below(24) {
             22.. => self.sicken(),
             0..4 => self.sicken(),
-            4 => if self.dice.percent(50) { self.power() } else { self.restart() },
+            4 => {
+                if self.dice.percent(50) {
+                    self.power()
+                } else {
+                    self.restart()
+                }
+            }
             5..7 => self.swap(),
             7 => self.depose(),
             8 => self.sicken(),
@@ -170,9 +176,12 @@ impl World {
     /// A host is put out, and a new one gets its address.
     fn replace(&mut self) {
         let voters: BTreeSet<usize> = self.voters().into_iter().collect();
-        let Some(new) = (0..self.hosts.len()).find(|h| self.hosts[*h].seat.is_none() && self.hosts[*h].copy_of.is_none()
-            && !self.hosts[*h].member && self.fresh.roster().revoked(&self.hosts[*h].key()).is_none())
-        else {
+        let Some(new) = (0..self.hosts.len()).find(|h| {
+            self.hosts[*h].seat.is_none()
+                && self.hosts[*h].copy_of.is_none()
+                && !self.hosts[*h].member
+                && self.fresh.roster().revoked(&self.hosts[*h].key()).is_none()
+        }) else {
             return;
         };
         let Some(out) = self.some(|h| h.seat.is_some() && h.machine > 0).filter(|h| *h != self.leader) else { return };

@@ -125,9 +125,8 @@ impl World {
     pub fn answers(&mut self, by: usize, target: &PeerKey) -> Option<usize> {
         let naive = mutants::on(Mutant::IdentityByAddress);
         if !naive && self.dice.percent(50) {
-            let all: Vec<usize> = (0..self.hosts.len())
-                .filter(|h| self.hosts[*h].key() == *target && self.hosts[*h].up())
-                .collect();
+            let all: Vec<usize> =
+                (0..self.hosts.len()).filter(|h| self.hosts[*h].key() == *target && self.hosts[*h].up()).collect();
             return self.dice.one(&all).copied();
         }
         let place = self.believed.get(target).copied()?;

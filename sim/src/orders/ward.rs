@@ -173,7 +173,8 @@ impl World {
     /// What the world has against setting a host aside.
     fn against_setting_aside(&self, host: usize) -> Option<&'static str> {
         let key = self.hosts[host].key();
-        let builds = |h: &usize| *h != host && self.hosts[*h].up() && self.fresh.healing().case(&self.hosts[*h].key()).is_none();
+        let builds =
+            |h: &usize| *h != host && self.hosts[*h].up() && self.fresh.healing().case(&self.hosts[*h].key()).is_none();
         let tests = [
             (self.members().iter().any(builds), "no other host would build"),
             (!self.cloned(&key), "two hosts live under its key"),
@@ -206,7 +207,10 @@ impl World {
             (!self.cloned(&key), "two hosts live under its key"),
             (at.up() || at.ill == Ill::Hangs || !at.power, "it is well"),
             (!(at.up() && at.missed_by.len() == 1), "one host alone cannot hear it"),
-            (!(at.up() && at.ill == Ill::Well && at.missed_by.is_empty() && self.case_is_down(&key)), "it has come back by itself"),
+            (
+                !(at.up() && at.ill == Ill::Well && at.missed_by.is_empty() && self.case_is_down(&key)),
+                "it has come back by itself",
+            ),
         ];
         tests.into_iter().find(|(fine, _)| !fine).map(|(_, what)| what)
     }

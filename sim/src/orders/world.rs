@@ -459,7 +459,8 @@ impl World {
             if signer {
                 self.joins.insert(key, join);
             }
-            let now = HostNow { alive: true, start: 1, cores: 4, memory_mib: 1_000, caught_up: true, ..HostNow::default() };
+            let now =
+                HostNow { alive: true, start: 1, cores: 4, memory_mib: 1_000, caught_up: true, ..HostNow::default() };
             self.view.insert(key, now);
         }
         reply.is_ok()

@@ -192,7 +192,12 @@ fn masquerade() -> Script {
         actions,
         expect: (0..40)
             .map(|n| ends(&format!("w1-{n:02}"), Ended::Done))
-            .chain([Expect::Carries { host: TARN.into() }, carried(GATEWAY, 0), carried("Izar-Orchestrator", 0), carried(TAU_BETA, 0)])
+            .chain([
+                Expect::Carries { host: TARN.into() },
+                carried(GATEWAY, 0),
+                carried("Izar-Orchestrator", 0),
+                carried(TAU_BETA, 0),
+            ])
             .collect(),
     }
 }
