@@ -1,8 +1,13 @@
-use super::super::plan;
+use super::super::{Plan, plan};
 use super::*;
 use crate::ledger::Command;
 use crate::ledger::tests::*;
+use crate::restraint::Restraint;
 use crate::roster::VoterChange;
+
+fn planned(ledger: &Ledger, view: &View) -> Plan {
+    plan(ledger, view, &Restraint::default())
+}
 
 fn host() -> HostNow {
     HostNow { alive: true, start: 1, caught_up: true, steady_ms: 60_000, ..HostNow::default() }
@@ -25,7 +30,7 @@ fn placed(of_networks: &[u8]) -> Vec<(u8, HostNow)> {
 /// Follows plan after plan until there is none; how many it took.
 fn settle(w: &mut World, view: &View) -> usize {
     for steps in 0..20 {
-        let Some(next) = plan(&w.ledger, view).voters else { return steps };
+        let Some(next) = planned(&w.ledger, view).voters else { return steps };
         assert!(next.contains(&keys(1).key()), "the leader stays");
         assert!(next.len() % 2 == 1, "{} voters", next.len());
         set(w, &next);
@@ -61,7 +66,7 @@ fn voters_grow_with_the_mesh_and_stay_odd() {
     let mut behind = all(4);
     behind[2].1.caught_up = false;
     behind[3].1.caught_up = false;
-    assert_eq!(plan(&World::new(4).ledger, &view(&behind)).voters, None, "never two, never one that is behind");
+    assert_eq!(planned(&World::new(4).ledger, &view(&behind)).voters, None, "never two, never one that is behind");
     let mut some = all(12);
     some[4..].iter_mut().for_each(|(_, h)| h.caught_up = false);
     let mut w = World::new(12);
@@ -94,12 +99,12 @@ fn a_network_that_comes_later_gets_its_seats_one_by_one() {
     settle(&mut w, &early);
     assert_eq!(networks_of(&w, &early), [3]);
     hosts[4..].iter_mut().for_each(|(_, h)| h.steady_ms = 1_000);
-    assert_eq!(plan(&w.ledger, &view(&hosts)).voters, None, "who has just come gets no seat of one that is well");
+    assert_eq!(planned(&w.ledger, &view(&hosts)).voters, None, "who has just come gets no seat of one that is well");
     hosts[4..].iter_mut().for_each(|(_, h)| h.steady_ms = 60_000);
     let mut shaken = hosts.clone();
     let other = w.ledger.voters().voters().iter().find(|v| **v != keys(1).key()).copied().unwrap();
     shaken.iter_mut().filter(|(n, _)| keys(*n).key() == other).for_each(|(_, h)| h.alive = false);
-    assert_eq!(plan(&w.ledger, &view(&shaken)).voters, None, "nor while a voter is missed");
+    assert_eq!(planned(&w.ledger, &view(&shaken)).voters, None, "nor while a voter is missed");
     assert_eq!(settle(&mut w, &view(&hosts)), 1);
     assert_eq!(networks_of(&w, &view(&hosts)), [1, 2]);
 }
@@ -117,7 +122,7 @@ fn one_that_flaps_gets_no_seat_and_gives_its_own_away() {
     hosts.iter_mut().filter(|(n, _)| keys(*n).key() == flapping).for_each(|(_, h)| h.flapping = true);
     let three: Vec<_> =
         hosts.iter().filter(|(n, _)| w.ledger.voters().voters().contains(&keys(*n).key())).cloned().collect();
-    assert_eq!(plan(&w.ledger, &view(&three)).voters, None, "better one that flaps than an even number");
+    assert_eq!(planned(&w.ledger, &view(&three)).voters, None, "better one that flaps than an even number");
     settle(&mut w, &view(&hosts));
     assert!(!w.ledger.voters().voters().contains(&flapping));
     assert_eq!(w.ledger.voters().voters().len(), 3);
@@ -134,8 +139,8 @@ fn a_seat_of_the_dead_is_given_away_after_longer_than_a_reboot() {
         hosts.iter_mut().filter(|(n, _)| keys(*n).key() == dead).for_each(|(_, h)| *h = lost.clone());
         view(&hosts)
     };
-    assert_eq!(plan(&w.ledger, &gone(REPLACE_VOTER_AFTER_MS - 1)).voters, None);
-    let next = plan(&w.ledger, &gone(REPLACE_VOTER_AFTER_MS)).voters.unwrap();
+    assert_eq!(planned(&w.ledger, &gone(REPLACE_VOTER_AFTER_MS - 1)).voters, None);
+    let next = planned(&w.ledger, &gone(REPLACE_VOTER_AFTER_MS)).voters.unwrap();
     assert!(next.len() == 5 && !next.contains(&dead));
 }
 
