@@ -14,7 +14,6 @@ use mesh::lease::Fence;
 use mesh::ledger::{Assign, Assignment, Command};
 use mesh::membership::State;
 use mesh::order::BootId;
-use mesh::placement::View;
 use mesh::warrant::{Authority, Order};
 use mesh::wire::Signed;
 use std::collections::BTreeMap;
