@@ -6,6 +6,10 @@
 //! seconds takes that seat later. Whether the leader may act at all is not decided here: that is
 //! [`crate::lease`], and every proposal carries the fence.
 
+mod voters;
+
+pub use voters::{FLAPS_MAX, heir, seats};
+
 use crate::build::{BuildSpec, End, Sandbox};
 use crate::identity::PeerKey;
 use crate::ledger::{Assignment, Build, Ledger, Lost};
@@ -40,6 +44,10 @@ pub struct HostNow {
     pub caught_up: bool,
     /// For how long it has been in this state, in milliseconds.
     pub steady_ms: u64,
+    /// In which network it is: a label (see [`crate::membership::network_of`]).
+    pub network: u64,
+    /// It has come back from being down again and again of late: no place for anything that has to stay.
+    pub flapping: bool,
 }
 
 /// What the leader believes of all hosts.
@@ -66,7 +74,7 @@ pub fn plan(ledger: &Ledger, view: &View) -> Plan {
     let lose = lost(ledger, view);
     // What is taken away in this very plan is placed by the next one, when the ledger says it is lost.
     let assign = assign(ledger, view);
-    Plan { lose, assign, voters: voters(ledger, view) }
+    Plan { lose, assign, voters: voters::voters(ledger, view) }
 }
 
 /// An attempt that has run for longer is taken for stuck by the naive variant of incident 12.
@@ -204,52 +212,6 @@ pub fn held_back(ledger: &Ledger, view: &View, build: &Build) -> Option<String> 
     } else {
         format!("no host that is alive has all it asks for (tags: {})", spec.tags.join(", "))
     })
-}
-
-/// For how long a voter must have been down before another host takes its seat: longer than a reboot.
-const REPLACE_VOTER_AFTER_MS: u64 = 600_000;
-
-/// The voter set that should be, when it is not the present one: 1 of one or two hosts, 3 from three on.
-/// Consensus goes from one to the other by joint majorities (Ongaro 2014, section 4.3).
-fn voters(ledger: &Ledger, view: &View) -> Option<BTreeSet<PeerKey>> {
-    let present = ledger.voters().voters();
-    let leader = ledger.leader()?.0;
-    let fit = |peer: &PeerKey| {
-        view.get(peer).is_some_and(|h| h.alive && h.caught_up && !h.suspended) && ledger.roster().is_member(peer)
-    };
-    let gone = |peer: &PeerKey| {
-        !ledger.roster().is_member(peer)
-            || view.get(peer).is_some_and(|h| h.suspended || (h.down && h.steady_ms >= REPLACE_VOTER_AFTER_MS))
-    };
-    let wanted = if ledger.roster().len() >= 3 { 3 } else { 1 };
-    let mut next: BTreeSet<PeerKey> = present.iter().filter(|p| !gone(p)).copied().collect();
-    let candidates: Vec<PeerKey> = view.keys().filter(|p| fit(p) && !present.contains(p)).copied().collect();
-    for candidate in candidates {
-        if next.len() < wanted {
-            next.insert(candidate);
-        }
-    }
-    if next.len() != wanted {
-        if next.len() > wanted {
-            next = BTreeSet::from([leader]);
-        } else if !present.iter().all(|p| ledger.roster().is_member(p)) && next.contains(&leader) {
-            // A voter was taken out and nobody can take its seat: go on alone rather than wait for it.
-            next = BTreeSet::from([leader]);
-        } else {
-            return None;
-        }
-    }
-    (next != *present && next.contains(&leader)).then_some(next)
-}
-
-/// Who takes over from a sole voter that is about to leave: of the members that are alive and have caught up the
-/// one with the lowest key. `None` when there is nobody, or when the one that leaves is not the sole voter.
-pub fn heir(ledger: &Ledger, view: &View, leaver: &PeerKey) -> Option<PeerKey> {
-    let sole = ledger.voters().voters().iter().eq([leaver]);
-    let mut fit = view.iter().filter(|(peer, h)| {
-        *peer != leaver && h.alive && h.caught_up && !h.suspended && ledger.roster().is_member(peer)
-    });
-    fit.next().filter(|_| sole).map(|(peer, _)| *peer)
 }
 
 #[cfg(test)]

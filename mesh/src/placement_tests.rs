@@ -100,34 +100,3 @@ fn confirm_goes_to_two_hosts() {
     assert_ne!(hosts[0].host, hosts[1].host);
     assert_eq!(plan(&w.ledger, &view(&[(1, host(8))])).assign.len(), 1);
 }
-
-#[test]
-fn voters_grow_from_one_to_three_and_stay_odd() {
-    let all = |n: u8| (1..=n).map(|i| (i, host(1))).collect::<Vec<_>>();
-    assert_eq!(plan(&World::new(1).ledger, &view(&all(1))).voters, None);
-    assert_eq!(plan(&World::new(2).ledger, &view(&all(2))).voters, None, "two hosts: one voter, one learner");
-    let next = plan(&World::new(4).ledger, &view(&all(4))).voters.unwrap();
-    assert_eq!(next.len(), 3);
-    assert!(next.contains(&keys(1).key()), "the leader stays");
-    let mut behind = all(4);
-    behind[2].1.caught_up = false;
-    behind[3].1.caught_up = false;
-    assert_eq!(plan(&World::new(4).ledger, &view(&behind)).voters, None, "never two, never one that is behind");
-}
-
-#[test]
-fn a_sole_voter_that_leaves_has_an_heir_that_is_alive_and_has_caught_up() {
-    let me = keys(1).key();
-    let heir_among = |others: &[(u8, HostNow)]| {
-        let all: Vec<_> = [(1, host(1))].into_iter().chain(others.to_vec()).collect();
-        heir(&World::new(2).ledger, &view(&all), &me)
-    };
-    assert_eq!(heir_among(&[]), None, "not itself");
-    assert_eq!(heir_among(&[(2, host(1))]), Some(keys(2).key()));
-    assert_eq!(heir_among(&[(2, HostNow { alive: false, ..host(1) })]), None);
-    assert_eq!(heir_among(&[(2, HostNow { caught_up: false, ..host(1) })]), None);
-    assert_eq!(heir_among(&[(2, HostNow { suspended: true, ..host(1) })]), None);
-    assert_eq!(heir_among(&[(50, host(1))]), None, "not a stranger");
-    let both = view(&[(1, host(1)), (2, host(1))]);
-    assert_eq!(heir(&World::new(2).ledger, &both, &keys(2).key()), None, "who does not vote has no seat to give");
-}

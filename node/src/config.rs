@@ -112,6 +112,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// How quick the mesh is.
     pub timing: TimingConfig,
+    /// Where the host is.
+    pub network: NetworkConfig,
 }
 
 /// `[machine]`.
@@ -168,6 +170,14 @@ pub struct TimingConfig {
     pub lan: bool,
 }
 
+/// `[network]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// What its owner calls the network that it is in; a tag `net:NAME` says so to others. Without it, its interfaces do.
+    pub name: Option<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -184,6 +194,7 @@ struct File {
     api: ApiConfig,
     #[serde(default)]
     timing: TimingConfig,
+    network: Option<Spanned<NetworkConfig>>,
 }
 
 impl Default for Config {
@@ -197,6 +208,7 @@ impl Default for Config {
             sandbox: SandboxConfig::default(),
             api: ApiConfig::default(),
             timing: TimingConfig::default(),
+            network: NetworkConfig::default(),
         }
     }
 }
@@ -252,15 +264,24 @@ impl Config {
             let message = format!("`{}` is not an absolute path", bad.display());
             return Err(source.error(at, message, "begin it with /"));
         }
+        let at = file.network.as_ref().map_or(0, |n| n.span().start);
+        let network = file.network.map(Spanned::into_inner).unwrap_or_default();
+        if let Some(bad) = network.name.as_ref().filter(|name| !mesh::build::valid_build_name(name)) {
+            let message = format!("network `{}`: use letters, digits and `+ - . _ :`", shorten(bad));
+            return Err(source.error(at, message, "for example name = \"cellar\""));
+        }
+        // First, so that it is not cut off where there are too many.
+        let named = network.name.iter().map(|name| format!("{}{name}", mesh::membership::NETWORK_TAG));
         Ok(Config {
             listen,
             leads,
             cores,
-            tags: file.tags.into_iter().map(Spanned::into_inner).collect(),
+            tags: named.chain(file.tags.into_iter().map(Spanned::into_inner)).collect(),
             machine: file.machine,
             sandbox,
             api: file.api,
             timing: file.timing,
+            network,
         })
     }
 
@@ -340,7 +361,7 @@ mod tests {
         let all = parse(
             "listen = ['127.0.0.1:7401', '/ip6/::1/udp/1/quic-v1']\nleads = ['build.example:7', '[::1]:9', '10.0.0.1']\n\
              cores = 8\ntags = ['amd64']\n[machine]\nreboot_command=['reboot']\nrestart_command=['x']\nallow_reboot=true\nprotected=true\nat_boot=true\n\
-             [sandbox]\nallow_none=true\nallow_network=false\npaths=['/opt']\nbuild_uid=77\nwork='/w'\n[api]\ngroup='mesh'\n[timing]\nlan=true",
+             [sandbox]\nallow_none=true\nallow_network=false\npaths=['/opt']\nbuild_uid=77\nwork='/w'\n[api]\ngroup='mesh'\n[timing]\nlan=true\n[network]\nname='cellar'",
         )
         .unwrap();
         let shown: Vec<String> = all.listen.iter().map(ToString::to_string).collect();
@@ -350,6 +371,7 @@ mod tests {
         assert!(all.sandbox.allow_none && !all.sandbox.allow_network && all.timing.lan && all.machine.protected);
         assert_eq!(all.machine.at_boot, Some(true));
         assert_eq!((all.sandbox.build_uid, all.cores), (Some(77), Some(8)));
+        assert_eq!(all.tags, ["net:cellar", "amd64"], "a build can ask for a network");
         let written = Config::text(&["127.0.0.1:1".into()]);
         assert_eq!(parse(&written).unwrap().listen.len(), 2);
         assert_eq!(parse(&Config::text(&[])).unwrap(), Config::default());
@@ -367,6 +389,7 @@ mod tests {
             ("leads = ['a b']", (1, 10), "no host name"),
             ("leads = ['a\\u0000b']", (1, 10), "no host name"),
             ("[sandbox]\nwork = 'w'", (1, 1), "not an absolute path"),
+            ("[network]\nname = 'a b'", (1, 1), "network `a b`"),
             ("listen = ['/ip4/300.1.1.1/tcp/1']", (1, 11), "not an address"),
         ] {
             let error = parse(text).expect_err(text);

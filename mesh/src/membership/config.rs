@@ -50,6 +50,9 @@ pub struct Config {
     pub grace: Duration,
     /// Where answers come late it is half of what they take, but no more than this.
     pub grace_max: Duration,
+    /// Accusers of one network are enough when nobody elsewhere who could tell has been heard for so long: until then
+    /// the networks may only be cut from each other, and nobody in the other is down.
+    pub apart: Duration,
     /// With a single watcher nobody else can be asked: it waits so many silences.
     pub sole_factor: u32,
     /// A watcher that misses more than this share of its subjects at once (and more than one)
@@ -105,6 +108,7 @@ impl Default for Config {
             few: 4,
             grace: ms(350),
             grace_max: ms(5_000),
+            apart: ms(20_000),
             sole_factor: 4,
             still_percent: 75,
             stall: ms(500),

@@ -75,6 +75,11 @@ impl Members {
         self.networks.get(index).copied().unwrap_or_default()
     }
 
+    /// Whether they are known to be in several networks.
+    pub fn is_placed(&self) -> bool {
+        !self.networks.is_empty()
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.keys.len()

@@ -25,6 +25,7 @@ mod config;
 mod hearing;
 mod lateness;
 mod members;
+mod network;
 mod probing;
 mod record;
 mod repair;
@@ -36,6 +37,7 @@ mod table;
 
 pub use config::Config;
 pub use members::{Members, RINGS, SMALL, WATCHERS};
+pub use network::{NETWORK_TAG, Networks, network_of};
 pub use record::{Checked, Record};
 pub use repair::DIGEST_BYTES_MAX;
 pub use state::{Event, State};
@@ -50,7 +52,7 @@ use crate::time::Time;
 use crate::wire::{Signed, WireError, decode, encode};
 use record::Said;
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use subject::Subject;
@@ -511,6 +513,8 @@ impl Membership {
         let gone = |state| matches!(state, State::Down | State::Left);
         if gone(from) != gone(to) {
             self.watchers_changed(now);
+        } else if self.subjects.members().is_placed() {
+            self.judge_anew(); // it may have been the last of its network that could tell
         }
     }
 
@@ -521,6 +525,11 @@ impl Membership {
             // Many go together: once for all of them.
             self.rewatch.get_or_insert(now + probing::REWATCH);
         }
+        self.judge_anew();
+    }
+
+    /// When a verdict falls on those that are accused has to be reckoned anew.
+    fn judge_anew(&mut self) {
         let accused = |(peer, s): (&PeerKey, &Subject)| (!s.standing.is_empty()).then_some(*peer);
         let accused: Vec<PeerKey> = self.subjects.iter().filter_map(accused).collect();
         for peer in accused {

@@ -407,16 +407,22 @@ impl Membership {
         }
         let naive = mutants::on(Mutant::OneAccuserIsEnough);
         let need = if naive { 1 } else { self.needed(watchers) };
-        let members = self.subjects.members();
-        let network = |accuser: &PeerKey| members.index(accuser).map_or(0, |index| members.network(index));
-        let mut arrivals: Vec<(Time, u64)> = subject.standing.values().map(|h| (h.at, network(&h.accuser))).collect();
+        let mut arrivals: Vec<(Time, u64)> =
+            subject.standing.values().map(|h| (h.at, self.network_of(&h.accuser))).collect();
         arrivals.sort();
         // As many as are needed, and from two networks where watchers of two could tell.
         let (first, rest) = arrivals.split_first()?;
-        let other = rest.iter().find(|(_, network)| *network != first.1).map(|(at, _)| *at);
         let enough = arrivals.get(need.saturating_sub(1))?.0;
-        let at = if networks > 1 && !naive { enough.max(other?) } else { enough };
-        Some((at + grace, false))
+        if networks.len() < 2 || naive {
+            return Some((enough + grace, false));
+        }
+        let other = rest.iter().find(|(_, network)| *network != first.1).map(|(at, _)| *at);
+        // Nobody elsewhere could tell when nobody elsewhere is heard.
+        let elsewhere = || networks.iter().filter(|(network, _)| **network != first.1).map(|(_, mute)| *mute);
+        let mute = elsewhere().collect::<Option<Vec<Time>>>().and_then(|all| all.into_iter().max());
+        let alone = mute.map(|since| since + self.config.apart);
+        let at = [other, alone].into_iter().flatten().min()?;
+        Some((enough.max(at) + grace, false))
     }
 
     /// Accusers that make one down who has so many watchers.
@@ -433,24 +439,34 @@ impl Membership {
     /// Whether enough hosts accuse one, but all of them in one network, while others elsewhere could: it may live,
     /// cut off from that network. It is suspect then: it gets no new builds, and loses none.
     pub fn unreachable(&self, peer: &PeerKey) -> bool {
-        let now = Time::default(); // whether, not when
         let Some(subject) = self.subjects.get(peer).filter(|s| s.view.state == State::Suspect) else { return false };
         let (watchers, networks) = self.watchers_of(peer);
         let enough = subject.standing.len() >= self.needed(watchers);
-        networks > 1 && enough && self.convict_at(peer, subject, now).is_none()
+        let mut accusing = subject.standing.keys().map(|accuser| self.network_of(accuser));
+        let first = accusing.next();
+        networks.len() > 1 && enough && accusing.all(|network| Some(network) == first)
     }
 
-    /// How many can watch a host now, and in how many networks they are. This host can, enrolled or not,
-    /// where everybody does.
-    fn watchers_of(&self, peer: &PeerKey) -> (usize, usize) {
+    fn network_of(&self, peer: &PeerKey) -> u64 {
         let members = self.subjects.members();
-        let Some(index) = members.index(peer) else { return (0, 0) };
+        members.index(peer).map_or(0, |index| members.network(index))
+    }
+
+    /// How many can watch a host now, and in which networks they are; of each network since when all of them there
+    /// have been doubted, if they are. This host can, enrolled or not, where everybody does.
+    fn watchers_of(&self, peer: &PeerKey) -> (usize, BTreeMap<u64, Option<Time>>) {
+        let members = self.subjects.members();
+        let Some(index) = members.index(peer) else { return (0, BTreeMap::new()) };
         let watchers = members.watchers_among(index, |i| self.subjects.counts_at(i));
         let uncounted = members.is_small() && members.index(&self.me).is_none();
-        let mut networks: Vec<u64> = watchers.iter().map(|i| members.network(*i)).collect();
-        networks.sort_unstable();
-        networks.dedup();
-        (watchers.len() + usize::from(uncounted), networks.len())
+        let mut networks: BTreeMap<u64, Option<Time>> = BTreeMap::new();
+        for watcher in &watchers {
+            let subject = self.subjects.get(&members.keys()[*watcher]);
+            let doubted = subject.filter(|s| s.view.state == State::Suspect).map(|s| s.view.since);
+            let all = networks.entry(members.network(*watcher)).or_insert(doubted);
+            *all = all.zip(doubted).map(|(one, other)| one.max(other));
+        }
+        (watchers.len() + usize::from(uncounted), networks)
     }
 
     pub(super) fn convict_when_due(&mut self, peer: PeerKey, now: Time) {

@@ -170,6 +170,26 @@ fn another_network_that_is_cut_off_is_unreachable_and_not_down() {
 }
 
 #[test]
+fn a_whole_network_that_is_lost_is_down_in_the_end() {
+    for hosts in [6, 24] {
+        let mut world = World::placed(hosts, 13, Config::default(), |host| u64::from(host < hosts / 3));
+        world.run(3_000);
+        (0..hosts / 3).for_each(|host| world.kill(host, false));
+        world.run(10_000);
+        assert_eq!(world.downs(), [], "of {hosts}: the networks may only be cut from each other");
+        world.run(40_000);
+        for at in hosts / 3..hosts {
+            let down: Vec<usize> = (0..hosts).filter(|of| world.state(at, *of) == State::Down).collect();
+            assert_eq!(down, (0..hosts / 3).collect::<Vec<_>>(), "at h{at} of {hosts}");
+        }
+        // One of them comes back: who is still silent there is judged by both again, and is down already.
+        world.start(0, 2);
+        world.run(10_000);
+        assert!((hosts / 3..hosts).all(|at| world.state(at, 0) == State::Alive));
+    }
+}
+
+#[test]
 fn who_is_no_longer_watched_keeps_its_state() {
     let mut world = world(30, 7, Config::default());
     world.kill(7, false);

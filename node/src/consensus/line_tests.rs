@@ -69,13 +69,17 @@ async fn answered(client: &mut Client, heartbeats: usize) -> usize {
 
 /// Of ten heartbeats to a host so far away.
 async fn at(round_trip: Duration) -> usize {
+    at_one_of(round_trip, Arc::new(Peers::default()), 10).await
+}
+
+async fn at_one_of(round_trip: Duration, peers: Arc<Peers>, heartbeats: usize) -> usize {
     let scope = Scope::new(clock, |task| drop(tokio::spawn(task)), [1; 32]);
     let dial = Arc::new(Far(round_trip));
-    let (peers, patience) = (Arc::new(Peers::default()), HEARTBEAT * 10);
+    let patience = HEARTBEAT * 10;
     let process = Process { start: 1, origin: 1 };
     let mut network = Network { me: key(1), process, era: Arc::default(), dial, peers, patience, watch_peers: true };
     let mut client = network.new_client(key(2), &EmptyNode {}).await;
-    scope.run(answered(&mut client, 10)).await
+    scope.run(answered(&mut client, heartbeats)).await
 }
 
 /// Each stream takes a round trip to open and one to answer: more than a heartbeat together, less each.
@@ -86,4 +90,16 @@ async fn a_stream_that_takes_longer_to_open_than_a_heartbeat_lasts_comes_about()
         assert!(count >= 8, "{count} of 10 heartbeats are answered at a round trip of {ms} ms");
     }
     assert_eq!(at(HEARTBEAT * 2).await, 0, "a heartbeat must exceed the worst round trip");
+}
+
+/// What is answered is what was sent: a heartbeat that is not sent must not count as answered.
+#[tokio::test(start_paused = true)]
+async fn a_learner_is_told_the_same_once_in_ten_seconds_and_a_voter_each_time() {
+    let (round_trip, heartbeats) = (Duration::from_millis(1), 600); // thirty seconds
+    let peers = Arc::new(Peers::default());
+    assert_eq!(at_one_of(round_trip, peers.clone(), heartbeats).await, heartbeats, "a voter");
+    peers.set_learners([key(2)].into());
+    assert_eq!(at_one_of(round_trip, peers.clone(), heartbeats).await, 3, "a learner");
+    peers.set_learners([key(3)].into());
+    assert_eq!(at_one_of(round_trip, peers, heartbeats).await, heartbeats, "another is one");
 }

@@ -255,9 +255,18 @@ impl Consensus {
 
     fn watch_for_the_end(&self) {
         let (raft, scope, end) = (self.raft.clone(), self.scope.clone(), self.end.clone());
-        let mut metrics = raft.metrics();
+        let (mut metrics, peers) = (raft.metrics(), self.peers.clone());
         self.scope.spawn(async move {
-            while metrics.borrow_watched().running_state.is_ok() && metrics.changed().await.is_ok() {}
+            loop {
+                let (runs, members) = {
+                    let metrics = metrics.borrow_watched();
+                    (metrics.running_state.is_ok(), Members::of(&metrics.membership_config))
+                };
+                peers.set_learners(members.learners);
+                if !runs || metrics.changed().await.is_err() {
+                    break;
+                }
+            }
             let told = metrics.borrow_watched().running_state.clone().err();
             let why = match told {
                 Some(error) => error.to_string(),

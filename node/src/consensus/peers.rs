@@ -32,6 +32,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Peers {
     records: Mutex<BTreeMap<PeerKey, Arc<Record>>>,
     suspended: Mutex<BTreeSet<PeerKey>>,
+    learners: Mutex<BTreeSet<PeerKey>>,
 }
 
 /// One peer as the leader's clients of it share it.
@@ -76,6 +77,16 @@ impl Peers {
     /// Replaces the hosts whose answers count for nothing because their key is alive twice.
     pub(super) fn suspend(&self, peers: BTreeSet<PeerKey>) {
         *lock(&self.suspended) = peers;
+    }
+
+    /// Replaces the hosts that have no vote in any membership that counts now.
+    pub(super) fn set_learners(&self, learners: BTreeSet<PeerKey>) {
+        *lock(&self.learners) = learners;
+    }
+
+    /// Whether nothing hangs on a host's answers but what it holds itself.
+    pub(super) fn is_learner(&self, peer: &PeerKey) -> bool {
+        lock(&self.learners).contains(peer)
     }
 
     /// Whether a host's key is alive twice.

@@ -29,6 +29,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A request other than a snapshot. openraft sends at most half a MiB of entries, or one entry of at most
 /// `mesh::limits::BATCH_BYTES_MAX`.
@@ -41,6 +42,9 @@ pub(super) const REPLY_BYTES_MAX: usize = 64 << 10;
 const DEPTH_MAX: usize = 32;
 /// This part of a heartbeat's time may be spent on opening a stream.
 const OPENS: u32 = 4;
+/// A learner that has answered a heartbeat hears no other of the same content for so long. It gives no vote and no
+/// lease, so its silence delays nothing; and with the mesh grow its learners, while its voters do not.
+const LEARNER_EVERY: Duration = Duration::from_secs(10);
 /// Memory for a frame is taken as it arrives, not as it is announced.
 const CHUNK: usize = 64 << 10;
 
@@ -165,6 +169,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             patience: self.patience,
             watch_peers: self.watch_peers,
             way: Mutex::default(),
+            told: None,
         }
     }
 }
@@ -182,6 +187,8 @@ pub(super) struct Client {
     watch_peers: bool,
     /// The mutex is never contended; it makes the client `Sync`, as openraft wants it.
     way: Mutex<Way>,
+    /// The last heartbeat that was answered well, and when: whose it was, and what was committed.
+    told: Option<(Instant, Vote, Option<LogId>)>,
 }
 
 impl Client {
@@ -298,6 +305,15 @@ impl Client {
         }
     }
 
+    /// Whether the peer is a learner that has answered this very heartbeat a short while ago.
+    fn has_heard(&self, vote: &Vote, committed: Option<LogId>) -> bool {
+        let told = self
+            .told
+            .as_ref()
+            .is_some_and(|(at, by, what)| at.elapsed() < LEARNER_EVERY && by == vote && *what == committed);
+        told && self.peers.is_learner(&self.peer)
+    }
+
     /// A host whose key is alive twice asks for no votes: two candidates would stand under one name.
     fn may_stand(&self) -> Result<(), Unreachable<TypeConfig>> {
         match self.watch_peers && self.peers.is_suspended(&self.me) {
@@ -343,9 +359,18 @@ impl RaftNetworkV2<TypeConfig> for Client {
             last: request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id),
             before: self.record.begin(&request.vote),
         };
+        let beat = request.entries.is_empty().then_some((request.vote, request.leader_commit));
+        if beat.is_some_and(|(vote, committed)| self.has_heard(&vote, committed)) {
+            // An error, and never a made-up answer: should it have become a voter this moment, it has promised nothing.
+            return Err(self.unreachable("a learner that has heard this lately").into());
+        }
         match self.call(&Request::Append(request), Some(&asked.vote), opens, within).await? {
             (process, Reply::Append(reply)) => match self.check(process, &asked, &reply) {
-                Ok(()) => Ok(reply),
+                Ok(()) => {
+                    let well = matches!(reply, AppendEntriesResponse::Success);
+                    self.told = beat.filter(|_| well).map(|(vote, committed)| (Instant::now(), vote, committed));
+                    Ok(reply)
+                }
                 Err(why) => Err(self.unreachable(&why).into()),
             },
             _ => Err(unexpected().into()),

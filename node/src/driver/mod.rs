@@ -51,7 +51,7 @@ use mesh::build::{Attempt, BuildId};
 use mesh::clock::LedgerClock;
 use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::{Ledger, RequestId};
-use mesh::membership::{self, Membership, PresenceFacts};
+use mesh::membership::{self, Membership, Networks, PresenceFacts};
 use mesh::placement::View;
 use mesh::roster::{MeshId, VoterChange, mesh_id};
 use mesh::time::Time;
@@ -154,6 +154,9 @@ pub struct Inner {
     /// Whom an earlier start had found.
     found: BTreeSet<PeerKey>,
     members: Mutex<Membership>,
+    /// Where the members are, and whether one has said so since the watchers were told.
+    networks: Mutex<Networks>,
+    replaced: AtomicBool,
     addresses: Mutex<Addresses>,
     paths: Mutex<paths::Paths>,
     probe_out: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
@@ -276,6 +279,8 @@ impl Node {
             wake_leader: Notify::new(),
             found: kept.peers().collect(),
             members: Mutex::new(members),
+            networks: Mutex::default(),
+            replaced: AtomicBool::new(false),
             addresses: Mutex::new(Addresses::new(me)),
             paths: Mutex::default(),
             probe_out: Mutex::default(),

@@ -12,7 +12,7 @@ use mesh::addresses::{self, Failure, Source};
 use mesh::identity::PeerKey;
 use mesh::ledger::Changes;
 use mesh::membership::{DIGEST_BYTES_MAX, Input, Members, Output, PROBE_BYTES_MAX, State};
-use mesh::placement::{HostNow, View};
+use mesh::placement::{FLAPS_MAX, HostNow, View};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -247,7 +247,8 @@ impl Inner {
             let revoked: Vec<PeerKey> = l.roster().all_revoked().filter(|_| !naive).map(|(k, _)| *k).collect();
             (members, l.recovery_epoch(), revoked)
         });
-        lock(&self.members).set_members(&Members::new(members.iter().copied(), epoch), now);
+        lock(&self.networks).retain(|peer| members.contains(peer));
+        self.settle_in(&members, epoch);
         // Whom we were told of when we joined, or had found, may be missing only because our ledger is behind.
         let told = self.policy.told().chain(self.found.iter().copied()).filter(|peer| !revoked.contains(peer));
         lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
@@ -304,6 +305,7 @@ impl Inner {
             self.net.disconnect(peer);
         }
         lock(&self.addresses).expire(now);
+        self.settle_anew();
         self.tend_paths();
         self.refresh_view();
     }
@@ -332,6 +334,7 @@ impl Inner {
         let view: View = {
             let members = lock(&self.members);
             self.consensus.suspend(members.hosts().filter(|(_, h)| h.cloned).map(|(peer, _)| *peer).collect());
+            let networks = lock(&self.networks);
             let host = |peer: &PeerKey, h: &mesh::membership::HostView| {
                 let facts = h.presence.as_ref().map(|p| p.facts.clone()).unwrap_or_default();
                 HostNow {
@@ -346,6 +349,8 @@ impl Inner {
                     suspended: h.cloned || refused.contains_key(peer),
                     caught_up: self.consensus.is_caught_up(*peer),
                     steady_ms: now.since(h.since).as_millis() as u64,
+                    network: networks.of(peer),
+                    flapping: members.flaps(peer, now) > FLAPS_MAX,
                 }
             };
             members.hosts().map(|(peer, h)| (*peer, host(peer, &h))).collect()
@@ -462,12 +467,34 @@ impl Inner {
     }
 
     fn learn_presence(&self, peer: PeerKey) {
-        let listed = {
+        let facts = {
             let members = lock(&self.members);
-            members.host(&peer).and_then(|h| h.presence.as_ref().map(|p| p.facts.addresses.clone()))
+            members.host(&peer).and_then(|h| h.presence.as_ref().map(|p| p.facts.clone()))
         };
+        let Some(facts) = facts else { return };
+        if lock(&self.networks).learn(peer, &facts) {
+            self.replaced.store(true, Ordering::Relaxed);
+        }
         if peer != self.me {
-            lock(&self.addresses).learn_presence(peer, &listed.unwrap_or_default(), self.now());
+            lock(&self.addresses).learn_presence(peer, &facts.addresses, self.now());
+        }
+    }
+
+    /// Tells the watchers who is where.
+    fn settle_in(&self, members: &BTreeSet<PeerKey>, epoch: u64) {
+        let placed = {
+            let networks = lock(&self.networks);
+            Members::placed(members.iter().map(|peer| (*peer, networks.of(peer))), epoch)
+        };
+        lock(&self.members).set_members(&placed, self.now());
+    }
+
+    /// The same when somebody has said that it is elsewhere: at most once a tick, for at a start everybody says so.
+    fn settle_anew(&self) {
+        if self.replaced.swap(false, Ordering::Relaxed) {
+            let (members, epoch) =
+                self.shared.with(|l| (l.roster().members().map(|(k, _)| *k).collect(), l.recovery_epoch()));
+            self.settle_in(&members, epoch);
         }
     }
 

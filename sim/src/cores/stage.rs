@@ -406,7 +406,7 @@ impl Stage for Cores {
                 let pending = self.pending();
                 let voters = self.longest().map_or(0, |l| l.voters().voters().len());
                 let raft = self.hosts[all[0]].process.as_ref().map_or(0, |p| p.raft.members().voters().len());
-                let wanted = if all.len() >= 3 { 3 } else { 1 };
+                let wanted = mesh::placement::seats(all.len());
                 if pending.is_empty() && self.members().len() == all.len() && voters == wanted && raft == wanted {
                     break;
                 }

@@ -346,6 +346,8 @@ impl Process {
                 suspended: host.cloned,
                 caught_up: self.raft.is_caught_up(peer),
                 steady_ms: now.since(host.since).as_millis() as u64,
+                network: 0, // told to the watchers of whole nodes only
+                flapping: self.members.flaps(peer, now) > mesh::placement::FLAPS_MAX,
             };
             view.insert(*peer, seen);
         }

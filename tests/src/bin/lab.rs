@@ -73,10 +73,12 @@ fn run(name: &str, words: &[&str]) -> Done<Option<()>> {
         ["boot", host] => boot(&mut open()?, host)?,
         ["status"] => status(&open()?)?,
         ["down"] => down(name)?,
-        ["wire", one, at_one, other, at_other, micros] => {
-            let micros = micros.parse().map_err(|e| Trouble(format!("{micros}: {e}")))?;
+        ["wire", one, at_one, other, at_other, micros, rate] => {
+            let number = |text: &str| text.parse::<u64>().map_err(|e| Trouble(format!("{text}: {e}")));
+            let (micros, rate) = (number(micros)?, number(rate)?);
             let (one, other) = ((one.to_owned(), at_one.to_owned()), (other.to_owned(), at_other.to_owned()));
-            be_a_wire(&Ends { one, other, delay: Duration::from_micros(micros) })?;
+            let bits_per_s = (rate > 0).then_some(rate);
+            be_a_wire(&Ends { one, other, delay: Duration::from_micros(micros), bits_per_s })?;
         }
         _ => return Ok(None),
     }

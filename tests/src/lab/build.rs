@@ -92,11 +92,14 @@ impl Lab {
             let host = self.namespace(&port.host)?;
             let network = self.network_namespace(&port.network);
             let lines = by_network.entry(port.network.clone()).or_default();
-            if port.delay.is_zero() {
+            if port.delay.is_zero() && port.bits_per_s.is_none() {
                 let _ = writeln!(lines, "link add name {device} type veth peer name {} netns {host}", port.interface);
             } else {
                 let one = (host, port.interface.clone());
-                wire_between(&self.wires, Ends { one, other: (network, device.clone()), delay: port.delay })?;
+                wire_between(
+                    &self.wires,
+                    Ends { one, other: (network, device.clone()), delay: port.delay, bits_per_s: port.bits_per_s },
+                )?;
             }
             let _ = writeln!(lines, "link set dev {device} master switch up");
             let power = self.state.hosts.entry(port.host.clone()).or_default();
@@ -214,9 +217,9 @@ impl Lab {
 
 fn wire_between(wires: &Wires, ends: Ends) -> Done {
     let Wires::Program(program) = wires else { return wire::start(ends) };
-    let micros = ends.delay.as_micros().to_string();
+    let (micros, rate) = (ends.delay.as_micros().to_string(), ends.bits_per_s.unwrap_or_default().to_string());
     let mut command = Command::new(program);
-    command.args(["wire", &ends.one.0, &ends.one.1, &ends.other.0, &ends.other.1, &micros]);
+    command.args(["wire", &ends.one.0, &ends.one.1, &ends.other.0, &ends.other.1, &micros, &rate]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     // SAFETY: setsid(2) is async-signal-safe. A terminal that goes is nothing to a wire.
     unsafe {

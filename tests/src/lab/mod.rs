@@ -72,6 +72,14 @@ impl Lab {
     /// # Errors
     /// Why not; nothing is left of it then.
     pub fn up(name: &str, fleet: &str, wires: Wires) -> Done<Lab> {
+        Lab::up_limited(name, fleet, wires, &[])
+    }
+
+    /// The same with every port on these networks limited to so many bits a second, each way.
+    ///
+    /// # Errors
+    /// As [`Lab::up`].
+    pub fn up_limited(name: &str, fleet: &str, wires: Wires, limits: &[(&str, u64)]) -> Done<Lab> {
         let parsed = Fleet::parse(name, fleet).map_err(|e| Trouble(e.to_string()))?;
         state::remove_stale();
         std::fs::create_dir_all(state::base())?;
@@ -86,7 +94,10 @@ impl Lab {
             faults: plan::Faults::default(),
             ports: 0,
         };
-        let ports = plan::ports(&parsed);
+        let mut ports = plan::ports(&parsed);
+        for port in &mut ports {
+            port.bits_per_s = limits.iter().find(|(network, _)| port.network == *network).map(|(_, rate)| *rate);
+        }
         let mut lab = Lab { fleet: parsed, ports, state, wires, guardian: Some(guardian), children: BTreeMap::new() };
         lab.state.save()?;
         lab.build()?;

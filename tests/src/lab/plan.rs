@@ -24,6 +24,8 @@ pub struct Port {
     pub native: bool,
     /// What a frame takes through it, either way; a wire in user space where it is not zero.
     pub delay: Duration,
+    /// What it carries in each direction: a wire in user space where it is limited.
+    pub bits_per_s: Option<u64>,
 }
 
 /// Every port of a fleet, in the order of its hosts.
@@ -37,6 +39,7 @@ pub fn ports(fleet: &Fleet) -> Vec<Port> {
         native,
         // Between two hosts a frame and its answer pass four times through a port.
         delay: Duration::from_millis(fleet.networks[network].round_trip_ms) / 4,
+        bits_per_s: None,
     };
     for host in &fleet.hosts {
         ports.extend(host.addresses.iter().map(|(network, address)| port(&host.name, network, *address, true)));

@@ -1,5 +1,6 @@
-//! A wire in user space that takes time: two TAP devices, and what goes in at one comes out at the other later. For
-//! kernels without netem. It loses nothing of its own but what the far end cannot take, and keeps the order.
+//! A wire in user space that takes time, or carries no more than so much: two TAP devices, and what goes in at one comes
+//! out at the other later. For kernels without netem. It loses nothing of its own but what would wait too long for its
+//! turn and what the far end cannot take, and keeps the order.
 //!
 //! A wire ends by itself when either device is removed, and both go when it ends.
 
@@ -17,6 +18,9 @@ const FRAMES_MAX: usize = 65_536;
 const FRAME_BYTES_MAX: usize = 65_600;
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 
+/// What waits longer for its turn on a wire of limited rate is lost, as it is in a router: TCP slows down by that.
+const TURN_MAX: Duration = Duration::from_millis(50);
+
 /// Where a wire runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ends {
@@ -26,6 +30,33 @@ pub struct Ends {
     pub other: (String, String),
     /// What each frame takes.
     pub delay: Duration,
+    /// What it carries in each direction; no limit when there is none.
+    pub bits_per_s: Option<u64>,
+}
+
+/// One direction.
+struct Lane {
+    waiting: VecDeque<(Instant, Vec<u8>)>,
+    delay: Duration,
+    bits_per_s: Option<u64>,
+    /// When the last frame that it has taken is on its way.
+    free: Instant,
+}
+
+impl Lane {
+    fn new(ends: &Ends) -> Lane {
+        Lane { waiting: VecDeque::new(), delay: ends.delay, bits_per_s: ends.bits_per_s, free: Instant::now() }
+    }
+
+    fn put(&mut self, frame: &[u8], now: Instant) {
+        let turn = self.free.max(now);
+        if self.waiting.len() >= FRAMES_MAX || turn - now > TURN_MAX {
+            return;
+        }
+        let takes = self.bits_per_s.map_or(0, |rate| frame.len() as u64 * 8 * 1_000_000_000 / rate.max(1));
+        self.free = turn + Duration::from_nanos(takes);
+        self.waiting.push_back((self.free + self.delay, frame.to_vec()));
+    }
 }
 
 /// Makes both devices and passes frames until one of them is gone. `ready` hears when both are there.
@@ -42,7 +73,7 @@ pub fn run(ends: &Ends, ready: &mpsc::Sender<Done>) -> Done {
         }
     };
     let _ = ready.send(Ok(()));
-    relay(&mut one, &mut other, ends.delay);
+    relay(&mut one, &mut other, Lane::new(ends), Lane::new(ends));
     Ok(())
 }
 
@@ -83,15 +114,11 @@ fn tap((namespace, name): &(String, String)) -> Done<File> {
     }
 }
 
-type Queue = VecDeque<(Instant, Vec<u8>)>;
-
-fn relay(one: &mut File, other: &mut File, delay: Duration) {
-    let mut there = Queue::new();
-    let mut back = Queue::new();
+fn relay(one: &mut File, other: &mut File, mut there: Lane, mut back: Lane) {
     loop {
-        let next = [&there, &back].into_iter().filter_map(|q| q.front()).map(|(due, _)| *due).min();
+        let next = [&there, &back].into_iter().filter_map(|lane| lane.waiting.front()).map(|(due, _)| *due).min();
         let Some((first, second)) = wait(one, other, next) else { return };
-        if (first && !take(one, &mut there, delay)) || (second && !take(other, &mut back, delay)) {
+        if (first && !take(one, &mut there)) || (second && !take(other, &mut back)) {
             return;
         }
         if !give(other, &mut there) || !give(one, &mut back) {
@@ -121,25 +148,27 @@ fn wait(one: &File, other: &File, until: Option<Instant>) -> Option<(bool, bool)
     Some((some(&polled[0]), some(&polled[1])))
 }
 
-/// Reads what is there. `false` when the device is gone.
-fn take(from: &mut File, into: &mut Queue, delay: Duration) -> bool {
-    let mut frame = vec![0; FRAME_BYTES_MAX];
-    loop {
+/// Reads what is there, as far as it can be passed on meanwhile. `false` when the device is gone.
+fn take(from: &mut File, into: &mut Lane) -> bool {
+    /// Frames at once: what is due goes out in between.
+    const BURST: usize = 64;
+    let mut frame = [0; FRAME_BYTES_MAX];
+    for _ in 0..BURST {
         match from.read(&mut frame) {
-            Ok(n) if into.len() < FRAMES_MAX => into.push_back((Instant::now() + delay, frame[..n].to_vec())),
-            Ok(_) => {}
+            Ok(n) => into.put(&frame[..n], Instant::now()),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return true,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
     }
+    true
 }
 
 /// Writes what is due. `false` when the device is gone; one that is down loses the frame.
-fn give(to: &mut File, from: &mut Queue) -> bool {
+fn give(to: &mut File, from: &mut Lane) -> bool {
     let now = Instant::now();
-    while from.front().is_some_and(|(due, _)| *due <= now) {
-        let Some((_, frame)) = from.pop_front() else { break };
+    while from.waiting.front().is_some_and(|(due, _)| *due <= now) {
+        let Some((_, frame)) = from.waiting.pop_front() else { break };
         if let Err(e) = to.write(&frame)
             && e.raw_os_error() == Some(libc::EBADFD)
         {
@@ -147,4 +176,24 @@ fn give(to: &mut File, from: &mut Queue) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_of_limited_rate_takes_turns_and_loses_what_would_wait_too_long() {
+        let end = || (String::new(), String::new());
+        let ends = |bits_per_s| Ends { one: end(), other: end(), delay: Duration::from_millis(5), bits_per_s };
+        let due = |bits_per_s, frames: usize| {
+            let (mut lane, now) = (Lane::new(&ends(bits_per_s)), Instant::now());
+            (0..frames).for_each(|_| lane.put(&[0; 1_250], now));
+            let waits = lane.waiting.iter().map(|(due, _)| due.duration_since(now).as_millis());
+            waits.collect::<Vec<_>>()
+        };
+        assert_eq!(due(None, 3), [5, 5, 5]);
+        assert_eq!(due(Some(10_000_000), 3), [6, 7, 8], "a millisecond each");
+        assert_eq!(due(Some(10_000_000), 200).len(), 51);
+    }
 }

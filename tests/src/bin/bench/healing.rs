@@ -1,7 +1,7 @@
 //! From the command, or from the last needed evidence, to the order delivered: the target has taken it on, stored it, and
 //! its stand-in for a restart has begun. One clock, since all hosts are on this machine.
 
-use super::{HOSTS, submit};
+use crate::dispatch::{HOSTS, submit};
 use serde_json::json;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
