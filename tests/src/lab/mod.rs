@@ -58,13 +58,20 @@ impl Lab {
     /// nothing is worse than one that fails.
     #[track_caller]
     pub fn for_test(fleet: &str) -> Option<Lab> {
+        Lab::for_test_limited(fleet, &[])
+    }
+
+    /// The same with networks that carry so many bits a second for each port, each way.
+    #[track_caller]
+    pub fn for_test_limited(fleet: &str, limits: &[(&str, u64)]) -> Option<Lab> {
         if std::env::var_os(OPT_OUT).is_some_and(|v| v == "1") {
             eprintln!("{OPT_OUT}=1: the lab is not tested");
             return None;
         }
         assert!(nix::unistd::geteuid().is_root(), "network namespaces need root; {OPT_OUT}=1 leaves them out");
         let name = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        Some(Lab::up(&name, fleet, Wires::Here).unwrap_or_else(|why| panic!("the lab does not come up: {why}")))
+        let lab = Lab::up_limited(&name, fleet, Wires::Here, limits);
+        Some(lab.unwrap_or_else(|why| panic!("the lab does not come up: {why}")))
     }
 
     /// Builds a lab. Dropped before [`Lab::keep`], it is gone.

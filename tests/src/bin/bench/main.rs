@@ -7,14 +7,14 @@
 mod dispatch;
 mod healing;
 mod membership;
+mod paths;
 mod stats;
 mod usage;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: scripts/bench dispatch | healing
-       scripts/bench membership (see the script)
+usage: scripts/bench dispatch | healing | membership | paths (see the script)
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             Some(())
         }
         ["membership", ref rest @ ..] => membership::run(rest),
+        ["paths", ref rest @ ..] => paths::run(rest),
         _ => None,
     };
     match done {
