@@ -294,6 +294,18 @@ impl Addresses {
         usable.into_iter().map(|(addr, _)| addr.clone()).collect()
     }
 
+    /// The same, without QUIC where a TCP lead has not failed since it was proved or told: when a process dies, its
+    /// kernel closes TCP in that moment, and QUIC merely falls silent. QUIC is for where TCP does not get through.
+    pub fn first_leads(&self, peer: &PeerKey, now: Time) -> Vec<String> {
+        let mut leads = self.leads(peer, now);
+        let tcp = |addr: &String| addr.contains("/tcp/");
+        let well = |addr: &String| self.peers.get(peer).and_then(|l| l.get(addr)).is_some_and(|l| l.failed.is_none());
+        if leads.iter().any(|addr| tcp(addr) && well(addr)) {
+            leads.retain(tcp);
+        }
+        leads
+    }
+
     /// The relays that the peer says it waits behind, most promising first; without what is backing off.
     pub fn relays(&self, peer: &PeerKey, now: Time) -> Vec<PeerKey> {
         let Some(leads) = self.peers.get(peer) else { return Vec::new() };

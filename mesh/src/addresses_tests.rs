@@ -301,3 +301,21 @@ fn what_is_remembered_of_a_peer_does_not_depend_on_what_was_tried_lately() {
     table.failed(drone, DRONE, Failure::Peer(gateway), at(4));
     assert!(table.known(&drone, at(4)).is_empty(), "it is another's");
 }
+
+#[test]
+fn tcp_is_dialled_first_and_quic_where_it_fails() {
+    const QUIC: &str = "/ip4/192.168.20.7/udp/7400/quic-v1";
+    let peer = key(3);
+    let mut table = Addresses::new(key(1));
+    table.learn_presence(peer, &[DRONE.to_owned(), QUIC.to_owned()], at(1));
+    assert_eq!(table.leads(&peer, at(1)).len(), 2);
+    assert_eq!(table.first_leads(&peer, at(1)), [DRONE]);
+    table.failed(peer, DRONE, Failure::Timeout, at(2));
+    assert_eq!(table.first_leads(&peer, at(2)), [QUIC], "TCP backs off");
+    assert_eq!(table.first_leads(&peer, at(60)).len(), 2, "whichever answers");
+    table.proved(peer, DRONE, at(61));
+    assert_eq!(table.first_leads(&peer, at(61)), [DRONE]);
+    let mut table = Addresses::new(key(1));
+    table.learn_presence(peer, &[QUIC.to_owned()], at(1));
+    assert_eq!(table.first_leads(&peer, at(1)), [QUIC], "all that there is");
+}

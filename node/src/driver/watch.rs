@@ -323,7 +323,7 @@ impl Inner {
 
     /// The leads to a peer whose turn it is, without relays.
     pub(super) fn leads_to(&self, peer: &PeerKey) -> Vec<Multiaddr> {
-        let leads = lock(&self.addresses).leads(peer, self.now());
+        let leads = lock(&self.addresses).first_leads(peer, self.now());
         leads.iter().filter_map(|a| a.parse().ok()).collect()
     }
 
