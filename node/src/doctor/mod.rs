@@ -64,7 +64,7 @@ pub fn examine(local: &LocalFacts, mesh: Option<&MeshFacts>) -> Vec<Finding> {
 /// The exit code: 0 when nothing is wrong, 1 when something is, 2 when nobody leads, 3 when no daemon answers.
 pub fn exit_code(findings: &[Finding]) -> u8 {
     let code = |finding: &Finding| match (finding.code.as_str(), finding.severity) {
-        ("no-folder" | "no-daemon", _) => 3,
+        ("no-folder" | "not-enrolled" | "no-daemon", _) => 3,
         ("no-leader", _) => 2,
         (_, Severity::Error | Severity::Warning) => 1,
         (_, Severity::Note) => 0,
