@@ -21,6 +21,7 @@ pub mod membership;
 pub mod mutants;
 pub mod order;
 pub mod placement;
+pub mod restraint;
 pub mod roster;
 pub mod time;
 pub mod warrant;

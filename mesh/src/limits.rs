@@ -131,16 +131,23 @@ pub const MEASURES_MAX: usize = 1_000;
 /// Longest life of a block, drain or pause, in milliseconds: thirty days (rule 8: what is temporary ends).
 pub const MEASURE_MS_MAX: u64 = 30 * 24 * 3_600_000;
 
+/// How far ledger time may be behind while something stands that ends by time alone, in milliseconds: what is left of
+/// a block is shown to people in minutes.
+pub const TIME_STANDS_MS_MAX: u64 = 30_000;
+
 /// Steps of healing that the ledger remembers: a day of a busy mesh. The oldest go first.
 pub const HEAL_STEPS_MAX: usize = 1_000;
 
 /// Orders that the ledger remembers; an open one is never forgotten, and each ends within the hour.
 pub const ORDERS_WRITTEN_MAX: usize = 64;
 
-/// Lines of the trail of healing that the ledger remembers: years of a quiet mesh. The oldest go first.
+/// Parts of the trail that the ledger names of those that were put away; older ones are found by their chain.
+pub const AUDIT_PARTS_MAX: usize = 64;
+
+/// Lines of the trail of healing that the ledger remembers: years of a quiet mesh. The oldest are put away before.
 pub const AUDIT_LINES_MAX: usize = 2_000;
 
-/// Age up to which they are kept, in milliseconds of ledger time: ninety days.
+/// Age from which they are put away, in milliseconds of ledger time: ninety days.
 pub const AUDIT_MS_MAX: u64 = 90 * 24 * 3_600_000;
 
 /// Bytes of a policy as text: every key once, with comments.

@@ -237,6 +237,20 @@ mutants! {
     RecoveryKeepsEpoch = "recovery-keeps-epoch",
     /// Hosts are healed though two recoveries of one epoch contend for them.
     HealsWhileDisputed = "heals-while-disputed",
+    /// A host that a person has blocked or drained gets builds, and so does everybody while the mesh is paused.
+    BuildsDespiteMeasures = "builds-despite-measures",
+    /// What runs on a host stays there when it is blocked.
+    BlockLeavesBuilds = "block-leaves-builds",
+    /// A host that is being healed gets builds like any other.
+    BuildsWhereSetAside = "builds-where-set-aside",
+    /// A host that is set aside gets no build that could say whether it is well.
+    NoCanaries = "no-canaries",
+    /// A package that failed on two hosts is tried on a third.
+    HeldPackagesGoOn = "held-packages-go-on",
+    /// The oldest lines of the trail are put away as whatever the leader says.
+    ArchiveUnchecked = "archive-unchecked",
+    /// Ledger time stands still while nothing happens, and what should end goes on.
+    TimeStandsStill = "time-stands-still",
 }
 
 impl fmt::Display for Mutant {

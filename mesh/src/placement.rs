@@ -1,7 +1,8 @@
 //! The leader's mind, as far as builds and voters go: `plan(ledger, view) -> proposals`. Pure.
 //!
 //! An attempt is lost when its host is down or has restarted since; a busy host never loses one
-//! (incident 12). A build goes to the host with the most free cores that has what it asks for. Builds
+//! (incident 12). A build goes to the host with the most free cores that has what it asks for and that nothing keeps
+//! from building ([`crate::restraint`]); a host that is set aside gets one build, its canary, before all others. Builds
 //! are taken in the order of [`rank`], which is first come first served now; upward rank over estimated
 //! seconds takes that seat later. Whether the leader may act at all is not decided here: that is
 //! [`crate::lease`], and every proposal carries the fence.
@@ -10,10 +11,12 @@ mod voters;
 
 pub use voters::{FLAPS_MAX, heir, seats};
 
-use crate::build::{BuildSpec, End, Sandbox};
+use crate::blame::next_canary;
+use crate::build::{Attempt, BuildSpec, End, Sandbox};
 use crate::identity::PeerKey;
 use crate::ledger::{Assignment, Build, Ledger, Lost};
 use crate::mutants::{self, Mutant};
+use crate::restraint::Restraint;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Attempts that one plan assigns at most: an entry stays far below its bound.
@@ -69,18 +72,18 @@ pub fn rank(ledger: &Ledger) -> impl Iterator<Item = &Build> {
     ledger.builds().wanting()
 }
 
-/// What a leader with this ledger and this view does now.
-pub fn plan(ledger: &Ledger, view: &View) -> Plan {
-    let lose = lost(ledger, view);
+/// What a leader with this ledger and this view does now; `restraint` is that ledger's.
+pub fn plan(ledger: &Ledger, view: &View, restraint: &Restraint) -> Plan {
+    let lose = lost(ledger, view, restraint);
     // What is taken away in this very plan is placed by the next one, when the ledger says it is lost.
-    let assign = assign(ledger, view);
+    let assign = assign(ledger, view, restraint);
     Plan { lose, assign, voters: voters::voters(ledger, view) }
 }
 
 /// An attempt that has run for longer is taken for stuck by the naive variant of incident 12.
 const NAIVE_PATIENCE_MS: u64 = 5_000;
 
-fn lost(ledger: &Ledger, view: &View) -> Vec<Lost> {
+fn lost(ledger: &Ledger, view: &View, restraint: &Restraint) -> Vec<Lost> {
     let mut lost = vec![];
     if mutants::on(Mutant::LostHostKeepsItsBuilds) {
         return lost;
@@ -88,16 +91,19 @@ fn lost(ledger: &Ledger, view: &View) -> Vec<Lost> {
     for build in ledger.builds().running() {
         for attempt in build.running() {
             let reason = match view.get(&attempt.host) {
-                Some(host) if host.start > attempt.start => "its host restarted",
-                Some(host) if host.down => "its host is down",
+                Some(host) if host.start > attempt.start => "its host restarted".to_owned(),
+                Some(host) if host.down => "its host is down".to_owned(),
+                _ if restraint.takes(&attempt.host).is_some() => {
+                    format!("its host is {}", restraint.takes(&attempt.host).unwrap_or_default())
+                }
                 _ if mutants::on(Mutant::BusyHostLosesItsBuilds)
                     && ledger.time_ms() > attempt.assigned_ms + NAIVE_PATIENCE_MS =>
                 {
-                    "its host is busy"
+                    "its host is busy".to_owned()
                 }
                 _ => continue,
             };
-            lost.push(Lost { build: build.id, attempt: attempt.number, reason: reason.into() });
+            lost.push(Lost { build: build.id, attempt: attempt.number, reason });
         }
     }
     lost
@@ -110,10 +116,15 @@ struct Free<'a> {
     memory_mib: u64,
 }
 
-fn assign(ledger: &Ledger, view: &View) -> Vec<Assignment> {
+fn assign(ledger: &Ledger, view: &View, restraint: &Restraint) -> Vec<Assignment> {
+    if restraint.pause().is_some() {
+        return vec![];
+    }
+    let works = |peer: &PeerKey, h: &HostNow| h.alive && !h.suspended && h.cores > 0 && ledger.roster().is_member(peer);
+    let canaries = canaries(ledger, view, restraint, works);
     let mut free: BTreeMap<PeerKey, Free<'_>> = view
         .iter()
-        .filter(|(peer, h)| h.alive && !h.suspended && h.cores > 0 && ledger.roster().is_member(peer))
+        .filter(|(peer, h)| works(peer, h) && restraint.host(peer).is_none())
         .map(|(peer, host)| (*peer, Free { host, cores: host.cores, memory_mib: host.memory_mib }))
         .collect();
     if mutants::on(Mutant::PackageFailureBlamesHost) {
@@ -131,10 +142,15 @@ fn assign(ledger: &Ledger, view: &View) -> Vec<Assignment> {
         }
     }
     let mut room: u64 = free.values().map(|f| u64::from(f.cores)).sum();
-    let mut assignments = vec![];
+    let mut assignments = canaries;
+    let tried = assignments.len();
     for build in rank(ledger) {
         if room == 0 || assignments.len() >= ASSIGNMENTS_MAX {
             break;
+        }
+        let is_canary = assignments[..tried].iter().any(|a| a.build == build.id);
+        if is_canary || restraint.holds(ledger, build).is_some() {
+            continue; // what else a canary wants is for the next plan
         }
         let mut chosen: BTreeSet<PeerKey> = BTreeSet::new();
         for n in 0..build.wanted() {
@@ -146,13 +162,35 @@ fn assign(ledger: &Ledger, view: &View) -> Vec<Assignment> {
             chosen.insert(peer);
             assignments.push(Assignment {
                 build: build.id,
-                attempt: crate::build::Attempt(build.attempts.len() as u32 + 1 + n as u32),
+                attempt: Attempt(build.attempts.len() as u32 + 1 + n as u32),
                 host: peer,
                 start: slot.host.start,
             });
         }
     }
     assignments
+}
+
+/// One build for each host that is set aside and is to be tried out: before all others, or none would be left for it.
+fn canaries(
+    ledger: &Ledger,
+    view: &View,
+    restraint: &Restraint,
+    works: impl Fn(&PeerKey, &HostNow) -> bool,
+) -> Vec<Assignment> {
+    let mut given: Vec<Assignment> = vec![];
+    for host in restraint.canaries().iter().filter(|_| !mutants::on(Mutant::NoCanaries)) {
+        let Some(now) = view.get(host).filter(|now| works(host, now)) else { continue };
+        let Some(id) = next_canary(ledger, host, |spec| can_run(now, spec)) else { continue };
+        let Some(build) = ledger.builds().get(id).filter(|build| restraint.holds(ledger, build).is_none()) else {
+            continue;
+        };
+        if !given.iter().any(|a| a.build == id) {
+            let attempt = Attempt(build.attempts.len() as u32 + 1);
+            given.push(Assignment { build: id, attempt, host: *host, start: now.start });
+        }
+    }
+    given
 }
 
 /// The best host for one attempt: not one that has tried this build, unless all that could have.
@@ -187,16 +225,23 @@ pub fn can_run(host: &HostNow, spec: &BuildSpec) -> bool {
 }
 
 /// Why a queued build is not running, in words; `None` when it merely waits for its turn.
-pub fn held_back(ledger: &Ledger, view: &View, build: &Build) -> Option<String> {
+pub fn held_back(ledger: &Ledger, view: &View, restraint: &Restraint, build: &Build) -> Option<String> {
     if build.wanted() == 0 {
         return None;
     }
-    let spec = &build.spec;
-    let hosts: Vec<&HostNow> =
-        view.iter().filter(|(p, h)| h.alive && ledger.roster().is_member(p)).map(|(_, h)| h).collect();
-    if hosts.iter().any(|h| can_run(h, spec)) {
-        return None;
+    if let Some(why) = restraint.pause() {
+        return Some(why.to_owned());
     }
+    if let Some(why) = restraint.holds(ledger, build) {
+        return Some(why);
+    }
+    let spec = &build.spec;
+    let members = || view.iter().filter(|(p, h)| h.alive && ledger.roster().is_member(p));
+    let able: Vec<&PeerKey> = members().filter(|(_, h)| can_run(h, spec)).map(|(peer, _)| peer).collect();
+    if !able.is_empty() {
+        return kept_from_all(ledger, restraint, &able);
+    }
+    let hosts: Vec<&HostNow> = members().map(|(_, h)| h).collect();
     let most = hosts.iter().map(|h| h.cores).max().unwrap_or(0);
     let memory = hosts.iter().map(|h| h.memory_mib).max().unwrap_or(0);
     Some(if hosts.is_empty() {
@@ -212,6 +257,24 @@ pub fn held_back(ledger: &Ledger, view: &View, build: &Build) -> Option<String> 
     } else {
         format!("no host that is alive has all it asks for (tags: {})", spec.tags.join(", "))
     })
+}
+
+/// Hosts that are named when every one that could build is kept from it.
+const KEPT_NAMED_MAX: usize = 3;
+
+/// Why none of these hosts, which could run a build, is given it; `None` when one may be.
+fn kept_from_all(ledger: &Ledger, restraint: &Restraint, able: &[&PeerKey]) -> Option<String> {
+    let why: Vec<(&PeerKey, &str)> = able.iter().filter_map(|peer| Some((*peer, restraint.host(peer)?))).collect();
+    if why.len() < able.len() {
+        return None;
+    }
+    let name = |peer: &PeerKey| ledger.roster().member(peer).map_or_else(|| peer.short(), |m| m.name.clone());
+    let mut told: Vec<String> =
+        why.iter().take(KEPT_NAMED_MAX).map(|(peer, why)| format!("{} is {why}", name(peer))).collect();
+    if why.len() > KEPT_NAMED_MAX {
+        told.push(format!("and {} more", why.len() - KEPT_NAMED_MAX));
+    }
+    Some(format!("no host that could run it is given builds: {}", told.join("; ")))
 }
 
 #[cfg(test)]

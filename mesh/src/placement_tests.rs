@@ -9,6 +9,10 @@ fn host(cores: u32) -> HostNow {
 fn view(hosts: &[(u8, HostNow)]) -> View {
     hosts.iter().map(|(n, h)| (keys(*n).key(), h.clone())).collect()
 }
+/// With nothing that keeps anybody from building; `restraint_tests.rs` has those cases.
+fn planned(ledger: &Ledger, view: &View) -> Plan {
+    plan(ledger, view, &Restraint::default())
+}
 fn hosts_of(plan: &Plan) -> Vec<(u64, PeerKey)> {
     plan.assign.iter().map(|a| (a.build.0, a.host)).collect()
 }
@@ -18,7 +22,7 @@ fn builds_go_to_the_host_with_most_free_cores() {
     let mut w = World::new(3);
     w.submit(vec![spec("a", &[]), BuildSpec { cores: 3, ..spec("b", &[]) }, spec("c", &[]), spec("d", &[])]);
     let view = view(&[(1, host(2)), (2, host(4)), (3, host(0))]);
-    let plan = plan(&w.ledger, &view);
+    let plan = planned(&w.ledger, &view);
     let (h1, h2) = (keys(1).key(), keys(2).key());
     assert_eq!(hosts_of(&plan), [(1, h2), (2, h2), (3, h1), (4, h1)]);
     // As the ledger then says, nothing is free.
@@ -27,7 +31,7 @@ fn builds_go_to_the_host_with_most_free_cores() {
         assert!(w.assign(a.build, 1, n).is_ok());
     }
     w.submit(vec![spec("e", &[])]);
-    assert_eq!(super::plan(&w.ledger, &view).assign, []);
+    assert_eq!(planned(&w.ledger, &view).assign, []);
 }
 
 #[test]
@@ -44,14 +48,14 @@ fn what_a_build_asks_for_must_be_there() {
         let mut w = World::new(1);
         w.submit(vec![spec]);
         let view = view(&[(1, host)]);
-        assert!(plan(&w.ledger, &view).assign.is_empty(), "{why}");
+        assert!(planned(&w.ledger, &view).assign.is_empty(), "{why}");
         let build = w.ledger.builds().iter().next().unwrap();
-        assert!(held_back(&w.ledger, &view, build).unwrap().contains(why), "{why}");
+        assert!(held_back(&w.ledger, &view, &Restraint::default(), build).unwrap().contains(why), "{why}");
     }
     let mut w = World::new(1);
     w.submit(vec![spec("a", &[])]);
-    assert!(plan(&w.ledger, &view(&[(1, HostNow { suspended: true, ..host(8) })])).assign.is_empty());
-    assert!(plan(&w.ledger, &view(&[(50, host(8))])).assign.is_empty(), "a stranger gets no work");
+    assert!(planned(&w.ledger, &view(&[(1, HostNow { suspended: true, ..host(8) })])).assign.is_empty());
+    assert!(planned(&w.ledger, &view(&[(50, host(8))])).assign.is_empty(), "a stranger gets no work");
 }
 
 /// Incidents 7 and 12: a lost host loses its work, a busy one does not.
@@ -66,7 +70,7 @@ fn only_a_lost_host_loses_its_work() {
         let mut w = World::new(2);
         let id = w.submit(vec![spec("a", &[])])[0];
         w.assign(id, 1, 2);
-        let plan = plan(&w.ledger, &view(&[(1, host(1)), (2, now.clone())]));
+        let plan = planned(&w.ledger, &view(&[(1, host(1)), (2, now.clone())]));
         assert_eq!(!plan.lose.is_empty(), lost, "{now:?}");
         if lost {
             assert!(w.send(1, Command::Lose(Lose { attempts: plan.lose })).is_ok());
@@ -82,21 +86,21 @@ fn a_failed_build_is_tried_elsewhere_first() {
     w.assign(id, 1, 2);
     w.end_with(id, 1, 2, failed(Phase::Command), &[]);
     let both = view(&[(1, host(1)), (2, host(8))]);
-    assert_eq!(hosts_of(&plan(&w.ledger, &both)), [(1, keys(1).key())]);
+    assert_eq!(hosts_of(&planned(&w.ledger, &both)), [(1, keys(1).key())]);
     // Host 1 is busy: rather wait for it than repeat the failure where it happened.
     let other = w.submit(vec![spec("b", &[])])[0];
     w.assign(other, 1, 1);
-    assert!(plan(&w.ledger, &both).assign.is_empty());
+    assert!(planned(&w.ledger, &both).assign.is_empty());
     // Nobody else could: then where it failed.
-    assert_eq!(hosts_of(&plan(&w.ledger, &view(&[(2, host(8))]))), [(1, keys(2).key())]);
+    assert_eq!(hosts_of(&planned(&w.ledger, &view(&[(2, host(8))]))), [(1, keys(2).key())]);
 }
 
 #[test]
 fn confirm_goes_to_two_hosts() {
     let mut w = World::new(2);
     w.submit(vec![BuildSpec { confirm: 2, ..spec("a", &[]) }]);
-    let hosts = plan(&w.ledger, &view(&[(1, host(8)), (2, host(8))])).assign;
+    let hosts = planned(&w.ledger, &view(&[(1, host(8)), (2, host(8))])).assign;
     assert_eq!(hosts.iter().map(|a| a.attempt.0).collect::<Vec<_>>(), [1, 2]);
     assert_ne!(hosts[0].host, hosts[1].host);
-    assert_eq!(plan(&w.ledger, &view(&[(1, host(8))])).assign.len(), 1);
+    assert_eq!(planned(&w.ledger, &view(&[(1, host(8))])).assign.len(), 1);
 }

@@ -146,8 +146,17 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::HealsWhileDisputed, HEALING),
     (Mutant::RecoveryUnsigned, RECOVERY),
     (Mutant::RecoveryKeepsEpoch, RECOVERY),
+    (Mutant::BuildsDespiteMeasures, MEASURES),
+    (Mutant::BlockLeavesBuilds, MEASURES),
+    (Mutant::BuildsWhereSetAside, MEASURES),
+    (Mutant::NoCanaries, MEASURES),
+    (Mutant::HeldPackagesGoOn, MEASURES),
+    (Mutant::TimeStandsStill, MEASURES),
+    (Mutant::ArchiveUnchecked, HEALING),
 ];
 
+/// Why no random seed shows it.
+const MEASURES: &str = "no simulated person blocks, drains or pauses; the tests of `mesh::restraint` show what it does";
 /// Why no simulated mesh can show it.
 const RECOVERY: &str = "no simulated owner holds a recovery key; the property tests of `mesh::roster` and `mesh::ledger` show what it does";
 

@@ -14,6 +14,7 @@ use mesh::membership::{self, Checked, Input, Membership};
 use mesh::mutants::{Mutant, with};
 use mesh::order::{Act, BootId, Gently, Order, Record, Target, Verdict};
 use mesh::placement::{HostNow, View, plan};
+use mesh::restraint::Restraint;
 use mesh::roster::{Cosignature, Genesis, Invitation, JoinRequest, MeshId, VoterChange, invitation_proof};
 use mesh::time::Time;
 use mesh::wire::{Signed, encode};
@@ -154,14 +155,14 @@ fn kept_by_the_lost() -> bool {
     let mut view = small.view();
     let host = view.get_mut(&keys(2).key()).unwrap();
     (host.alive, host.down) = (false, true);
-    plan(&small.ledger, &view).lose.is_empty()
+    plan(&small.ledger, &view, &Restraint::default()).lose.is_empty()
 }
 
 fn taken_from_the_busy() -> bool {
     let mut small = Small::new();
     let tick = small.entry(1, 56, None, Command::Cancel(Cancel { builds: vec![], reason: String::new() }));
     small.commit(tick, 100_000);
-    !plan(&small.ledger, &small.view()).lose.is_empty()
+    !plan(&small.ledger, &small.view(), &Restraint::default()).lose.is_empty()
 }
 
 fn old_leader_acts() -> bool {

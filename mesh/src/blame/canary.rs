@@ -7,7 +7,7 @@
 use super::{Charge, Evidence, charge, failure, held};
 use crate::build::{BuildId, BuildSpec, End};
 use crate::identity::PeerKey;
-use crate::ledger::{Build, Ledger};
+use crate::ledger::{AttemptRecord, Build, Ledger};
 
 /// Waiting builds among which a canary is looked for: each is compared with all that the ledger remembers.
 const CANDIDATES_MAX: usize = 16;
@@ -48,7 +48,7 @@ pub fn canary(ledger: &Ledger, host: &PeerKey, since_ms: u64) -> Canary {
 }
 
 /// The build to give to a host as its canary: one that waits and that the host is able to run, has not been tried there
-/// and is not known to be broken; best one that another host has built before, for its failure would say something at
+/// and is not known to be broken; one that may be tried again, for it must not fail for the sake of a sick host; best one that another host has built before, for its failure would say something at
 /// once. `None` when there is none, or one runs there already.
 pub fn next_canary(ledger: &Ledger, host: &PeerKey, able: impl Fn(&BuildSpec) -> bool) -> Option<BuildId> {
     if ledger.builds().running().any(|b| b.running().any(|a| a.host == *host)) {
@@ -57,6 +57,7 @@ pub fn next_canary(ledger: &Ledger, host: &PeerKey, able: impl Fn(&BuildSpec) ->
     let fit = |build: &&Build| {
         let others = others(ledger, build, host);
         able(&build.spec)
+            && build.spec.retries > 0 // it may fail for its host's sake, and has to come right elsewhere
             && !build.tried_on(host)
             && held(build).is_none()
             && !others.failed_alike
@@ -66,6 +67,11 @@ pub fn next_canary(ledger: &Ledger, host: &PeerKey, able: impl Fn(&BuildSpec) ->
     let first = fitting.next()?;
     let known = |build: &&Build| others(ledger, build, host).good;
     Some(std::iter::once(first).chain(fitting).find(known).unwrap_or(first).id)
+}
+
+/// Whom an attempt's failure is charged to, by all that the ledger remembers of its package; `None` when it did not fail.
+pub fn charge_of(ledger: &Ledger, build: &Build, attempt: &AttemptRecord) -> Option<Charge> {
+    Some(charge(failure(attempt)?, others(ledger, build, &attempt.host)))
 }
 
 /// What other hosts have seen of the same package, as far as the ledger remembers.

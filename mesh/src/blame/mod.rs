@@ -6,14 +6,17 @@
 //! all, for the cause is shared (a newer tree, a network). Nothing here acts, and a verdict is no order: what follows
 //! is decided in [`crate::healing`]. A host's word counts for its own attempts only; it takes two to blame a package.
 //!
-//! It walks all builds that the ledger remembers: to be asked when builds have changed, not for every build.
+//! It walks all builds that the ledger remembers: to be asked when builds have changed, not for every build. [`Judge`]
+//! keeps what it said for as long as it holds.
 
 mod canary;
 mod charge;
+mod judge;
 mod verdict;
 
-pub use canary::{Canary, canary, next_canary};
+pub use canary::{Canary, canary, charge_of, next_canary};
 pub use charge::{Charge, Failure, Others, charge};
+pub use judge::Judge;
 pub use verdict::{Evidence, Fault, Verdict};
 
 use crate::build::{BlobId, End, Phase};
@@ -133,7 +136,9 @@ pub fn judge(ledger: &Ledger, rules: &Rules) -> Vec<Verdict> {
         if !frozen && (elsewhere || mutants::on(Mutant::BlameWithoutComparison)) {
             verdicts.extend(host_at_fault(*host, ends, &packages, rules));
         }
-        verdicts.extend(rest(*host, ends, &packages, rules));
+        if ledger.roster().len() > 1 {
+            verdicts.extend(rest(*host, ends, &packages, rules));
+        }
     }
     verdicts
 }
@@ -263,13 +268,18 @@ fn charged(end: &Ended<'_>, host: &PeerKey, packages: &[Package<'_>]) -> Option<
     Some(charge(end.failure()?, packages[end.package].others(host)))
 }
 
-/// A host whose last attempts failed fast waits, longer each time. What the package is to blame for does not count.
+/// A host whose last attempts failed fast waits, longer each time, so that others can say whose fault it is. What the
+/// package is to blame for does not count, nor what is never tried elsewhere: nobody would ever say.
 fn rest(host: PeerKey, ends: &[&Ended<'_>], packages: &[Package<'_>], rules: &Rules) -> Option<Verdict> {
     let fast = |e: &&&Ended<'_>| {
-        e.attempt.ended_ms.saturating_sub(e.attempt.assigned_ms) <= rules.fast_ms
-            && charged(e, &host, packages).is_some_and(|c| c != Charge::Package)
+        e.attempt.ended_ms.saturating_sub(e.attempt.assigned_ms) <= rules.fast_ms && e.failure().is_some()
     };
-    let mut row: Vec<&Ended<'_>> = ends.iter().rev().take_while(fast).copied().collect();
+    let counts = |e: &&&Ended<'_>| match charged(e, &host, packages) {
+        Some(Charge::Package) => false,
+        Some(Charge::Undecided) => e.build.spec.retries > 0,
+        Some(Charge::Host) | None => true,
+    };
+    let mut row: Vec<&Ended<'_>> = ends.iter().rev().filter(counts).take_while(fast).copied().collect();
     row.reverse();
     let count = row.len() as u64;
     if count == 0 || count < rules.fast_failures || mutants::on(Mutant::BlameNoRest) {

@@ -2,11 +2,12 @@
 //!
 //! Part of the replicated state, written by [`super::Record::apply`] alone, alike on every host, each line from an entry
 //! whose signature was checked. It holds no names, only keys, so that a host that is renamed keeps its story; whoever
-//! shows it puts names in. Bounded in number and in age; nothing here judges anything.
+//! shows it puts names in. Bounded: what is older than ninety days, or one of too many, is put away
+//! ([`super::archive`]) before it would have to be dropped. Nothing here judges anything.
 
 use super::{Event, Stop};
 use crate::identity::PeerKey;
-use crate::limits::{AUDIT_LINES_MAX, AUDIT_MS_MAX};
+use crate::limits::AUDIT_LINES_MAX;
 use crate::roster::cut;
 use crate::warrant::OrderId;
 use serde::{Deserialize, Serialize};
@@ -112,10 +113,14 @@ impl Audit {
 
     pub(super) fn push(&mut self, line: Line, now_ms: u64) {
         self.0.push_back(Line { at_ms: now_ms, ..line });
-        let old = |line: &Line| line.at_ms.saturating_add(AUDIT_MS_MAX) < now_ms;
-        while self.0.len() > AUDIT_LINES_MAX || self.0.front().is_some_and(old) {
+        if self.0.len() > AUDIT_LINES_MAX {
             self.0.pop_front();
         }
+    }
+
+    /// The oldest lines have been put away.
+    pub(super) fn drop_oldest(&mut self, lines: usize) {
+        self.0.drain(..lines.min(self.0.len()));
     }
 }
 
@@ -125,7 +130,7 @@ mod tests {
     use crate::identity::Keys;
 
     #[test]
-    fn the_trail_is_bounded_in_number_and_in_age() {
+    fn the_trail_is_bounded() {
         let by = Keys::from_seed([1; 32]).key();
         let line = || Line::new(Kind::Resumed, by, None, "so");
         let mut audit = Audit::default();
@@ -133,9 +138,9 @@ mod tests {
             audit.push(line(), n);
         }
         assert_eq!((audit.lines().count(), audit.lines().next().unwrap().at_ms), (AUDIT_LINES_MAX, 5));
-        audit.push(line(), AUDIT_MS_MAX + 100);
-        assert_eq!(audit.lines().next().unwrap().at_ms, 100, "what is older than ninety days goes");
-        audit.push(line(), 3 * AUDIT_MS_MAX);
-        assert_eq!(audit.lines().count(), 1);
+        audit.drop_oldest(3);
+        assert_eq!((audit.lines().count(), audit.lines().next().unwrap().at_ms), (AUDIT_LINES_MAX - 3, 8));
+        audit.drop_oldest(usize::MAX);
+        assert_eq!(audit.lines().count(), 0);
     }
 }

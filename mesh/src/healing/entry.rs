@@ -10,12 +10,14 @@
 //! | [`Entry::Measure`], [`Entry::Lift`] | a signer; a host for itself, but for a pause |
 //! | [`Entry::Order`] | its author: the leader under its fence, or a signer |
 //! | [`Entry::Change`] | the leader, but for [`Event::Cleared`] |
+//! | [`Entry::Archive`] | the leader, and everybody checks it |
 //! | [`Entry::Receipt`] | any member; the target has signed it |
 //! | [`Entry::Remark`] | the leader, a signer; a host about itself |
 //! | [`Entry::Proof`] | the target |
 //!
 //! What had an effect leaves a line in the trail ([`super::Audit`]).
 
+use super::archive::{Archive, Part, due, part};
 use super::audit::{Kind, Line, Remark};
 use super::{Change, ChangeError, Event, Measure, MeasureError, Policy, Record, Rung, Stage, Stop, is_proof};
 use crate::identity::PeerKey;
@@ -52,6 +54,8 @@ tagged! {
         8 => Remark(Remark),
         /// A target proves that it has done what was ordered.
         9 => Proof(Proof),
+        /// The leader has the oldest lines of the trail put away.
+        10 => Archive(Archive),
     }
 }
 
@@ -152,6 +156,9 @@ pub enum Denied {
     /// No proof.
     #[error("that is the life in which the order was taken on, not the one after it")]
     NotProved,
+    /// Something else would be put away than what is due.
+    #[error("that is not the part of the trail that is to be put away")]
+    OtherPart,
     /// Too long.
     #[error("a remark has words, of {TEXT_BYTES_MAX} bytes at most")]
     Words,
@@ -253,6 +260,10 @@ impl Record {
                 left.order = order;
                 Ok(Some(left))
             }
+            Entry::Archive(archive) => {
+                may(author.leads.is_some(), Denied::NotLeader)?;
+                self.put_away(archive, mesh, now_ms).map(|()| None)
+            }
             Entry::Proof(proof) => {
                 let its = |w: &&mut Written| (w.order.id, w.order.target) == (proof.order, author.key);
                 let written = self.orders.iter_mut().find(its).ok_or(Denied::NotWritten)?;
@@ -269,6 +280,16 @@ impl Record {
                 Ok(Some(line(Kind::Proved, Some(author.key), &text).of(id)))
             }
         }
+    }
+
+    /// Puts the oldest lines away: as many as are due, and as what they are by this host's own reckoning.
+    fn put_away(&mut self, archive: Archive, mesh: MeshId, now_ms: u64) -> Result<(), Denied> {
+        let right = due(self, mesh, now_ms) == Some(archive) || mutants::on(Mutant::ArchiveUnchecked);
+        let (part, bytes) = part(self, mesh, archive.lines).filter(|_| right).ok_or(Denied::OtherPart)?;
+        self.audit.drop_oldest(archive.lines as usize);
+        self.parts.push(Part { blob: archive.blob, ..part });
+        self.put_away.push(bytes);
+        Ok(())
     }
 
     fn write(&mut self, signed: &Signed, author: &Author, mesh: MeshId, now_ms: u64) -> Result<Option<Line>, Denied> {

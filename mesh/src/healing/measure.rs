@@ -103,9 +103,9 @@ impl Measures {
         self.in_force(now_ms).find(|m| m.stop == Stop::Pause)
     }
 
-    /// What holds a host, if anything does.
+    /// What holds a host, if anything does: a block rather than a drain.
     pub fn of(&self, host: &PeerKey, now_ms: u64) -> Option<&Measure> {
-        self.in_force(now_ms).find(|m| m.host == Some(*host))
+        self.in_force(now_ms).filter(|m| m.host == Some(*host)).min_by_key(|m| m.stop)
     }
 }
 

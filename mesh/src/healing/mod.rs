@@ -7,6 +7,7 @@
 //! time is the ledger's. Whose fault something is, is [`crate::blame`]'s; whether a host obeys, is its own
 //! ([`crate::warrant`]).
 
+mod archive;
 mod audit;
 mod entry;
 mod ladder;
@@ -15,13 +16,15 @@ mod policy;
 mod record;
 mod rules;
 
+pub use archive::{Archive, Chapter, Part, PartError, Parts, due as archive_due, read_part};
 pub use audit::{Audit, Kind, Line, Remark, Told};
 pub use entry::{Author, Clear, Denied, Entry, Lift, Proof, Written};
 pub use ladder::{Event, Phase, Rung, Stage};
 pub use measure::{Measure, MeasureError, Measures, Stop};
 pub use policy::{Policy, PolicyError};
 pub use record::{Case, Change, ChangeError, DAY_MS, Pending, Record, Taken};
-pub use rules::Rule;
+pub(crate) use rules::span;
+pub use rules::{Rule, storm};
 
 use crate::blame::{Canary, Verdict, canary, next_canary};
 use crate::build::BuildId;
@@ -30,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::mutants::{self, Mutant};
 use crate::order::{Act, BootId, Gently};
 use crate::placement::{HostNow, View, can_run};
+use crate::restraint::kept;
 use crate::roster::Roster;
 use crate::warrant::OrderId;
 use rules::{Deed, rules};
@@ -316,27 +320,13 @@ pub fn by_hand(facts: &Facts<'_>, host: &PeerKey, act: Act, force: bool) -> Vec<
     rules(facts, host, Deed::Order { rung, written: false }).into_iter().filter(|rule| !passed(rule)).collect()
 }
 
-/// Why a host gets no builds now, in words; `None` when it may. For placement.
+/// Why a host gets no builds now, in words; `None` when it may. Placement keeps it by [`crate::restraint`].
 pub fn no_builds(facts: &Facts<'_>, host: &PeerKey) -> Option<String> {
     let now = facts.now_ms();
-    let roster = facts.ledger.roster();
-    let measures = &facts.record.measures;
-    if let Some(m) = measures.pause(now).or_else(|| measures.of(host, now)) {
-        return Some(format!("{} for {} more: {}", word(m.stop), rules::span(m.until_ms - now), m.reason));
+    if let Some(m) = facts.record.measures.pause(now) {
+        return Some(format!("paused for {} more: {}", span(m.until_ms - now), m.reason));
     }
-    if let Some(case) = facts.record.case(host) {
-        return Some(format!("set aside: {}", case.why));
-    }
-    let rests = |v: &&Verdict| matches!(v, Verdict::Rest { host: of, until_ms, .. } if of == host && *until_ms > now);
-    facts.verdicts.iter().find(rests).map(|v| v.text(roster))
-}
-
-fn word(stop: Stop) -> &'static str {
-    match stop {
-        Stop::Block => "blocked",
-        Stop::Drain => "drained",
-        Stop::Pause => "paused",
-    }
+    kept(facts.ledger, facts.record, facts.verdicts, host).map(|kept| kept.why)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! ladder ([`Stage::after`]) and its own bounds, and judges nothing else: whether a step should be taken is asked of
 //! [`super::plan`] by the leader before, and by every voter before it signs.
 
+use super::archive::Parts;
 use super::audit::Audit;
 use super::entry::Written;
 use super::ladder::{Event, Phase, Rung, Stage};
@@ -110,6 +111,11 @@ pub struct Record {
     pub(super) orders: VecDeque<Written>,
     #[serde(default)]
     pub(super) audit: Audit,
+    #[serde(default)]
+    pub(super) parts: Parts,
+    /// Bytes of parts that were put away just now, for whoever keeps them.
+    #[serde(skip)]
+    pub(super) put_away: Vec<Vec<u8>>,
 }
 
 impl Record {
@@ -164,6 +170,16 @@ impl Record {
     /// What happened, oldest first.
     pub fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// What of it was put away.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The bytes of the parts that were put away since somebody last asked.
+    pub(crate) fn take_put_away(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.put_away)
     }
 
     /// A person says that healing may go on: a storm is over.

@@ -5,7 +5,7 @@
 
 use super::ladder::{Rung, Stage};
 use super::measure::Stop;
-use super::record::Taken;
+use super::record::{Record, Taken};
 use super::{Facts, Sight};
 use crate::blame::{Canary, Verdict, canary};
 use crate::identity::PeerKey;
@@ -173,7 +173,7 @@ impl Rule {
 }
 
 /// A time for people.
-pub(super) fn span(ms: u64) -> String {
+pub(crate) fn span(ms: u64) -> String {
     match ms {
         0..60_000 => format!("{} s", ms.div_ceil(1_000)),
         60_000..7_200_000 => format!("{} min", ms.div_ceil(60_000)),
@@ -229,19 +229,25 @@ fn everybodys(facts: &Facts<'_>, host: &PeerKey, sight: &Sight, hold: &mut Hold<
     hold(sight.suspended.then_some(Rule::Suspended), Mutant::HealsSuspended);
 }
 
+/// Nothing that was tried lately has helped: healing stands still until a person resumes it, or a while has passed.
+pub fn storm(record: &Record, now_ms: u64) -> Option<Rule> {
+    let policy = record.policy();
+    // What was tried and did not help, newest first, until something did.
+    let since_ms = record.cleared_ms();
+    let tries = record.steps(now_ms).rev().filter(|step| step.rung >= Rung::Restart && step.at_ms > since_ms);
+    let row: Vec<&Taken> = tries.filter(|step| step.helped.is_some()).take_while(|s| s.helped == Some(false)).collect();
+    let until_ms = row.first().map_or(0, |newest| newest.at_ms.saturating_add(policy.quiet_ms));
+    let storm = row.len() as u64 >= policy.storm && until_ms > now_ms;
+    storm.then_some(Rule::Storm { steps: row.len() as u64, left_ms: until_ms.saturating_sub(now_ms) })
+}
+
 /// Not too many, and not too fast.
 fn pace(facts: &Facts<'_>, host: &PeerKey, deed: Deed, hold: &mut Hold<'_>) {
     let (record, now) = (facts.record, facts.now_ms());
     let policy = record.policy();
     let member = |key: &PeerKey| facts.ledger.roster().is_member(key);
 
-    // What was tried and did not help, newest first, until something did.
-    let tries = record.steps(now).rev().filter(|step| step.rung >= Rung::Restart && step.at_ms > record.cleared_ms());
-    let row: Vec<&Taken> = tries.filter(|step| step.helped.is_some()).take_while(|s| s.helped == Some(false)).collect();
-    let until_ms = row.first().map_or(0, |newest| newest.at_ms.saturating_add(policy.quiet_ms));
-    let storm = row.len() as u64 >= policy.storm && until_ms > now;
-    let left_ms = until_ms.saturating_sub(now);
-    hold(storm.then_some(Rule::Storm { steps: row.len() as u64, left_ms }), Mutant::HealsThroughStorm);
+    hold(storm(record, now), Mutant::HealsThroughStorm);
 
     let mut others = record.cases().filter(|(key, case)| *key != host && case.stage.is_open() && member(key));
     hold(others.next().map(|(other, _)| Rule::Another(*other)), Mutant::HealsManyAtOnce);

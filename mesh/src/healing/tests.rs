@@ -405,7 +405,8 @@ fn who_gets_no_builds_is_told_why_and_until_when() {
     let mut ward = Ward::new(&world);
     let why = |ward: &Ward, host: u8| ward.with(|facts| no_builds(facts, &key(host)));
     assert_eq!(why(&ward, 2), None);
-    assert!(why(&ward, SICK).unwrap().starts_with("h6 has failed 3 builds in a row at once: it rests"));
+    let told = why(&ward, SICK).unwrap();
+    assert!(told.starts_with("resting for 30 s more: its last 3 builds failed at once (b"), "{told}");
     ward.pass(31_000);
     assert_eq!(why(&ward, SICK), None);
     let now = ward.ledger.time_ms();

@@ -203,6 +203,14 @@ impl Builds {
     pub fn get(&self, id: BuildId) -> Option<&Build> {
         self.all.get(&id)
     }
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
     /// All builds, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Build> {
         self.all.values()

@@ -34,7 +34,12 @@ fn named(entry: &Entry) -> Option<PeerKey> {
         Entry::Change(change) => Some(change.host),
         Entry::Remark(remark) => Some(remark.host),
         Entry::Order(signed) => signed.open::<Order>().ok().map(|order| order.target),
-        Entry::Policy(_) | Entry::Lift(_) | Entry::Clear(_) | Entry::Receipt(_) | Entry::Proof(_) => None,
+        Entry::Policy(_)
+        | Entry::Lift(_)
+        | Entry::Clear(_)
+        | Entry::Receipt(_)
+        | Entry::Proof(_)
+        | Entry::Archive(_) => None,
     }
 }
 
@@ -45,7 +50,7 @@ fn code(denied: &Denied) -> Code {
         Denied::Measure(_) | Denied::Wire(_) | Denied::Words => Code::Invalid,
         Denied::Change(ChangeError::Illegal { .. }) => Code::Conflict,
         Denied::Change(_) => Code::Invalid,
-        Denied::BadOrder | Denied::NotWritten | Denied::NotProved => Code::Conflict,
+        Denied::BadOrder | Denied::NotWritten | Denied::NotProved | Denied::OtherPart => Code::Conflict,
         Denied::Nothing => Code::Unknown,
     }
 }

@@ -70,6 +70,8 @@ pub struct Changes {
     pub healing: bool,
     /// Whether there is another leader.
     pub leader: bool,
+    /// Parts of the trail that were put away: the bytes of blobs that every host keeps.
+    pub put_away: Vec<Vec<u8>>,
 }
 
 /// Why a ledger cannot be founded or restored.
@@ -196,6 +198,7 @@ impl Ledger {
             roster: std::mem::take(&mut self.roster_changed),
             leader: std::mem::take(&mut self.leader_changed),
             healing: std::mem::take(&mut self.healing_changed),
+            put_away: self.healing.take_put_away(),
         }
     }
 

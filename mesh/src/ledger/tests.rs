@@ -10,6 +10,7 @@ pub(crate) fn keys(n: u8) -> Keys {
 }
 
 /// A ledger with its log's bookkeeping, as consensus would drive it.
+#[derive(Clone)]
 pub(crate) struct World {
     pub ledger: Ledger,
     index: u64,

@@ -1,8 +1,12 @@
-use super::super::plan;
+use super::super::Plan;
 use super::*;
 use crate::ledger::Command;
 use crate::ledger::tests::*;
 use crate::roster::VoterChange;
+
+fn plan(ledger: &Ledger, view: &View) -> Plan {
+    super::super::plan(ledger, view, &crate::restraint::Restraint::default())
+}
 
 fn host() -> HostNow {
     HostNow { alive: true, start: 1, caught_up: true, steady_ms: 60_000, ..HostNow::default() }

@@ -62,7 +62,7 @@ pub enum ClientError {
 }
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Result<T> = std::result::Result<T, ClientError>;
+pub(super) type Result<T> = std::result::Result<T, ClientError>;
 
 fn broken(error: impl std::fmt::Display) -> ClientError {
     ClientError::Broken(error.to_string())
@@ -122,11 +122,11 @@ impl Client {
         tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or(Err(ClientError::TimedOut))
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.ask(Method::GET, path, full(Bytes::new())).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T> {
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T> {
         self.ask(Method::POST, path, json(value)?).await
     }
 

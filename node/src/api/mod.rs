@@ -6,15 +6,21 @@
 
 pub mod client;
 pub mod doctor;
+pub mod healing;
+pub mod measures;
 pub mod order;
 mod ping;
 pub mod recovery;
 pub mod server;
 mod spec;
 pub mod succession;
+pub(crate) mod tend;
+mod tend_client;
 mod topology;
 pub mod types;
 mod why;
+
+pub use tend::Tend;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,7 +39,7 @@ pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// What the daemon does for its users. The driver implements it.
 #[async_trait]
-pub trait Control: Send + Sync + 'static {
+pub trait Control: Tend {
     /// How the mesh is, as this host sees it.
     async fn status(&self) -> Status;
 

@@ -31,8 +31,8 @@ const JSON_BYTES_MAX: usize = 16 << 20;
 const PINGS: u32 = 5;
 const PINGS_MAX: u32 = 100;
 
-type Ctl = State<Arc<dyn Control>>;
-type Answer = Result<Response, ApiError>;
+pub(super) type Ctl = State<Arc<dyn Control>>;
+pub(super) type Answer = Result<Response, ApiError>;
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
@@ -48,11 +48,11 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     }
 }
 
-fn ok<T: Serialize>(value: &T) -> Answer {
+pub(super) fn ok<T: Serialize>(value: &T) -> Answer {
     Ok(json(StatusCode::OK, value))
 }
 
-fn done() -> Answer {
+pub(super) fn done() -> Answer {
     ok(&Ok1 { version: VERSION })
 }
 
@@ -114,6 +114,7 @@ fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/topology", get(topology))
         .route("/v1/leave", post(leave))
         .route("/v1/shutdown", post(shutdown))
+        .merge(super::tend::routes())
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .merge(blobs)
         .fallback(|| async { ApiError::not_found("no such route").hint("is this mesh older than its client?") })
@@ -121,19 +122,19 @@ fn router(control: Arc<dyn Control>) -> Router {
         .with_state(control)
 }
 
-fn body<T: DeserializeOwned>(bytes: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+pub(super) fn body<T: DeserializeOwned>(bytes: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
     let bytes = bytes.map_err(|e| ApiError::new(e.status().as_u16(), "bad-body", e.body_text()))?;
     serde_json::from_slice(&bytes).map_err(|e| ApiError::bad_request(format!("the request is not as expected: {e}")))
 }
 
-fn parse<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, ApiError> {
+pub(super) fn parse<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, ApiError> {
     match text.len() {
         0..=100 => text.parse().map_err(ApiError::bad_request),
         _ => Err(ApiError::bad_request("that id is too long")),
     }
 }
 
-fn query<T>(q: Result<Query<T>, axum::extract::rejection::QueryRejection>) -> Result<T, ApiError> {
+pub(super) fn query<T>(q: Result<Query<T>, axum::extract::rejection::QueryRejection>) -> Result<T, ApiError> {
     q.map(|Query(value)| value).map_err(|e| ApiError::bad_request(e.body_text()))
 }
 

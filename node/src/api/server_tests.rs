@@ -19,7 +19,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    fn note(&self, text: impl Into<String>) {
+    pub(crate) fn note(&self, text: impl Into<String>) {
         self.asked.lock().unwrap().push(text.into());
     }
 }
@@ -54,10 +54,12 @@ pub(crate) fn sample_status() -> Status {
             relay: None,
             addresses: vec![address],
             version: "0.1.0".into(),
+            kept: None,
         }],
         cores: Cores { total: 4, alive: 4 },
         builds: BuildCounts::default(),
         strangers: 0,
+        standing: vec![],
         warnings: vec![],
         next: vec!["mesh invite NAME".into()],
     }
@@ -75,6 +77,7 @@ fn detail(id: BuildId, revision: u64, state: BuildState, manifest: Option<BlobId
             attempts: 1,
             submitted_ms: 1,
             ended_ms: None,
+            held: false,
             text: String::new(),
         },
         command: vec!["true".into()],
@@ -285,6 +288,7 @@ pub(crate) fn sample_why(host: &str) -> WhyReport {
         ],
         leads: vec![lead],
         warnings: vec![],
+        healing: crate::api::healing::CaseReport::default(),
         next: vec!["start it there".into()],
     }
 }
@@ -483,11 +487,11 @@ fn the_shape_of_status_stays() {
         "leader": {"host": "anna", "peer": peer, "epoch": 1, "term": 2, "lease_ms": 1500},
         "hosts": [{"name": "anna", "peer": peer, "state": "alive", "since_ms": 90000, "cores": 4, "free_cores": 3,
             "voter": true, "protected": false, "allow_reboot": false, "boot_id": "00", "boot_enabled": null,
-            "path": "self", "relay": null, "version": "0.1.0",
+            "path": "self", "relay": null, "version": "0.1.0", "kept": null,
             "addresses": [{"addr": "/ip4/10.0.0.1/tcp/7400", "source": "identify", "proved": true, "age_ms": 5, "nat_of": "edge"}]}],
         "cores": {"total": 4, "alive": 4},
         "builds": {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0},
-        "strangers": 0, "warnings": [], "next": ["mesh invite NAME"]
+        "strangers": 0, "standing": [], "warnings": [], "next": ["mesh invite NAME"]
     });
     assert_eq!(serde_json::to_value(sample_status()).unwrap(), want);
 }

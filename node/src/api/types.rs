@@ -1,6 +1,7 @@
 //! What travels over the API, as JSON. Fields may be added, never renamed without raising [`VERSION`].
 
 pub use super::doctor::{Ending, HostFacts, MeshFacts};
+pub use super::healing::Standing;
 pub use super::ping::{PingLead, PingReport};
 pub use super::recovery::{RecoverRequest, Recovered, RecoveryHost, RecoveryPlan};
 pub use super::spec::{InputJson, SpecJson};
@@ -77,6 +78,9 @@ pub struct Status {
     pub builds: BuildCounts,
     /// Connections refused because nobody vouched for them, since the daemon started.
     pub strangers: u64,
+    /// What stands for a while: a pause before all, blocks, drains, healing that is frozen or under way.
+    #[serde(default)]
+    pub standing: Vec<Standing>,
     /// What is wrong.
     pub warnings: Vec<Warning>,
     /// What to do, in words.
@@ -172,6 +176,9 @@ pub struct Host {
     pub addresses: Vec<Address>,
     /// The version it runs; empty when unknown.
     pub version: String,
+    /// What keeps builds from it, in a word: `blocked`, `drained`, `set aside`, `resting`.
+    #[serde(default)]
+    pub kept: Option<String>,
 }
 
 /// A lead to a host.
@@ -292,6 +299,9 @@ pub struct BuildSummary {
     pub submitted_ms: u64,
     /// When it ended.
     pub ended_ms: Option<u64>,
+    /// It is not tried again for now, because its package has failed on two hosts; `mesh retry` tries it all the same.
+    #[serde(default)]
+    pub held: bool,
     /// Why it waits or failed; empty when there is nothing to say.
     pub text: String,
 }

@@ -58,6 +58,9 @@ pub struct WhyReport {
     pub leads: Vec<PingLead>,
     /// What else is wrong with it, as in `mesh status`.
     pub warnings: Vec<Warning>,
+    /// What the ledger has on it: blame, measures, orders, steps taken and withheld.
+    #[serde(default)]
+    pub healing: super::healing::CaseReport,
     /// What to do, in words, the first first.
     pub next: Vec<String>,
 }

@@ -161,10 +161,65 @@ pub enum Command {
         #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         count: u32,
     },
-    /// The story of a host: who misses it, what was tried, what happened, and what to do
+    /// The story of a host or a build: what happened, whose fault it is, and what to do
     Why {
-        /// Its name
+        /// A host's name, or a build's number, for example b12
+        #[arg(value_name = "HOST|BUILD")]
+        what: String,
+    },
+    /// Give a host no builds for a while, and take from it what runs there
+    Block(HostStop),
+    /// End a block before its time
+    Unblock {
+        /// The host's name
         host: String,
+    },
+    /// Give a host no more builds for a while; what runs there ends
+    Drain(HostStop),
+    /// End a drain before its time
+    Undrain {
+        /// The host's name
+        host: String,
+    },
+    /// Give nobody builds and heal nobody for a while
+    Pause {
+        /// For how long, for example 8h
+        #[arg(long = "for", value_name = "TIME")]
+        lasts: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a pause before its time, and let healing go on that froze because nothing helped
+    Resume {
+        /// Why
+        #[arg(long, default_value = "resumed by hand")]
+        reason: String,
+    },
+    /// Say that a host is well: it gets builds again, whatever its case was
+    Clear {
+        /// The host's name
+        host: String,
+        /// What was done about it
+        #[arg(long)]
+        reason: String,
+    },
+    /// The policy of healing
+    Policy {
+        /// What to do with it [default: print it]
+        #[command(subcommand)]
+        what: Option<PolicyCommand>,
+    },
+    /// What healing would do now, and which rules hold it back
+    Plan,
+    /// The trail of healing: what was ordered, refused, signed, done and proved, by whom and when
+    Audit {
+        /// Only of this host
+        #[arg(long)]
+        host: Option<String>,
+        /// Only what happened since: a time ago (2d), or a moment (2026-11-28, 2026-11-28T20:00:00Z)
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
     },
     /// Where every host is: addresses, what is proved, masquerades, and the paths in use
     Topology {
@@ -220,6 +275,31 @@ pub enum Command {
     Retry {
         /// Its number
         id: BuildId,
+    },
+}
+
+/// `mesh block` and `mesh drain`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HostStop {
+    /// The host's name
+    pub host: String,
+    /// For how long, for example 2d
+    #[arg(long = "for", value_name = "TIME")]
+    pub lasts: String,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// `mesh policy set`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Set one key, for example: cool-down 30m
+    Set {
+        /// The key
+        key: String,
+        /// Its value
+        value: String,
     },
 }
 

@@ -13,10 +13,13 @@ mod recover;
 mod run;
 mod show;
 mod succession;
+mod tend;
 mod topology;
 mod why;
+mod why_build;
 
 use crate::api::client::{Client, ClientError};
+use crate::api::measures::StopKind;
 use crate::api::types::{ApiError, BuildList, BuildState, EvictRequest, InviteRequest, LogEvent, Ok1, VERSION};
 use crate::config::{Config, TextError};
 use crate::state_folder::{FolderError, FolderLock, Places, StateFolder};
@@ -407,7 +410,17 @@ async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure>
             }
             return Ok(if report.round_trips_us.is_empty() { EXIT_FAILED } else { EXIT_OK });
         }
-        Command::Why { host } => return why::why(client, out, &host).await,
+        Command::Why { what } => return why::why(client, out, &what).await,
+        Command::Block(stop) => tend::stop(client, out, StopKind::Block, stop).await?,
+        Command::Drain(stop) => tend::stop(client, out, StopKind::Drain, stop).await?,
+        Command::Unblock { host } => tend::lift(client, out, StopKind::Block, Some(host), String::new()).await?,
+        Command::Undrain { host } => tend::lift(client, out, StopKind::Drain, Some(host), String::new()).await?,
+        Command::Pause { lasts, reason } => tend::pause(client, out, &lasts, reason).await?,
+        Command::Resume { reason } => tend::lift(client, out, StopKind::Pause, None, reason).await?,
+        Command::Clear { host, reason } => tend::clear(client, out, host, reason).await?,
+        Command::Policy { what } => tend::policy(client, out, what).await?,
+        Command::Plan => return tend::plan(client, out).await,
+        Command::Audit { host, since } => return tend::audit(client, out, host, since).await,
         Command::Topology { format } => {
             let seen = client.topology().await?;
             match if out.json { Picture::Json } else { format } {

@@ -214,6 +214,7 @@ pub(super) async fn run(client: &Client, out: Out, wish: RunArgs) -> Result<u8, 
                 if bar.is_hidden() {
                     out.note(describe(&detail.summary));
                 }
+                give_up_held(client, out, &detail.summary).await?;
                 last = Some(detail);
             }
             () = tokio::time::sleep(RECONNECT_PAUSE), if log.is_broken() => log.open().await,
@@ -330,6 +331,19 @@ fn show_log(out: Out, event: LogEvent) -> Result<(), Failure> {
     }
 }
 
+/// Nobody waits here for a build that is not tried again for hours: it is given up, and its text says why.
+async fn give_up_held(client: &Client, out: Out, build: &BuildSummary) -> Result<(), Failure> {
+    if build.held {
+        out.note(format!("{}: {}", build.id, show::plain(&build.text)));
+        out.note(format!(
+            "hint: it is given up; `mesh logs {0}` shows what it did, `mesh retry {0}` tries it again",
+            build.id
+        ));
+        client.cancel(&[build.id]).await?;
+    }
+    Ok(())
+}
+
 fn describe(build: &BuildSummary) -> String {
     let host = build.host.as_deref().map_or(String::new(), |host| format!(" on {}", show::plain(host)));
     let text = if build.text.is_empty() { String::new() } else { format!(": {}", show::plain(&build.text)) };
@@ -381,6 +395,7 @@ pub(super) async fn build(client: &Client, out: Out, file: &Path, detach: bool) 
                     out.note(&line);
                 }
                 bar.set_message(line);
+                give_up_held(client, out, &detail.summary).await?;
                 if detail.summary.state.is_final() {
                     bar.inc(1);
                     ended.insert(detail.summary.id, detail.summary);

@@ -1,6 +1,6 @@
 //! Status and builds as text for people. Pure: the same value gives the same text.
 
-use crate::api::types::{BuildSummary, HostState, Level, PathKind, PingLead, PingReport, Status, Warning};
+use crate::api::types::{BuildSummary, HostState, Level, PathKind, PingLead, PingReport, Standing, Status, Warning};
 use mesh::build::BuildId;
 use std::time::Duration;
 
@@ -34,17 +34,16 @@ pub(crate) fn ids(ids: &[BuildId]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The whole of `mesh status`: warnings first, then notes, leader, hosts, builds, and what to do.
+/// The whole of `mesh status`: what stands for a while first, a pause before all, then warnings, notes, leader, hosts, builds, and what to do.
 pub(crate) fn status(s: &Status) -> String {
     let mut warnings: Vec<&Warning> = s.warnings.iter().collect();
     warnings.sort_by_key(|w| w.level);
-    let mut out: Vec<String> = warnings
-        .iter()
-        .map(|w| match w.level {
-            Level::Warning => format!("warning: {}", plain(&w.text)),
-            Level::Note => format!("note: {}", plain(&w.text)),
-        })
-        .collect();
+    let line = |level: Level, text: &str| match level {
+        Level::Warning => format!("warning: {}", plain(text)),
+        Level::Note => format!("note: {}", plain(text)),
+    };
+    let mut out: Vec<String> = s.standing.iter().map(|s: &Standing| line(s.level, &s.text)).collect();
+    out.extend(warnings.iter().map(|w| line(w.level, &w.text)));
     let id: String = s.mesh.id.chars().take(12).collect();
     out.push(format!("mesh {} ({id}), seen from {}", plain(&s.mesh.name), plain(&s.host)));
     out.push(match &s.leader {
@@ -71,6 +70,7 @@ pub(crate) fn status(s: &Status) -> String {
             "-"
         }];
         role.extend(h.protected.then_some("protected"));
+        role.extend(h.kept.as_deref());
         let cores = format!("{}/{}", h.free_cores, h.cores);
         [plain(&h.name), state.into(), cores, role.join(","), path.into(), ago(h.since_ms)].to_vec()
     });
@@ -155,7 +155,8 @@ pub(super) fn lead_result(l: &PingLead) -> String {
 /// 0 healthy, 1 degraded, 2 no leader. Notes do no harm.
 pub(crate) fn exit_code(s: &Status) -> u8 {
     let bad = s.hosts.iter().any(|h| matches!(h.state, HostState::Suspect | HostState::Down));
-    match (s.leader.is_some(), bad || s.warnings.iter().any(|w| w.level == Level::Warning)) {
+    let stands = s.standing.iter().any(|s| s.level == Level::Warning);
+    match (s.leader.is_some(), bad || stands || s.warnings.iter().any(|w| w.level == Level::Warning)) {
         (false, _) => super::EXIT_NO_LEADER,
         (true, true) => super::EXIT_FAILED,
         (true, false) => super::EXIT_OK,

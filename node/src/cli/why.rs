@@ -1,13 +1,32 @@
 //! `mesh why HOST`: the story of one host, in the words of somebody who tells it to a person woken at night. Pure but
-//! for [`why`], which asks. Decides nothing: what to do next came with the report.
+//! for [`why`], which asks. Decides nothing: what to do next came with the report. Of a build [`super::why_build`] tells.
 
 use super::show::{ago, lead_result, path_word, plain, state_word, table};
+use super::tend::{left, moment};
 use super::{EXIT_FAILED, EXIT_OK, Failure, Out};
-use crate::api::client::Client;
-use crate::api::types::{Accuser, Chapter, Evidence, HostState, Level, PathKind, Told, WhyReport};
+use crate::api::client::{Client, ClientError};
+use crate::api::healing::{AuditLine, CaseReport, OrderTold};
+use crate::api::types::{Accuser, BuildState, Chapter, Evidence, HostState, Level, PathKind, Told, WhyReport};
+use mesh::build::BuildId;
 
-/// Asks, tells, and says by the exit code whether the host is well.
+/// Asks, tells, and says by the exit code whether the host is well, or the build not given up.
 pub(super) async fn why(client: &Client, out: Out, host: &str) -> Result<u8, Failure> {
+    // A host may be called like a build: then the build goes first, and the host is asked for by its key.
+    if let Ok(id) = host.parse::<BuildId>() {
+        match client.why_build(id).await {
+            Err(ClientError::Api(error)) if error.status == 404 => {}
+            told => {
+                let told = told?;
+                match out.json {
+                    true => out.json(&told)?,
+                    false => out.line(super::why_build::text(&told))?,
+                }
+                let bad =
+                    told.state == BuildState::Failed || (told.state == BuildState::Queued && !told.because.is_empty());
+                return Ok(if bad { EXIT_FAILED } else { EXIT_OK });
+            }
+        }
+    }
     if !mesh::roster::valid_host_name(host) {
         return Err(crate::api::server::bad_host_name(host).into());
     }
@@ -16,7 +35,8 @@ pub(super) async fn why(client: &Client, out: Out, host: &str) -> Result<u8, Fai
         true => out.json(&report)?,
         false => out.line(text(&report))?,
     }
-    Ok(if report.state == HostState::Alive { EXIT_OK } else { EXIT_FAILED })
+    let well = report.state == HostState::Alive && matches!(report.healing.stage.as_str(), "" | "well");
+    Ok(if well { EXIT_OK } else { EXIT_FAILED })
 }
 
 /// The whole story.
@@ -48,6 +68,7 @@ fn text(r: &WhyReport) -> String {
         let level = if w.level == Level::Warning { "warning" } else { "note" };
         format!("  {level}: {}", plain(&w.text))
     }));
+    out.extend(healing(&r.healing));
     out.extend(accusers(r));
     if !r.story.is_empty() {
         out.push("what happened, oldest first:".into());
@@ -61,6 +82,43 @@ fn text(r: &WhyReport) -> String {
     }
     out.extend(r.next.iter().map(|next| format!("next: {}", plain(next))));
     out.join("\n")
+}
+
+/// What the ledger has on it: nothing when all is well and always was.
+fn healing(case: &CaseReport) -> Vec<String> {
+    let mut out = vec![];
+    if !matches!(case.stage.as_str(), "" | "well") {
+        out.push(format!("healing: {} (for {}): {}", plain(&case.told), ago(case.since_ms), plain(&case.why)));
+    }
+    for m in &case.measures {
+        let (by, reason) = (plain(&m.by), plain(&m.reason));
+        out.push(format!("{} by {by} until {} ({}): {reason}", m.stop.word(), moment(m.until_ms), left(m.left_ms)));
+    }
+    // A measure and a case say by themselves that they keep builds away.
+    let said = !case.measures.is_empty() || out.iter().any(|line| line.starts_with("healing:"));
+    out.extend(case.kept.iter().filter(|_| !said).map(|why| format!("gets no builds: {}", plain(why))));
+    out.extend(case.blame.iter().map(|verdict| format!("blame: {}", plain(verdict))));
+    for step in &case.next {
+        out.push(format!("due now: {}, because {}", plain(&step.what), plain(&step.why)));
+    }
+    for held in &case.held {
+        let rules: Vec<String> = held.rules.iter().map(|rule| plain(rule)).collect();
+        out.push(format!("held back: {}: {}", plain(&held.what), rules.join("; ")));
+    }
+    if !case.orders.is_empty() {
+        out.push("orders to it:".into());
+        let row = |o: &OrderTold| {
+            let asked = format!("asked for by {}: {}", plain(&o.requester), plain(&o.reason));
+            vec![moment(o.at_ms), o.id.clone(), plain(&o.act), o.state.clone(), asked]
+        };
+        out.push(indent(&table(&case.orders.iter().map(row).collect::<Vec<_>>())));
+    }
+    if !case.trail.is_empty() {
+        out.push("what was done about it, oldest first:".into());
+        let row = |line: &AuditLine| vec![moment(line.at_ms), plain(&line.told)];
+        out.push(indent(&table(&case.trail.iter().map(row).collect::<Vec<_>>())));
+    }
+    out
 }
 
 fn path(r: &WhyReport) -> String {

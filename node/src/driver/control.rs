@@ -1,6 +1,7 @@
 //! What the API asks of a node ([`crate::api::Control`]).
 
 use super::Inner;
+use super::restrain::Waits;
 use super::shared::lock;
 use super::submit::SubmitError;
 use crate::api::order::{OrderEvent, OrderRequest};
@@ -51,15 +52,11 @@ impl Inner {
         self.shared.with(|l| l.roster().members().map(|(k, m)| (*k, m.name.clone())).collect())
     }
 
-    fn detail(&self, id: BuildId) -> Result<BuildDetail, ApiError> {
+    pub(super) fn detail(&self, id: BuildId) -> Result<BuildDetail, ApiError> {
         let names = self.names();
         let build = self.shared.with(|l| l.builds().get(id).cloned()).ok_or_else(|| no_build(id))?;
-        let held = self.held_back(&build);
-        Ok(detail(&build, &names, held))
-    }
-
-    fn held_back(&self, build: &Build) -> Option<String> {
-        self.shared.with(|l| mesh::placement::held_back(l, &lock(&self.view), build))
+        let waits = self.why_waiting([&build]).pop().unwrap_or_default();
+        Ok(detail(&build, &names, waits))
     }
 
     async fn follow(&self, id: BuildId, only: Option<Attempt>, follow: bool, out: mpsc::Sender<LogEvent>) {
@@ -175,7 +172,8 @@ impl Control for Inner {
             let wanted = |b: &&Build| filter.state.is_none_or(|s| s == state_word(b.state));
             l.builds().iter().rev().filter(wanted).take(limit).cloned().collect()
         });
-        builds.iter().map(|b| summary(b, &names, self.held_back(b))).collect()
+        let waits = self.why_waiting(builds.iter());
+        builds.iter().zip(waits).map(|(build, waits)| summary(build, &names, waits)).collect()
     }
 
     async fn build(&self, id: BuildId) -> Result<BuildDetail, ApiError> {
@@ -215,6 +213,10 @@ impl Control for Inner {
     }
 
     async fn retry(&self, id: BuildId) -> Result<BuildId, ApiError> {
+        // A person asks for what is held: it ends as it is, and its successor is tried for its own sake.
+        if self.detail(id)?.summary.held {
+            self.cancel(vec![id]).await?;
+        }
         let reply = self.ask(self.request_id(), Command::Retry(Retry { build: id })).await?;
         reply.builds.first().copied().ok_or_else(|| ApiError::internal("a retry made no build"))
     }
@@ -423,13 +425,13 @@ fn name_in(names: &BTreeMap<PeerKey, String>, peer: &PeerKey) -> String {
     names.get(peer).cloned().unwrap_or_else(|| peer.short())
 }
 
-fn summary(build: &Build, names: &BTreeMap<PeerKey, String>, held: Option<String>) -> BuildSummary {
+fn summary(build: &Build, names: &BTreeMap<PeerKey, String>, waits: Waits) -> BuildSummary {
     let waiting = || match build.state {
         ledger::State::Waiting => {
             let needs: Vec<String> = build.needs.iter().map(ToString::to_string).collect();
             format!("waits for {}", needs.join(", "))
         }
-        _ => held.clone().unwrap_or_default(),
+        _ => waits.why.clone(),
     };
     BuildSummary {
         id: build.id,
@@ -439,11 +441,12 @@ fn summary(build: &Build, names: &BTreeMap<PeerKey, String>, held: Option<String
         attempts: build.attempts.len() as u32,
         submitted_ms: build.submitted_ms,
         ended_ms: build.state.is_final().then_some(build.finished_ms),
+        held: waits.held,
         text: if build.reason.is_empty() { waiting() } else { build.reason.clone() },
     }
 }
 
-fn detail(build: &Build, names: &BTreeMap<PeerKey, String>, held: Option<String>) -> BuildDetail {
+fn detail(build: &Build, names: &BTreeMap<PeerKey, String>, waits: Waits) -> BuildDetail {
     let attempt = |a: &ledger::AttemptRecord| {
         let outcome = a.outcome();
         AttemptDetail {
@@ -477,7 +480,7 @@ fn detail(build: &Build, names: &BTreeMap<PeerKey, String>, held: Option<String>
     BuildDetail {
         version: VERSION,
         revision: build.revision + 1,
-        summary: summary(build, names, held),
+        summary: summary(build, names, waits),
         command: build.spec.command.clone(),
         needs: build.needs.clone(),
         code: telling.filter(|_| build.state.is_final()).map(|o| o.code),

@@ -12,6 +12,7 @@ use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::{Assign, Assignment, Command, Entry, Lead, Lose};
 use mesh::placement::{Plan, plan};
+use mesh::restraint::Restraint;
 use mesh::roster::{Cosignature, VoterChange};
 use mesh::wire::decode;
 use std::collections::BTreeSet;
@@ -59,8 +60,10 @@ impl Inner {
             return led;
         }
         let view = lock(&self.view).clone();
-        let Plan { lose, assign, voters } = self.shared.with(|ledger| plan(ledger, &view));
-        let mut did = false;
+        let Plan { lose, assign, voters } =
+            self.shared.with(|ledger| plan(ledger, &view, &Restraint::new(ledger, &self.judged(ledger))));
+        let mut did = self.let_time_pass().await;
+        did |= self.put_trail_away(fence).await;
         if !lose.is_empty() {
             for lost in &lose {
                 tracing::info!(build = %lost.build, attempt = lost.attempt.0, why = lost.reason, "an attempt is lost");

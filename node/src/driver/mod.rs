@@ -6,6 +6,8 @@
 //! stands), and a task for each stream and each attempt. `main.rs` starts one of these on a real host,
 //! crate `sim` three and more in a simulated one; what differs is in [`Seams`].
 
+mod audit;
+mod cases;
 mod control;
 mod doctor;
 mod execute;
@@ -20,13 +22,17 @@ mod looks;
 mod outcast;
 mod paths;
 mod ping;
+mod plan;
 mod policy;
 mod recover;
 mod replicate;
+mod restrain;
 mod shared;
+mod standing;
 mod status;
 mod submit;
 mod succession;
+mod tend;
 mod token;
 mod topology;
 mod watch;
@@ -47,6 +53,7 @@ use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
 use crate::seams::{BlobStore, Facts, Machine, OpenStore, Seams, Spawn};
 use execute::Running;
 use mesh::addresses::Addresses;
+use mesh::blame::Judge;
 use mesh::build::{Attempt, BuildId};
 use mesh::clock::LedgerClock;
 use mesh::identity::{Keys, PeerKey};
@@ -150,6 +157,8 @@ pub struct Inner {
     submit_streams: Mutex<Vec<(PeerKey, Stream)>>,
     clock: Mutex<Option<(u64, LedgerClock)>>,
     view: Mutex<View>,
+    /// What blame says of the ledger as it is.
+    judge: Mutex<Judge>,
     wake_leader: Notify,
     /// Whom an earlier start had found.
     found: BTreeSet<PeerKey>,
@@ -276,6 +285,7 @@ impl Node {
             submit_streams: Mutex::default(),
             clock: Mutex::default(),
             view: Mutex::default(),
+            judge: Mutex::default(),
             wake_leader: Notify::new(),
             found: kept.peers().collect(),
             members: Mutex::new(members),

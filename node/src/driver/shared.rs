@@ -75,6 +75,7 @@ impl Shared {
             pending.roster |= new.roster;
             pending.leader |= new.leader;
             pending.healing |= new.healing;
+            pending.put_away.extend(new.put_away);
         }
         self.driver.notify_one();
         self.waiters.notify_waiters();

@@ -8,6 +8,7 @@ use mesh::addresses::Source;
 use mesh::identity::PeerKey;
 use mesh::ledger::level_of;
 use mesh::membership::State;
+use mesh::restraint::Restraint;
 use std::collections::BTreeMap;
 
 /// Strangers that are remembered by name; all are counted.
@@ -47,44 +48,52 @@ pub(super) fn state_word(state: Option<State>) -> HostState {
 
 impl Inner {
     pub(super) fn make_status(&self) -> api::Status {
-        let (mesh, own_name, names, voters, leader, signers, counts, used, stuck) = self.shared.with(|ledger| {
-            let names: BTreeMap<PeerKey, String> =
-                ledger.roster().members().map(|(k, m)| (*k, m.name.clone())).collect();
-            let own = names.get(&self.me).cloned().unwrap_or_default();
-            let mut used: BTreeMap<PeerKey, u32> = BTreeMap::new();
-            for build in ledger.builds().running() {
-                for attempt in build.running() {
-                    *used.entry(attempt.host).or_default() += build.spec.cores;
+        let (mesh, own_name, names, voters, leader, signers, counts, used, stuck, kept, standing) =
+            self.shared.with(|ledger| {
+                let names: BTreeMap<PeerKey, String> =
+                    ledger.roster().members().map(|(k, m)| (*k, m.name.clone())).collect();
+                let own = names.get(&self.me).cloned().unwrap_or_default();
+                let mut used: BTreeMap<PeerKey, u32> = BTreeMap::new();
+                for build in ledger.builds().running() {
+                    for attempt in build.running() {
+                        *used.entry(attempt.host).or_default() += build.spec.cores;
+                    }
                 }
-            }
-            let view = lock(&self.view);
-            let stuck: Vec<(String, String)> = ledger
-                .builds()
-                .wanting()
-                .take(1_000)
-                .filter_map(|b| {
-                    Some((format!("{} ({})", b.id, b.spec.name), mesh::placement::held_back(ledger, &view, b)?))
-                })
-                .collect();
-            let info = api::MeshInfo { id: ledger.mesh().to_string(), name: ledger.name().to_owned() };
-            let voters = ledger.voters().voters().clone();
-            (
-                info,
-                own,
-                names,
-                voters,
-                ledger.leader(),
-                ledger.roster().signers(),
-                ledger.builds().counts(),
-                used,
-                stuck,
-            )
-        });
+                let view = lock(&self.view);
+                let verdicts = self.judged(ledger);
+                let restraint = Restraint::new(ledger, &verdicts);
+                // Builds that wait for the same reason are told together; of a pause something else tells.
+                let mut stuck: BTreeMap<String, (String, u32)> = BTreeMap::new();
+                let waiting = ledger.builds().wanting().take(1_000).filter(|_| restraint.pause().is_none());
+                for b in waiting {
+                    if let Some(why) = mesh::placement::held_back(ledger, &view, &restraint, b) {
+                        stuck.entry(why).or_insert_with(|| (format!("{} ({})", b.id, b.spec.name), 0)).1 += 1;
+                    }
+                }
+                let kept: BTreeMap<PeerKey, String> =
+                    names.keys().filter_map(|peer| Some((*peer, restraint.word(peer)?.to_owned()))).collect();
+                let standing = self.standing(ledger, &verdicts);
+                let info = api::MeshInfo { id: ledger.mesh().to_string(), name: ledger.name().to_owned() };
+                let voters = ledger.voters().voters().clone();
+                (
+                    info,
+                    own,
+                    names,
+                    voters,
+                    ledger.leader(),
+                    ledger.roster().signers(),
+                    ledger.builds().counts(),
+                    used,
+                    stuck,
+                    kept,
+                    standing,
+                )
+            });
         let enrolled: BTreeMap<PeerKey, ([u8; 32], [u8; 16])> =
             self.shared.with(|l| l.roster().members().map(|(k, m)| (*k, (m.machine_id, m.store_id))).collect());
         let now = self.now();
         let mut warnings = vec![];
-        let mut next = vec![];
+        let (standing, mut next) = standing;
         let mut hosts = vec![];
         {
             let members = lock(&self.members);
@@ -133,6 +142,7 @@ impl Inner {
                     relay: relay.map(|k| names.get(&k).cloned().unwrap_or_else(|| k.short())),
                     addresses: rows.into_iter().map(row).collect(),
                     version: level_of(&facts.version).0.to_owned(),
+                    kept: kept.get(peer).cloned(),
                 });
             }
         }
@@ -188,8 +198,10 @@ impl Inner {
             ));
             next.push("invite another signer: `mesh invite NAME --signer`".into());
         }
-        for (build, why) in stuck.into_iter().take(5) {
-            warnings.push(warning("build-held", None, format!("{build} is not placed: {why}")));
+        for (why, (build, count)) in stuck.into_iter().take(5) {
+            let builds = if count == 1 { format!("{build} is") } else { format!("{build} and {} more are", count - 1) };
+            warnings.push(warning("build-held", None, format!("{builds} not placed: {why}")));
+            next.push("`mesh why BUILD` says whose fault it is that a build waits, and what to do".into());
         }
         let unheld: Vec<String> = lock(&self.unheld).iter().map(ToString::to_string).collect();
         if let [first, more @ ..] = &unheld[..] {
@@ -251,6 +263,7 @@ impl Inner {
                 cancelled: counts.cancelled,
             },
             strangers: self.net.strangers(),
+            standing,
             warnings,
             next,
         }

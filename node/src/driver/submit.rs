@@ -152,8 +152,8 @@ impl Inner {
         }
     }
 
-    /// Proposes a batch as the leader.
-    async fn propose(&self, entries: Vec<Signed>) -> Result<(u64, Vec<Reply>), String> {
+    /// Proposes a batch as the leader; an empty one lets ledger time pass.
+    pub(super) async fn propose(&self, entries: Vec<Signed>) -> Result<(u64, Vec<Reply>), String> {
         let payload = encode(&Batch { time_ms: self.ledger_time_ms(), entries });
         match self.consensus.propose(payload).await {
             Ok(applied) => {

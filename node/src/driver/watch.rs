@@ -230,6 +230,7 @@ impl Inner {
             self.wake_healer();
         }
         self.follow_builds(&changes.builds);
+        self.keep_parts(changes.put_away);
         self.refresh_view();
         if let Some(text) = self.shared.with(|l| l.halted().map(str::to_owned)) {
             self.end_with(

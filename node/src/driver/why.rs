@@ -32,6 +32,7 @@ impl Inner {
         let rows = lock(&self.addresses).rows(&peer, now);
         let leads = self.leads_told(rows);
         let warnings = self.make_status().warnings;
+        let healing = self.make_case(&peer);
         let host = self.name_of(&peer);
         let seen_from = self.name_of(&self.me);
         let relay = relay.map(|relay| self.name_of(&relay));
@@ -87,6 +88,7 @@ impl Inner {
                 .into_iter()
                 .filter(|w| w.host.as_ref() == Some(&host) && !TOLD_BETTER.contains(&w.code.as_str()))
                 .collect(),
+            healing,
             next: vec![],
             host,
         };

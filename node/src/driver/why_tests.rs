@@ -27,6 +27,7 @@ pub(crate) fn sample(state: HostState) -> WhyReport {
         story: vec![],
         leads: vec![],
         warnings: vec![],
+        healing: crate::api::healing::CaseReport::default(),
         next: vec![],
     }
 }

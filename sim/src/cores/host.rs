@@ -15,6 +15,7 @@ use super::raft::{Payload, Raft};
 use super::submit::Batcher;
 use crate::invariants::{Fact, Name};
 use mesh::addresses::{Addresses, Source};
+use mesh::blame::Judge;
 use mesh::clock::LedgerClock;
 use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::{Changes, Ledger, RequestId};
@@ -115,6 +116,8 @@ pub struct Process {
     pub(super) newcomers: bool,
     pub(super) seen: BTreeSet<u64>,
     pub(super) view: View,
+    /// What blame says of the ledger as it is.
+    pub(super) judge: Judge,
     pub(super) batcher: Batcher,
     pub(super) leading: Leading,
     pub(super) jobs: Jobs,
@@ -186,6 +189,7 @@ impl Process {
             newcomers: false,
             seen: BTreeSet::new(),
             view: View::new(),
+            judge: Judge::default(),
             batcher: Batcher::default(),
             leading: Leading::default(),
             jobs: Jobs::default(),

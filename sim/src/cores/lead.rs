@@ -9,6 +9,7 @@ use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::{Assign, Command, Entry, Lead, Lose, Reply, Revoke};
 use mesh::placement::{heir, plan};
+use mesh::restraint::Restraint;
 use mesh::roster::{Cosignature, VoterChange};
 use mesh::time::Time;
 use std::collections::{BTreeSet, VecDeque};
@@ -42,6 +43,8 @@ pub struct Leading {
     pub at: Time,
     /// Something has changed.
     pub woken: bool,
+    /// When it last let time pass.
+    pub let_pass: Time,
     /// An entry of ours is on its way.
     writing: bool,
     /// What the last plan wants written after it.
@@ -79,7 +82,9 @@ impl Process {
             self.write_as_leader(env, fence, Command::Lead(lead));
             return;
         }
-        let mut plan = plan(&self.ledger, &self.view);
+        let verdicts = self.judge.verdicts(&self.ledger, now);
+        self.let_time_pass(env, &verdicts);
+        let mut plan = plan(&self.ledger, &self.view, &Restraint::new(&self.ledger, &verdicts));
         if let Some(heir) = self.retiring.and_then(|_| heir(&self.ledger, &self.view, &self.me)) {
             plan.voters = Some(BTreeSet::from([heir]));
         }

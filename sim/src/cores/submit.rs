@@ -4,10 +4,12 @@
 use super::host::{Env, Process};
 use super::message::Message;
 use crate::invariants::Fact;
+use mesh::blame::Verdict;
 use mesh::build::{Attempt, BuildId};
 use mesh::clock::LedgerClock;
 use mesh::identity::PeerKey;
 use mesh::ledger::{Batch, Code, Command, Entry, Reply};
+use mesh::restraint::wakes_ms;
 use mesh::time::Time;
 use mesh::wire::{Signed, encode};
 use std::collections::BTreeMap;
@@ -20,6 +22,8 @@ const TRY: Duration = Duration::from_secs(10);
 /// How long a proposal waits for its commit: one and a half leases.
 const PROPOSED: Duration = Duration::from_millis(7_500);
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between two empty batches: the first may be on its way still.
+const LET_PASS: Duration = Duration::from_secs(1);
 
 /// Who waits for an entry's answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -289,6 +293,18 @@ impl Process {
                 self.clock = Some((term, clock));
                 clock.now_ms(now)
             }
+        }
+    }
+
+    /// Lets ledger time pass with an empty batch, when something that stands waits for it. After
+    /// `node::driver::restrain`.
+    pub(super) fn let_time_pass(&mut self, env: &mut Env<'_>, verdicts: &[Verdict]) {
+        let (now, own) = (self.now(env), env.own());
+        let Some(at_ms) = wakes_ms(&self.ledger, verdicts) else { return };
+        let time_ms = self.ledger_time_ms(env);
+        if time_ms >= at_ms && now.since(self.leading.let_pass) >= LET_PASS {
+            self.leading.let_pass = now;
+            self.raft.propose(encode(&Batch { time_ms, entries: vec![] }), own);
         }
     }
 

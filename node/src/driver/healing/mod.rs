@@ -23,14 +23,12 @@ use super::Inner;
 use crate::api::types::{Level, Warning};
 use crate::guard::Store;
 use crate::seams::Blocking;
-use mesh::blame::Verdict;
 use mesh::healing::Entry;
 use mesh::lease::Fence;
 use mesh::ledger::{Command, Reply};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// How long an entry of healing may take: an election, and some.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
@@ -42,8 +40,6 @@ pub(super) struct Healing {
     blocking: Blocking,
     /// Why they are of no use, when they are not; for status.
     broken: Mutex<Option<String>>,
-    /// What blame said last.
-    judged: Mutex<Judged>,
     /// Roster, voters or leader are others than those that were written for the guard.
     known_changed: Notify,
     /// Something that a plan is made from has changed.
@@ -53,21 +49,12 @@ pub(super) struct Healing {
     seen: Mutex<voters::Seen>,
 }
 
-/// What [`mesh::blame::judge`] said of a state of the ledger: it walks all builds, so it is asked seldom.
-#[derive(Default)]
-struct Judged {
-    index: u64,
-    at: Option<Instant>,
-    verdicts: Arc<Vec<Verdict>>,
-}
-
 impl Healing {
     pub(super) fn new(store: Store, blocking: Blocking) -> Healing {
         Healing {
             store,
             blocking,
             broken: Mutex::default(),
-            judged: Mutex::default(),
             known_changed: Notify::new(),
             wake: Notify::new(),
             leading: Mutex::default(),

@@ -4,7 +4,7 @@
 use super::super::Inner;
 use super::super::shared::lock;
 use crate::net::Path;
-use mesh::blame::{self, Verdict};
+use mesh::blame::Verdict;
 use mesh::build::End;
 use mesh::healing::{Facts, Sight};
 use mesh::identity::PeerKey;
@@ -14,11 +14,6 @@ use mesh::membership::State;
 use mesh::order::BootId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-
-/// Blame is asked again after this at the earliest, however quickly builds end.
-const JUDGE_EVERY: Duration = Duration::from_millis(250);
 
 impl Inner {
     /// Everything that a plan of healing is made from, as this host knows it now. The ledger is locked meanwhile: keep
@@ -38,20 +33,9 @@ impl Inner {
         })
     }
 
-    /// What blame says of this host's ledger, at most a quarter of a second old.
-    pub fn verdicts(&self) -> Arc<Vec<Verdict>> {
-        let mut judged = lock(&self.healing.judged);
-        let fresh = judged.at.is_some_and(|at| at.elapsed() < JUDGE_EVERY);
-        let verdicts = self.shared.with(|ledger| {
-            let same = judged.at.is_some() && judged.index == ledger.index();
-            (!fresh && !same).then(|| (ledger.index(), blame::judge(ledger, &ledger.healing().policy().blame)))
-        });
-        if let Some((index, verdicts)) = verdicts {
-            judged.index = index;
-            judged.verdicts = Arc::new(verdicts);
-            judged.at = Some(Instant::now());
-        }
-        judged.verdicts.clone()
+    /// What blame says of this host's ledger.
+    pub fn verdicts(&self) -> Arc<[Verdict]> {
+        self.shared.with(|ledger| self.judged(ledger))
     }
 
     /// What this host sees of each other one, and of itself, but for the progress of its builds.
