@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use std::path::PathBuf;
-use tests::daemon::{PATIENCE, said};
+use tests::daemon::{PATIENCE, Settings, said};
 use tests::fleet::Fleet;
 use tests::wait_for;
 
@@ -198,4 +198,29 @@ fn the_policy_is_the_meshs_and_says_what_is_allowed() {
     assert!(plan.contains("frozen: the policy says `heal = off`") && plan.contains("nothing is due"), "{plan}");
     assert!(host.ok(&["audit"]).contains("alpha set the policy: heal = off"));
     assert!(host.fails(&["clear", "beta", "--reason", "looked at it"]).contains("beta has no case"));
+}
+
+/// What no longer fits into the ledger's trail is a blob that the trail names: nothing is lost, and it is read when
+/// somebody asks for that time.
+#[test]
+fn a_trail_that_grows_long_is_put_away_and_read_again() {
+    const CHANGES: usize = 1_510;
+    let fleet = Fleet::found("alpha", &Settings::default());
+    let host = &fleet["alpha"];
+    for n in 0..CHANGES {
+        let body = format!("{{\"key\":\"storm\",\"value\":\"{}\"}}", 2 + n % 2);
+        let told = host.post("/v1/policy", &body).expect("an answer");
+        assert_eq!(told["version"].as_u64(), Some(1), "{told:#}");
+    }
+    let lines = |words: &[&str]| {
+        let report = json(&fleet, "alpha", words);
+        assert_eq!(report["missing"], serde_json::json!([]), "{report:#}");
+        report["lines"].as_array().expect("lines").clone()
+    };
+    let kept = wait_for(PATIENCE, || Some(lines(&["audit", "--json"])).filter(|kept| kept.len() < CHANGES));
+    assert!(kept.is_some_and(|kept| !kept.is_empty()), "the newest stay");
+    let all = lines(&["audit", "--json", "--since", "1d"]);
+    let values: Vec<&str> = all.iter().map(|line| line["text"].as_str().expect("text")).collect();
+    let want: Vec<String> = (0..CHANGES).map(|n| format!("storm = {}", 2 + n % 2)).collect();
+    assert_eq!(values, want, "every line, in its order");
 }

@@ -57,6 +57,25 @@ fn status_is_shown_and_judged() {
     assert_eq!(show::exit_code(&status), EXIT_FAILED);
     let text = show::status(&status);
     assert!(text.starts_with("warning: of clock\nnote: of stranger\nmesh "), "what is wrong comes first: {text}");
+    // What stands for a while comes before all that; of a note alone nobody need take notice.
+    let stands = |code: &str, level| crate::api::types::Standing {
+        code: code.into(),
+        level,
+        host: None,
+        text: format!("it is {code}"),
+        until_ms: None,
+        left_ms: None,
+    };
+    status.warnings = vec![warning("stranger", Level::Note)];
+    status.standing = vec![stands("drained", Level::Note)];
+    assert_eq!(show::exit_code(&status), EXIT_OK);
+    status.standing.insert(0, stands("paused", Level::Warning));
+    assert_eq!(show::exit_code(&status), EXIT_FAILED);
+    let text = show::status(&status);
+    assert!(text.starts_with("warning: it is paused\nnote: it is drained\nnote: of stranger\nmesh "), "{text}");
+    status.standing.clear();
+    status.hosts[0].kept = Some("blocked".into());
+    assert!(show::status(&status).contains("leader,blocked  self"), "{}", show::status(&status));
     let older: Warning = serde_json::from_str(r#"{"code":"clock","host":null,"text":"t"}"#).unwrap();
     assert_eq!(older.level, Level::Warning, "a daemon that does not say means the worse");
     status.warnings.clear();

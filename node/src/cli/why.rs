@@ -260,6 +260,41 @@ next: start it there";
     }
 
     #[test]
+    fn a_case_is_told_with_what_holds_the_next_step_back() {
+        use crate::api::healing::{PlanHeld, PlanStep};
+        use crate::api::measures::StopKind;
+        use crate::api::tend::tests::{sample_line, sample_measure};
+        let quiet = CaseReport { stage: "well".into(), ..CaseReport::default() };
+        assert_eq!(healing(&quiet), Vec::<String>::new(), "of who is well there is nothing to tell");
+        let kept = CaseReport { kept: Some("resting for 30 s more".into()), ..quiet.clone() };
+        assert_eq!(healing(&kept), ["gets no builds: resting for 30 s more"]);
+        let rules = vec!["its builds make progress".into(), "the last step was not long ago: in 9 min".into()];
+        let case = CaseReport {
+            stage: "spent".into(),
+            told: "set aside, and its canary failed".into(),
+            why: "b7.1".into(),
+            since_ms: 60_000,
+            kept: Some("set aside: b7.1".into()),
+            measures: vec![sample_measure(StopKind::Drain, Some("bert"))],
+            blame: vec!["3 packages fail on bert".into()],
+            next: vec![PlanStep { host: "bert".into(), what: "a reboot".into(), why: "b7.1".into() }],
+            held: vec![PlanHeld { host: "bert".into(), what: "a restart of the service".into(), rules }],
+            orders: vec![],
+            trail: vec![sample_line()],
+        };
+        let want = [
+            "healing: set aside, and its canary failed (for 1m): b7.1",
+            "drained by anna until 1970-01-02T00:00:00Z (1h left): new disk",
+            "blame: 3 packages fail on bert",
+            "due now: a reboot, because b7.1",
+            "held back: a restart of the service: its builds make progress; the last step was not long ago: in 9 min",
+            "what was done about it, oldest first:",
+            "  1970-01-02T00:00:00Z  anna wrote an order for bert",
+        ];
+        assert_eq!(healing(&case), want);
+    }
+
+    #[test]
     fn what_answered_and_what_did_not_count_is_told() {
         let r = sample_why("gamma");
         let tell =
