@@ -123,6 +123,12 @@ impl Keys {
         &self.seed
     }
 
+    /// The seed of the SSH host key of this host's guard: another key than the host's own, so that an sshd which gives it
+    /// away gives away nothing else.
+    pub fn ssh_host_seed(&self) -> [u8; 32] {
+        blake3::derive_key("mesh/ssh-host-key/v1", &self.seed)
+    }
+
     /// Signs bytes. Callers go through [`crate::wire::Signed`], which adds the domain label.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.signing.sign(message).to_bytes()
@@ -151,6 +157,7 @@ mod tests {
         assert_eq!(keys.key().to_string().parse::<PeerKey>(), Ok(keys.key()));
         assert_eq!(pair.sign(b"m").expect("signs"), keys.sign(b"m").to_vec());
         assert_eq!(keys.key().verify(b"m", &keys.sign(b"m")), Ok(()));
+        assert_ne!(keys.ssh_host_seed(), *keys.seed());
         assert!(matches!(keys.key().verify(b"n", &keys.sign(b"m")), Err(WireError::BadSignature(_))));
     }
 

@@ -4,6 +4,7 @@
 //! with virtual ones. Time is not here: it is tokio's everywhere, and `libc::clock_gettime` for
 //! CLOCK_BOOTTIME and the wall clock, both of which the simulator replaces underneath.
 
+use crate::consensus::Duplex;
 use crate::guard::Vault;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, Outcome};
 use mesh::order::Act;
 use mesh::warrant::OrderId;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 /// Starts a task. `tokio::spawn` in the daemon; a local task in the simulator, where the order in
 /// which tasks are dropped must not depend on a process-wide counter.
 pub type Spawn = fn(BoxFuture<'static, ()>);
+
+/// Dials the door of a host's guard over plain TCP: SSH goes over it ([`crate::fallback`]).
+pub type DialDoor = fn(SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>>;
 
 /// Builds the authenticated, multiplexed transport: TCP with Noise and Yamux, and QUIC, in the
 /// daemon; simulated TCP with Noise and Yamux in the simulator. Admission is wrapped around it later.
@@ -79,6 +84,8 @@ pub struct Seams {
     pub vault: Arc<dyn Vault>,
     /// The host itself.
     pub machine: Arc<dyn Machine>,
+    /// How the doors of guards are dialled.
+    pub doors: DialDoor,
     /// Seeds every random choice of the node.
     pub seed: [u8; 32],
     /// How tasks are started.

@@ -7,6 +7,7 @@
 //! start        how often the daemon has started, synced before it is used
 //! mesh.toml    configuration                    ledger.redb  the ledger
 //! blobs/       content-addressed store          work/        builds while they run
+//! ssh-port     where the guard's sshd listens, when `mesh install --ssh` has made one
 //! leads        where others were last reached; helps the next start, and may be removed
 //! guard/       what decides about warrants ([`crate::guard`]); `guarded` says that it was made
 //! mesh.sock    the API, 0600                    daemon.log   what a detached daemon says
@@ -15,6 +16,8 @@
 //! The folder itself is 0711: a build without a sandbox runs as the build user and must be able to
 //! *pass through* to its folder below `work/`, but cannot list what else is here; every file is 0600.
 //! Nothing here talks to a network or decides anything; [`crate::cli`] finds the folder, the driver uses it.
+
+mod service;
 
 use mesh::identity::Keys;
 use mesh::mutants::{self, Mutant};

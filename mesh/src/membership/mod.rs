@@ -22,6 +22,7 @@
 //! read [`HostView`] elsewhere.
 
 mod config;
+mod facts;
 mod hearing;
 mod lateness;
 mod members;

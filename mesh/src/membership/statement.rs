@@ -40,7 +40,7 @@ pub struct Incarnation {
 }
 
 /// What a host says of itself that changes slowly, chosen by its owner.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize_tuple, Deserialize_tuple)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PresenceFacts {
     /// Its label for people.
     pub name: String,
@@ -64,6 +64,18 @@ pub struct PresenceFacts {
     pub allow_reboot: bool,
     /// Refuses every warrant.
     pub protected: bool,
+    /// Where its guard is to be found when the daemon does not answer, if it has been given a door.
+    pub guard: Option<GuardDoor>,
+}
+
+/// The sshd of a host's guard, as the host attests it: whoever dials it expects this key and no other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct GuardDoor {
+    /// Its port, on the addresses that the presence names.
+    pub port: u16,
+    /// Its SSH host key, ed25519.
+    #[serde(with = "serde_bytes")]
+    pub host_key: [u8; 32],
 }
 
 impl PresenceFacts {

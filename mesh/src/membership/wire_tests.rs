@@ -28,6 +28,7 @@ fn presence() -> Presence {
             allow_network: true,
             allow_reboot: false,
             protected: true,
+            guard: None,
         },
     }
 }
@@ -109,6 +110,7 @@ fn the_largest_presence_fits_into_a_statement_and_a_reply() {
         version: "v".repeat(500),
         cores: u32::MAX,
         memory_mib: u64::MAX,
+        guard: Some(GuardDoor { port: u16::MAX, host_key: [255; 32] }),
         ..Default::default()
     };
     facts.clip();

@@ -66,6 +66,20 @@ pub enum Command {
         #[arg(long)]
         detach: bool,
     },
+    /// Have the machine start the daemon at boot
+    Install(InstallArgs),
+    /// Undo `mesh install`; the state folder stays
+    Uninstall {
+        /// Only the guard's sshd
+        #[arg(long)]
+        ssh: bool,
+        /// Of the machine whose files are below this folder
+        #[arg(long, value_name = "FOLDER")]
+        root: Option<PathBuf>,
+        /// Say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Leave the mesh for good
     Leave,
     /// Put a host out; it may be invited again
@@ -221,6 +235,30 @@ pub enum Command {
         /// Its number
         id: BuildId,
     },
+}
+
+/// `mesh install`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct InstallArgs {
+    /// Whom the daemon runs as [default: root]
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Also an sshd of its own, by which a leader reaches this host when the daemon does not answer
+    #[arg(long)]
+    pub ssh: bool,
+    /// The port of that sshd
+    #[arg(long, value_name = "PORT", default_value_t = crate::install::door::DEFAULT_PORT)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub ssh_port: u16,
+    /// Into the machine whose files are below this folder, which is not running
+    #[arg(long, value_name = "FOLDER")]
+    pub root: Option<PathBuf>,
+    /// Print what would be written
+    #[arg(long, conflicts_with = "check")]
+    pub dry_run: bool,
+    /// Only look whether all is as it has to be
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// As what `mesh topology` prints.

@@ -177,14 +177,18 @@ pub(super) async fn up(local: &impl Local, places: &Places, out: Out) -> Result<
     let mut served = std::pin::pin!(local.serve(folder, lock, config, tell, stop.clone()));
     let mut told = std::pin::pin!(told);
     let mut waiting = true;
+    let service = super::notify::Service::from_env();
+    let mut alive = tokio::time::interval(service.alive_every());
     loop {
         tokio::select! {
             biased;
-            _ = term.recv() => stop.cancel(),
-            _ = int.recv() => stop.cancel(),
+            _ = term.recv() => { service.say("STOPPING=1"); stop.cancel(); }
+            _ = int.recv() => { service.say("STOPPING=1"); stop.cancel(); }
+            _ = alive.tick() => service.say("WATCHDOG=1"),
             ready = &mut told, if waiting => {
                 waiting = false;
                 if let Ok(ready) = ready {
+                    service.say(&format!("READY=1\nSTATUS={} serves as {}", ready.host, ready.peer));
                     // Whoever started us may be gone already; a daemon lives on without its audience.
                     let _ = ready_line(out, &ready);
                 }

@@ -7,6 +7,8 @@ pub mod args;
 mod daemon;
 mod doctor;
 mod fetch;
+mod install;
+mod notify;
 mod order;
 mod pack;
 mod recover;
@@ -356,6 +358,8 @@ async fn dispatch(local: impl Local, args: Args) -> Result<u8, Failure> {
         Command::Up { detach: true } => daemon::detach(&places, out).await,
         Command::Up { detach: false } => daemon::up(&local, &places, out).await,
         Command::Doctor => doctor::doctor(&places, out).await,
+        Command::Install(wish) => install::install(&places, out, wish),
+        Command::Uninstall { ssh, root, dry_run } => install::uninstall(out, ssh, root, dry_run),
         other => ask(&client(&places, out)?, out, other).await,
     }
 }
@@ -363,7 +367,12 @@ async fn dispatch(local: impl Local, args: Args) -> Result<u8, Failure> {
 /// Commands that ask the daemon.
 async fn ask(client: &Client, out: Out, command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Init { .. } | Command::Join { .. } | Command::Up { .. } | Command::Doctor => {
+        Command::Init { .. }
+        | Command::Join { .. }
+        | Command::Up { .. }
+        | Command::Install(_)
+        | Command::Uninstall { .. }
+        | Command::Doctor => {
             return Err(Failure::usage("this command does not ask a daemon"));
         }
         Command::Invite { name, expires, signer } => {

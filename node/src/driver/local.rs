@@ -7,20 +7,24 @@ use crate::api;
 use crate::blobs::folder::FolderBlobs;
 use crate::cli::{Ended, Failure, InitArgs, InitDone, JoinArgs, JoinDone, Local, Ready};
 use crate::config::Config;
-use crate::consensus::Timing;
+use crate::consensus::{Duplex, Timing};
 use crate::guard::{self, FolderVault};
+use crate::install::door::key_of;
 use crate::machine::act::Commands;
 use crate::machine::{BUILD_USER, HostMachine, MachineConfig};
 use crate::net::{join_once, transport};
 use crate::seams::{Blocking, Machine, OpenStore, Seams, Spawn};
 use crate::state_folder::{FolderLock, StateFolder};
 use async_trait::async_trait;
+use mesh::membership::GuardDoor;
 use mesh::roster::Genesis;
 use mesh::wire::{Signed, decode, encode};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio_util::compat::TokioAsyncReadCompatExt;
 use tokio_util::sync::CancellationToken;
 
 /// The host's credential and what it was told of other members: bounded by the joining exchange.
@@ -78,6 +82,12 @@ fn open_store(path: PathBuf) -> OpenStore {
     })
 }
 
+async fn dial_door(at: SocketAddr) -> std::io::Result<Box<dyn Duplex>> {
+    let stream = tokio::net::TcpStream::connect(at).await?;
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream.compat()))
+}
+
 impl HostNode {
     /// Starts the node of a state folder, with everything real and without an API.
     ///
@@ -109,6 +119,7 @@ impl HostNode {
             notes: Arc::new(folder.clone()),
             vault: Arc::new(FolderVault::of(folder.path())),
             machine,
+            doors: |at| Box::pin(dial_door(at)),
             seed,
             spawn: SPAWN,
             blocking: Blocking::Pool,
@@ -118,6 +129,7 @@ impl HostNode {
             // At once, before anything can fail: from the second start on, a store that is not there was lost.
             make_store(open_store(folder.ledger())).map_err(|e| broken("ledger", e.to_string()))?;
         }
+        let guard = folder.ssh_port().map(|port| GuardDoor { port, host_key: key_of(&keys).1 });
         let node_config = NodeConfig {
             keys,
             genesis,
@@ -130,6 +142,7 @@ impl HostNode {
             timing: if config.timing.lan { Timing::lan() } else { Timing::default() },
             allow_reboot: config.machine.allow_reboot,
             protected: config.machine.protected,
+            guard,
         };
         Node::start(node_config, seams).await.map_err(|e| {
             Failure::new(e.to_string()).hint("`listen` in mesh.toml says where; `ss -lntup` who has a port already")

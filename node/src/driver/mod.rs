@@ -7,6 +7,7 @@
 //! crate `sim` three and more in a simulated one; what differs is in [`Seams`].
 
 mod control;
+mod courier;
 mod doctor;
 mod execute;
 mod find;
@@ -44,14 +45,14 @@ pub use token::{Founded, Token, TokenError, found, join_request, read_joined};
 use crate::consensus::{Consensus, ConsensusConfig, Process, Timing};
 use crate::guard::Store;
 use crate::net::{self, Multiaddr, Net, NetConfig, NetEvent, Protocol, Stream};
-use crate::seams::{BlobStore, Facts, Machine, OpenStore, Seams, Spawn};
+use crate::seams::{BlobStore, DialDoor, Facts, Machine, OpenStore, Seams, Spawn};
 use execute::Running;
 use mesh::addresses::Addresses;
 use mesh::build::{Attempt, BuildId};
 use mesh::clock::LedgerClock;
 use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::{Ledger, RequestId};
-use mesh::membership::{self, Membership, Networks, PresenceFacts};
+use mesh::membership::{self, GuardDoor, Membership, Networks, PresenceFacts};
 use mesh::placement::View;
 use mesh::roster::{MeshId, VoterChange, mesh_id};
 use mesh::time::Time;
@@ -66,7 +67,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use submit::Pending;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -94,6 +95,8 @@ pub struct NodeConfig {
     pub allow_reboot: bool,
     /// See `allow_reboot`.
     pub protected: bool,
+    /// Where the guard is to be found when this node does not answer, if its host has given it a door.
+    pub guard: Option<GuardDoor>,
 }
 
 /// Why a node could not start. Nothing was changed.
@@ -135,6 +138,10 @@ pub struct Inner {
     config_leads: Vec<Multiaddr>,
     allow_reboot: bool,
     protected: bool,
+    guard_door: Option<GuardDoor>,
+    doors: DialDoor,
+    /// Errands as a courier that run.
+    errands: Semaphore,
     facts: Facts,
     shared: Arc<Shared>,
     policy: Arc<Policy>,
@@ -261,6 +268,9 @@ impl Node {
             config_leads: config.leads,
             allow_reboot: config.allow_reboot,
             protected: config.protected,
+            guard_door: config.guard,
+            doors: seams.doors,
+            errands: Semaphore::new(crate::fallback::courier::ERRANDS_MAX),
             facts,
             shared,
             policy: policy.clone(),
@@ -409,6 +419,8 @@ impl Inner {
         let digests = inputs.clone();
         self.serve(Protocol::Digest, move |peer, stream| this.clone().serve_digest(peer, stream, digests.clone()))?;
         let this = self.clone();
+        self.serve(Protocol::Courier, move |peer, stream| this.clone().serve_courier(peer, stream))?;
+        let this = self.clone();
         self.serve(Protocol::Probe, move |peer, stream| this.clone().serve_probes(peer, stream, inputs.clone()))?;
         Ok(())
     }
@@ -476,6 +488,7 @@ impl Inner {
             allow_network: self.facts.allow_network,
             allow_reboot: self.allow_reboot,
             protected: self.protected,
+            guard: self.guard_door,
         }
     }
 }

@@ -346,7 +346,7 @@ impl Inner {
                     Some(name),
                     format!("{name} will not start the mesh when it boots"),
                 ));
-                next.push(format!("enable the mesh service on {name}"));
+                next.push(format!("`mesh install` on {name}, as root"));
             }
             let (version, _) = level_of(&presence.facts.version);
             if version != env!("CARGO_PKG_VERSION") {

@@ -76,11 +76,13 @@ pub enum Protocol {
     Approve,
     /// Word of a recovery, and how far a log goes.
     Recover,
+    /// Bytes to the door of a third host's guard.
+    Courier,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 11] = [
+    pub const ALL: [Protocol; 12] = [
         Protocol::Raft,
         Protocol::Probe,
         Protocol::Blobs,
@@ -92,6 +94,7 @@ impl Protocol {
         Protocol::Warrant,
         Protocol::Approve,
         Protocol::Recover,
+        Protocol::Courier,
     ];
 
     /// Its name on the wire, with its version.
@@ -108,6 +111,7 @@ impl Protocol {
             Protocol::Warrant => "/mesh/warrant/1",
             Protocol::Approve => "/mesh/approve/1",
             Protocol::Recover => "/mesh/recover/1",
+            Protocol::Courier => "/mesh/courier/1",
         }
     }
 

@@ -163,6 +163,7 @@ async fn run(
         timing,
         allow_reboot: true,
         protected: false,
+        guard: None,
     };
     let node = Node::start(config, seams).await?;
     desk.node.replace(Arc::downgrade(&node.control()));

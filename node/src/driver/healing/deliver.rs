@@ -19,8 +19,8 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 /// How long a daemon may take for its hello before another way is tried: one that is stopped holds its streams open.
 const HELLO_WITHIN: Duration = Duration::from_secs(3);
-/// The same over another way, which has to log in first.
-const GUARD_WITHIN: Duration = Duration::from_secs(8);
+/// The same over another way: several addresses, or a courier, and a login. The nonce is younger than all that.
+const GUARD_WITHIN: Duration = Duration::from_secs(20);
 /// How long the answer to a warrant may take: it is checked, and synced.
 const ANSWER_WITHIN: Duration = Duration::from_millis(NONCE_MS_MAX);
 /// With less left of a nonce another is asked for.

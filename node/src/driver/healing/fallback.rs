@@ -1,7 +1,8 @@
 //! When a target's daemon answers on no path: another way to the same host, for the same frames.
 //!
 //! [`super::deliver`] asks for it when no stream can be opened, or when no hello comes. What is on the other end then decides by
-//! the same code as the daemon ([`crate::guard`]).
+//! the same code as the daemon ([`crate::guard`]). The way itself, over SSH and if need be through a courier, is
+//! [`super::super::courier`]'s.
 
 use super::super::Inner;
 use crate::consensus::Duplex;
@@ -14,6 +15,6 @@ impl Inner {
     /// # Errors
     /// In words, when there is no such way.
     pub(super) async fn open_guard(self: &Arc<Self>, target: PeerKey) -> Result<Box<dyn Duplex>, String> {
-        Err(format!("there is no other way to {}", self.name_of(&target)))
+        self.open_door(target).await
     }
 }
