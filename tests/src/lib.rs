@@ -1,5 +1,5 @@
 //! What whole-program tests stand on: daemons with state folders of their own ([`daemon`], [`fleet`]),
-//! hosts behind a real masquerade ([`netns`]), and the project's own sources as data ([`source`], [`tree`]).
+//! hosts behind a real masquerade ([`netns`]), machines that boot ([`guest`]), and the project's own sources as data ([`source`], [`tree`]).
 //!
 //! Nothing here waits by the clock: it waits for a condition and gives up loudly. Every process and
 //! namespace that is started here is ended here, by its own id.
@@ -7,6 +7,7 @@
 pub mod bounded;
 pub mod daemon;
 pub mod fleet;
+pub mod guest;
 pub mod lab;
 pub mod netns;
 pub mod program;

@@ -1,4 +1,4 @@
-//! The `mesh` program under test: found beside the test, built when it is missing or older than its sources.
+//! The `mesh` program under test, and `mesh-guard` beside it: found beside the test, built when it is missing or older than its sources.
 
 use crate::tree::{root, rust_sources};
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ fn beside_us() -> PathBuf {
         let profile = if folder.ends_with("release") { "release" } else { "dev" };
         let built = Command::new(env!("CARGO"))
             .current_dir(root())
-            .args(["build", "--quiet", "--locked", "-p", "node", "--bin", "mesh", "--profile", profile, "--target-dir"])
+            .args(["build", "--quiet", "--locked", "-p", "node", "--bins", "--profile", profile, "--target-dir"])
             .arg(folder.parent().expect("a profile's folder is in the target folder"))
             .status()
             .expect("cargo");
-        assert!(built.success(), "cargo build -p node --bin mesh failed");
+        assert!(built.success(), "cargo build -p node --bins failed");
     }
     mesh
 }
