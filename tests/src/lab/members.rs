@@ -20,6 +20,8 @@ use topology::Oracle;
 pub struct Common {
     /// Quicker elections: for fleets whose round trips are far below a heartbeat.
     pub lan: bool,
+    /// More lines of mesh.toml's `[machine]`.
+    pub machine: String,
     /// More lines of mesh.toml, below its tables.
     pub more: String,
 }
@@ -139,9 +141,10 @@ impl Lab {
         // A host without cores for builds cannot be said yet: the least that the configuration takes is one.
         let cores = host.cores.max(1);
         let text = format!(
-            "listen = [\"{}\"]\ncores = {cores}\ntags = [\"on-{name}\"]\n[machine]\nprotected = {}\n[timing]\nlan = {}\n{}\n",
+            "listen = [\"{}\"]\ncores = {cores}\ntags = [\"on-{name}\"]\n[machine]\nprotected = {}\n{}\n[timing]\nlan = {}\n{}\n",
             self.listen(name),
-            host.protected,
+            host.protected && common.machine.is_empty(),
+            common.machine,
             common.lan,
             common.more
         );

@@ -3,11 +3,13 @@
 //! ([`wire`]). Faults are the oracle's ([`plan::Faults`]), so that the kernel can be held against it ([`dials`]).
 //!
 //! Nothing of the machine's own network is touched: all of a lab carries its prefix and is removed when the lab is
-//! dropped, or by its guardian when the builder is killed ([`state`]). Daemons of the mesh are put on it by [`members`].
+//! dropped, or by its guardian when the builder is killed ([`state`]). Daemons of the mesh are put on it by [`members`], doors for their
+//! guards by [`doors`].
 
 pub mod build;
 pub mod command;
 pub mod dials;
+pub mod doors;
 pub mod faults;
 pub mod host;
 pub mod members;
