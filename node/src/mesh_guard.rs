@@ -70,8 +70,8 @@ fn run(folder: &str, peer: &str) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let code = runtime.block_on(hold(folder, peer));
-    // Whatever still reads our standard input is left behind.
-    std::process::exit(i32::from(code));
+    runtime.shutdown_background(); // whatever still reads our standard input is left behind
+    ExitCode::from(code)
 }
 
 /// Whatever sshd gave us, pipe or socket.
