@@ -42,7 +42,7 @@ const fn cores(mutant: Mutant, by: &'static str, faults: &'static [&'static str]
 pub const CAUGHT: &[Catch] = &[
     cores(Mutant::NoBootQuarantine, "one-lease", &["upgrade"], 60),
     cores(Mutant::LeadershipIsLease, "one-lease", &["cut", "suspend"], 15),
-    cores(Mutant::NoFenceCheck, "fences-rise", &["late-word"], 40),
+    cores(Mutant::NoFenceCheck, "fences-rise", &["forge"], 60),
     cores(Mutant::AckBeforeSync, "committed-stays", &["blackout"], 60),
     cores(Mutant::VoterSetsUnchecked, "voter-sets-chain", &["forge"], 60),
     cores(Mutant::EntrySignaturesUnchecked, "authorship", &["forge"], 25),

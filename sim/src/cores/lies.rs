@@ -9,7 +9,7 @@ use crate::invariants::Fact;
 use mesh::build::{Attempt, End, Outcome, Phase};
 use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
-use mesh::ledger::{Assign, Assignment, AttemptEnd, Command, Entry, Report, Submit};
+use mesh::ledger::{Assign, Assignment, AttemptEnd, Command, Entry, Lead, Report, Submit};
 use mesh::roster::{Cosignature, VoterChange};
 
 impl Cores {
@@ -65,12 +65,18 @@ impl Cores {
                 }
                 Forgery::StaleFence => {
                     let old = fence.and_then(|f| Some(Fence { term: f.term.checked_sub(1)?, ..f }))?;
-                    let build = p.ledger.builds().wanting().next()?;
-                    let attempt = Attempt(build.attempts.len() as u32 + 1);
-                    let (build, to) = (build.id, p.me);
-                    let one = Assignment { build, attempt, host: to, start: p.start };
-                    env.cx.fact(Fact::Proposed { key: p.me, fence: old, build, attempt, to });
-                    seal(Some(old), Command::Assign(Assign { attempts: vec![one] }))
+                    let lead = Lead { version: "forged".into() };
+                    match p.ledger.builds().wanting().next() {
+                        Some(build) => {
+                            let (attempt, to) = (Attempt(build.attempts.len() as u32 + 1), p.me);
+                            let build = build.id;
+                            let one = Assignment { build, attempt, host: to, start: p.start };
+                            env.cx.fact(Fact::Proposed { key: p.me, fence: old, build, attempt, to });
+                            seal(Some(old), Command::Assign(Assign { attempts: vec![one] }))
+                        }
+                        // Nothing is to be given: it leads once more as it led before.
+                        None => seal(Some(old), Command::Lead(lead)),
+                    }
                 }
                 Forgery::Addresses => return None, // no entry
             };
