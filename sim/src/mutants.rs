@@ -190,7 +190,8 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
 /// Why no random seed shows it.
 const MEASURES: &str = "no simulated person blocks, drains or pauses; the tests of `mesh::restraint` show what it does";
 /// Why no simulated mesh can show it.
-const TRAIL: &str = "no simulated trail grows as old as what is put away; the tests of `mesh::healing` show what it does";
+const TRAIL: &str =
+    "no simulated trail grows as old as what is put away; the tests of `mesh::healing` show what it does";
 /// Why no simulated mesh can show it.
 const RECOVERY: &str = "no simulated owner holds a recovery key; the property tests of `mesh::roster` and `mesh::ledger` show what it does";
 
