@@ -188,7 +188,7 @@ impl Expectations {
                     Err(format!("{host} carried out {carried} orders, {times} are expected"))
                 }
             }
-            Expect::Carries { host } if self.carried.get(host.as_str()).is_none() => {
+            Expect::Carries { host } if !self.carried.contains_key(host.as_str()) => {
                 Err(format!("{host} carried out no order, one at least is expected"))
             }
             Expect::Members { count } if self.members != *count => {

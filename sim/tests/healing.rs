@@ -44,7 +44,7 @@ impl Ward {
         }
         ward.until("all see all, and three vote", |nodes| {
             let sees = |a: &&str| NAMES.iter().all(|b| nodes.sees_alive(a, b));
-            NAMES.iter().all(|name| sees(&name) && nodes.ledger(name, |l| l.voters().voters().len()) == Some(3))
+            NAMES.iter().all(|name| sees(name) && nodes.ledger(name, |l| l.voters().voters().len()) == Some(3))
         });
         let policy = Policy { cool_ms: 60_000, proof_ms: 60_000, grace_ms: 1_000, ..Policy::default() };
         let set = ward.nodes.ask("a", move |node| async move { node.write_healing(Entry::Policy(policy), None).await });

@@ -96,7 +96,7 @@ impl Choice<'_> {
         if most == 1 && voters.len() > 1 {
             return Some(BTreeSet::from([self.leader]));
         }
-        while voters.len() > most || (voters.len() > 3 && voters.len() % 2 == 0) {
+        while voters.len() > most || (voters.len() > 3 && voters.len().is_multiple_of(2)) {
             voters.remove(&self.least(&voters)?);
         }
         if voters.len() == most || voters.len() >= 3 {

@@ -94,14 +94,14 @@ impl Cores {
         self.cx.replays.insert(number, (to, frames));
         let from = (through, self.hosts[through].machine.generation);
         let addresses = self.cx.net.addresses_of(to);
-        self.cx.to_port(from, &addresses, number, vec![]);
+        self.cx.knock_at(from, &addresses, number, vec![]);
     }
 
     /// A hearing was granted to who brings an old warrant.
     pub(super) fn replay_on(&mut self, parcel: &Parcel) {
         let Some((to, frames)) = self.cx.replays.remove(&parcel.number) else { return };
         let addresses = self.cx.net.addresses_of(to);
-        self.cx.to_port(parcel.from, &addresses, parcel.number, frames);
+        self.cx.knock_at(parcel.from, &addresses, parcel.number, frames);
     }
 
     pub(super) fn replay_late(&mut self, host: &str) -> Done {

@@ -134,7 +134,7 @@ impl Process {
         let number = env.cx.numbers;
         let until = self.now(env) + BRING_WITHIN;
         self.orders.carried.insert(number, Carry { signed, order, until, stage: Stage::Greeting });
-        self.to_target(env, number, vec![]);
+        self.frames_for(env, number, vec![]);
     }
 
     /// Whether an order is being brought.
@@ -144,7 +144,7 @@ impl Process {
 
     /// Frames for the target: on the connection that stands, else to where it says that it is. The naive variant goes to
     /// the address that the target's traffic comes from.
-    fn to_target(&mut self, env: &mut Env<'_>, number: u64, frames: Vec<Vec<u8>>) {
+    fn frames_for(&mut self, env: &mut Env<'_>, number: u64, frames: Vec<Vec<u8>>) {
         let Some(target) = self.orders.carried.get(&number).map(|carry| carry.order.target) else { return };
         let presence = self.members.host(&target).and_then(|h| h.presence.clone());
         let mut addresses = presence.map(|p| p.facts.addresses.clone()).unwrap_or_default();
@@ -163,7 +163,7 @@ impl Process {
             let parcel = Parcel { from, to: self.host, way, number, frames, back };
             env.cx.queue.push(env.cx.now + 100, Event::Parcel(Box::new(parcel)));
         } else if naive || !self.send(env, target, Message::Bring(number, frames.clone())) {
-            env.cx.to_port(from, &addresses, number, frames);
+            env.cx.knock_at(from, &addresses, number, frames);
         }
     }
 
@@ -329,7 +329,7 @@ impl Process {
         let lacks = self.ledger.voters().changes().iter().skip(hello.epoch as usize);
         let mut frames: Vec<Vec<u8>> = lacks.map(|change| Frame::Voters(change.clone()).write()).collect();
         frames.push(Frame::Warrant(warrant).write());
-        self.to_target(env, number, frames);
+        self.frames_for(env, number, frames);
     }
 
     /// Deadlines of orders under way.
@@ -385,7 +385,7 @@ pub(super) fn order_id(env: &mut Env<'_>) -> OrderId {
 
 impl super::Cx {
     /// Frames for whoever sits at one of these addresses: the first to which there is a way that carries them.
-    pub(super) fn to_port(&mut self, from: (usize, u64), addresses: &[String], number: u64, frames: Vec<Vec<u8>>) {
+    pub(super) fn knock_at(&mut self, from: (usize, u64), addresses: &[String], number: u64, frames: Vec<Vec<u8>>) {
         let ways = addresses.iter().filter_map(|address| self.net.way(from.0, address));
         let Some(way) = ways.into_iter().find(|way| self.net.carries(from.0, way.to, way)) else { return };
         let at = self.now + 3 * self.net.delay(way.latency, &mut self.dice);

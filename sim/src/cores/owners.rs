@@ -64,8 +64,8 @@ impl Cores {
         let Some(newest) = ledgers.max_by_key(|ledger| ledger.index()) else { return BTreeSet::new() };
         let member = |host: &usize| {
             let at = &self.hosts[*host];
-            let is_one = |p: &Box<Process>| newest.roster().is_member(&p.me);
-            at.suspended.is_none() && at.copy_of.is_none() && !at.out && at.process.as_ref().is_some_and(is_one)
+            let is_one = |p: &Process| newest.roster().is_member(&p.me);
+            at.suspended.is_none() && at.copy_of.is_none() && !at.out && at.process.as_deref().is_some_and(is_one)
         };
         let running: Vec<usize> = (0..self.hosts.len()).filter(member).collect();
         let speaks = |one: usize, two: usize| {

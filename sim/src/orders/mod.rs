@@ -15,7 +15,9 @@
 //! | `journey.rs` | an order from the ledger to its receipt |
 //! | `ward.rs` | healing: the leader's plan, and the builds that blame reads |
 //! | `forge.rs` | whoever lies |
+//! | `bend.rs` | the worst of them, who holds the keys that it takes |
 
+mod bend;
 mod count;
 mod forge;
 mod harm;

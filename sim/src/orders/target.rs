@@ -56,7 +56,7 @@ impl World {
 
     fn known(&self, host: usize) -> Known {
         // The daemon knows by its ledger, the guard by its file.
-        match self.hosts[host].up() && host % 2 == 0 {
+        match self.hosts[host].up() && host.is_multiple_of(2) {
             true => Known::of(self.ledger(host)),
             false => (*self.hosts[host].known).clone(),
         }

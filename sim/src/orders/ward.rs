@@ -275,7 +275,7 @@ impl World {
             return;
         }
         self.builds += 1;
-        let spec = BuildSpec { retries: 3, ..BuildSpec::new(&format!("p{}", self.builds), vec!["make".into()]) };
+        let spec = BuildSpec { retries: 3, ..BuildSpec::new(format!("p{}", self.builds), vec!["make".into()]) };
         let bad = match self.bad_tree {
             true => "BAD",
             false if self.dice.percent(self.bad_percent) => ["BAD", "GONE"][self.dice.below(2) as usize],
