@@ -30,7 +30,7 @@ fn two_runs_of_a_seed_are_equal_in_one_process_and_beside_another() {
 fn two_runs_of_a_seed_are_equal_in_two_processes() {
     let in_another_process = || {
         let args = ["run", "--scenario", "swarms", "--seed", "1"];
-        let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output().expect("sim runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
@@ -44,10 +44,10 @@ fn two_runs_of_a_seed_are_equal_in_two_processes() {
 fn drawn_plans_are_equal(tier: &str, seeds: &str) {
     let swept = |more: &[&str]| {
         let args = [&["sweep", "--tier", tier, "--seeds", seeds, "--no-coverage"], more].concat();
-        let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output().expect("sim runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains(" differ: "), "{said}");
-        (String::from_utf8(output.stdout).unwrap(), said)
+        (String::from_utf8_lossy(&output.stdout).into_owned(), said)
     };
     let (first, said) = swept(&["--jobs", "2", "--twice"]);
     let (second, _) = swept(&["--jobs", "3"]);

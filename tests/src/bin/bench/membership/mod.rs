@@ -82,7 +82,7 @@ pub fn run(words: &[&str]) -> Option<()> {
             let wanted =
                 Wanted { repeats: repeats.parse().ok()?, idle: true, loss_minutes: loss_minutes.parse().ok()? };
             let figures = match swarm {
-                "mesh" => measure(mesh::Mesh::default(), hosts, &wanted),
+                "mesh" => measure(mesh::Mesh, hosts, &wanted),
                 "serf" => measure(serf::Serf::default(), hosts, &wanted),
                 _ => return None,
             };
@@ -170,16 +170,19 @@ fn since(at: SystemTime, begun: SystemTime) -> Duration {
     at.duration_since(begun).unwrap_or_default()
 }
 
+/// Bytes and packets sent, CPU seconds used, and when that was read.
+type Count = ((u64, u64), f64, Instant);
+
 fn idle(swarm: &impl Swarm, lab: &Lab) -> Vec<Idle> {
     let hosts = hosts(lab);
     let pid = |host: &String| *swarm.processes(lab, host).first().unwrap_or_else(|| panic!("{host} has no process"));
-    let count = || -> Vec<((u64, u64), f64, Instant)> {
+    let count = || -> Vec<Count> {
         hosts.iter().map(|host| (sent(lab, host, NETWORK), cpu_s(pid(host)), Instant::now())).collect()
     };
     let before = count();
     std::thread::sleep(IDLE);
     let after = count();
-    let one = |(host, (before, after)): (&String, (&((u64, u64), f64, Instant), &((u64, u64), f64, Instant)))| {
+    let one = |(host, (before, after)): (&String, (&Count, &Count))| {
         let took_s = after.2.duration_since(before.2).as_secs_f64();
         Idle {
             host: host.clone(),
