@@ -1,5 +1,6 @@
 //! Same seed, same bytes: in one process, in two, and beside another simulation. And the controls: what
 //! is not simulated must show in the hash, or the hash would prove nothing.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
 use sim::det::{self, Options, Source};
 use sim::scenarios::{Report, Scenario, run};
