@@ -60,7 +60,7 @@ pub const CAUGHT: &[Catch] = &[
     cores(Mutant::OldStatementsCount, "numbers-rise", &["late-word"], 8),
     cores(Mutant::LedgerTimeIsWallClock, "ledger-time-rises", &["clock-jump", "late-word"], 60),
     cores(Mutant::RequestIdIgnored, "requests-count-once", &["crash"], 15),
-    cores(Mutant::RetriesWithoutBound, "tries-are-bounded", &["bad-tree"], 8),
+    cores(Mutant::RetriesWithoutBound, "tries-are-bounded", &["bad-tree"], 20),
     cores(Mutant::PackageFailureBlamesHost, "liveness", &["bad-tree"], 8),
     cores(Mutant::AssignsWhatRuns, "runs-once", &["crash"], 8),
     cores(Mutant::RetryChangesTheBuild, "definition-stays", &["second-thoughts"], 8),

@@ -18,7 +18,7 @@ use node::state_folder::StateFolder;
 use std::fs;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::daemon::{Daemon, PATIENCE, Settings, end_process};
 use tests::fleet::Fleet;
 use tests::{bounded, wait_for};
@@ -112,6 +112,9 @@ impl Insider {
     }
 }
 
+/// Until a target that is busy is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// A target that has said hello to whoever brings something.
 struct Hearing {
     stream: Box<dyn Duplex>,
@@ -121,11 +124,22 @@ struct Hearing {
 
 impl Hearing {
     async fn open(by: &Arc<Inner>, target: PeerKey) -> Hearing {
-        let mut stream = by.open_daemon(target).await.expect("a stream");
-        let bytes = read_frame(&mut stream, 4_096).await.expect("a frame");
-        let Ok(Frame::Hello(signed)) = Frame::read(&bytes) else { panic!("no hello") };
-        let hello = signed.open().expect("its own");
-        Hearing { stream, signed, hello }
+        // A hearing of this bringer's that was given up a moment ago may still have its place: then the target says so.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut stream = by.open_daemon(target).await.expect("a stream");
+            let bytes = read_frame(&mut stream, 4_096).await.expect("a frame");
+            match Frame::read(&bytes) {
+                Ok(Frame::Hello(signed)) => {
+                    let hello = signed.open().expect("its own");
+                    return Hearing { stream, signed, hello };
+                }
+                Ok(Frame::Refused(why)) if why.contains("try again") && Instant::now() < until => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                other => panic!("no hello: {other:?}"),
+            }
+        }
     }
 
     /// Signatures of these over this order and this hello, as whoever holds their keys can make them.

@@ -219,7 +219,9 @@ fn every_lie_is_refused_for_its_own_reason_by_its_own_check() {
         assert_eq!(refused, *refusal, "{what}");
         assert!(refused.to_string().len() > 10, "{what}: in words");
         assert!(with(Some(*mutant), || scene.play().is_ok()), "{what}: {mutant} changes nothing");
-        for other in Mutant::ALL.iter().filter(|other| *other != mutant) {
+        // Who takes an address for an identity has no use for several of these checks at once.
+        let naive = |other: &&Mutant| *other != mutant && **other != Mutant::IdentityByAddress;
+        for other in Mutant::ALL.iter().filter(naive) {
             assert!(with(Some(*other), || scene.play().is_err()), "{what}: {other} leaves this check out too");
         }
     }

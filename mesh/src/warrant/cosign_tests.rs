@@ -100,7 +100,9 @@ fn a_voter_objects_for_itself_whatever_the_leader_claims() {
         let asked = Asked::with(lie);
         assert_eq!(asked.consider().expect_err(what), objection, "{what}");
         assert!(with(Some(mutant), || asked.consider().is_ok()), "{what}: {mutant} changes nothing");
-        for other in Mutant::ALL.iter().filter(|other| **other != mutant) {
+        // Who takes an address for an identity has no use for several of these checks at once.
+        let naive = |other: &&Mutant| **other != mutant && **other != Mutant::IdentityByAddress;
+        for other in Mutant::ALL.iter().filter(naive) {
             assert!(with(Some(*other), || asked.consider().is_err()), "{what}: {other} leaves it out too");
         }
     }

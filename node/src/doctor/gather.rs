@@ -1,10 +1,11 @@
 //! Looks at this host for the doctor. Reads, runs a few programs that only print, changes nothing; what cannot be seen
 //! is left out of the facts rather than guessed.
 
-use super::Finding;
 use super::firewall::Rules;
 use super::local::{FileFact, LocalFacts};
+use super::{Finding, Severity};
 use crate::config::Config;
+use crate::install::check;
 use crate::machine::{BUILD_USER, boot_enabled};
 use crate::state_folder::{FolderError, Places, StateFolder};
 use libp2p::multiaddr::Protocol as Part;
@@ -59,9 +60,18 @@ pub async fn gather(places: &Places, no_daemon: Option<String>) -> LocalFacts {
     facts
 }
 
-/// What other parts of the program find by themselves.
-fn others(_folder: &Path) -> Vec<Finding> {
-    vec![]
+/// What other parts of the program find by themselves: the rules of the guard's own sshd, where that is installed.
+fn others(folder: &Path) -> Vec<Finding> {
+    let Some(keys) = StateFolder::open(folder).ok().and_then(|folder| folder.keys().ok()) else { return vec![] };
+    let door = check::door_installed(Path::new("/"), folder, &keys).into_iter();
+    let finding = |check::Finding { severity, what, advice }| {
+        let severity = match severity {
+            check::Severity::Warning => Severity::Warning,
+            check::Severity::Error => Severity::Error,
+        };
+        Finding::new(severity, "guard-door", what, advice)
+    };
+    door.map(finding).collect()
 }
 
 fn files(folder: &Path) -> Vec<FileFact> {

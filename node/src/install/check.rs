@@ -36,10 +36,13 @@ fn finding(severity: Severity, what: impl Into<String>, advice: impl Into<String
 /// that it attests. Empty when all is well. The door is looked at only where there is one.
 pub fn check(root: &Path, folder: &Path, keys: &Keys) -> Vec<Finding> {
     let mut found = at_boot(root, folder);
-    if below(root, &door::config()).exists() {
-        found.extend(at_the_door(root, folder, keys));
-    }
+    found.extend(door_installed(root, folder, keys));
     found
+}
+
+/// What sshd would refuse at the guard's door, where there is one; for `mesh doctor`, which asks of the boot itself.
+pub fn door_installed(root: &Path, folder: &Path, keys: &Keys) -> Vec<Finding> {
+    if below(root, &door::config()).exists() { at_the_door(root, folder, keys) } else { vec![] }
 }
 
 /// Whether the init system starts this daemon when the machine boots (incident 3).

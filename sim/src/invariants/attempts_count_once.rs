@@ -38,6 +38,8 @@ impl Invariant for AttemptsCountOnce {
             Fact::Started { host, start, .. } => {
                 self.starts.insert(host.clone(), *start);
             }
+            // A disk that went back counts its starts anew: the same number is another life then.
+            Fact::Wiped { host } => self.began.retain(|(of, ..)| of != host),
             Fact::Began { host, key, build, attempt, .. } => {
                 self.judged += 1;
                 let start = self.starts.get(host).copied().unwrap_or(0);
@@ -120,5 +122,10 @@ mod tests {
         rule.fact(second(1), &started(1), &fleet).unwrap();
         assert_eq!(rule.fact(second(1), &began, &fleet), Ok(()));
         assert!(rule.fact(second(2), &began, &fleet).is_err());
+        // A backup that was put back has the start number of before, and another life.
+        rule.fact(second(3), &Fact::Wiped { host: name(1) }, &fleet).unwrap();
+        rule.fact(second(3), &started(1), &fleet).unwrap();
+        assert_eq!(rule.fact(second(4), &began, &fleet), Ok(()));
+        assert!(rule.fact(second(5), &began, &fleet).is_err());
     }
 }
