@@ -132,7 +132,9 @@ impl World {
 
     fn acts(&mut self, host: usize, warrant: &Warrant, open: &Open, now: Time, stored: bool) {
         let Ok(order) = warrant.order.open::<mesh::warrant::Order>() else { return };
-        let (life, ails) = (self.life(host), self.ails(host));
+        // Blame has no fresh word of a host until its next canary: what it was set aside for may be long over.
+        let blamed = self.fresh.healing().case(&self.hosts[host].key()).is_some_and(|case| !case.down);
+        let (life, ails) = (self.life(host), self.ailed_within(host, if blamed { healing::DAY_MS } else { LATELY_MS }));
         let at = &self.hosts[host];
         let deed = Deed {
             host: at.name.clone(),

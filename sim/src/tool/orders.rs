@@ -41,7 +41,8 @@ pub fn orders(args: &Orders, io: &mut Io) -> Result<u8, Wrong> {
         io.error(&format!("seed {seed}: {failure}"));
         let small = if args.small { " --small" } else { "" };
         let mutant = args.mutant.map_or(String::new(), |mutant| format!(" --mutant {mutant}"));
-        io.hint(&format!("see it again: sim orders --count 1 --seed {seed}{small}{mutant}"));
+        let count = size.orders;
+        io.hint(&format!("see it again: sim orders --count {count} --seed {seed}{small}{mutant}"));
     }
     Ok(2)
 }
