@@ -185,6 +185,8 @@ mutants! {
     BlameNeverTheMesh = "blame-never-the-mesh",
     /// A host that fails fast gets the next build at once.
     BlameNoRest = "blame-no-rest",
+    /// A host rests twice as long for each of what failed together, and as long though most hosts fail.
+    BlameRestsForEach = "blame-rests-for-each",
     /// A failure long ago counts as one of today.
     BlameForEver = "blame-for-ever",
     /// Healing goes on though the policy says that it is off.

@@ -40,7 +40,7 @@ pub struct Rules {
     pub fast_ms: u64,
     /// After so many fast failures in a row a host rests.
     pub fast_failures: u64,
-    /// The first rest, doubled by each failure more; in milliseconds.
+    /// The first rest, doubled when what is given to it afterwards fails as well; in milliseconds.
     pub rest_ms: u64,
     /// The longest rest, in milliseconds.
     pub rest_ms_max: u64,
@@ -137,7 +137,9 @@ pub fn judge(ledger: &Ledger, rules: &Rules) -> Vec<Verdict> {
             verdicts.extend(host_at_fault(*host, ends, &packages, rules));
         }
         if ledger.roster().len() > 1 {
-            verdicts.extend(rest(*host, ends, &packages, rules));
+            let shared = frozen && !mutants::on(Mutant::BlameRestsForEach);
+            let rest_ms_max = if shared { rules.rest_ms } else { rules.rest_ms_max };
+            verdicts.extend(rest(*host, ends, &packages, &Rules { rest_ms_max, ..*rules }));
         }
     }
     verdicts
@@ -269,7 +271,9 @@ fn charged(end: &Ended<'_>, host: &PeerKey, packages: &[Package<'_>]) -> Option<
 }
 
 /// A host whose last attempts failed fast waits, longer each time, so that others can say whose fault it is. What the
-/// package is to blame for does not count, nor what is never tried elsewhere: nobody would ever say.
+/// package is to blame for does not count, nor what is never tried elsewhere: nobody would ever say. What was given to
+/// it together fails together, and makes its rest longer once. While most hosts fail together all rest alike, for the
+/// shortest time: then a queue is neither burned by what breaks everything, nor left waiting when that has passed.
 fn rest(host: PeerKey, ends: &[&Ended<'_>], packages: &[Package<'_>], rules: &Rules) -> Option<Verdict> {
     let fast = |e: &&&Ended<'_>| {
         e.attempt.ended_ms.saturating_sub(e.attempt.assigned_ms) <= rules.fast_ms && e.failure().is_some()
@@ -285,7 +289,14 @@ fn rest(host: PeerKey, ends: &[&Ended<'_>], packages: &[Package<'_>], rules: &Ru
     if count == 0 || count < rules.fast_failures || mutants::on(Mutant::BlameNoRest) {
         return None;
     }
-    let doublings = (count - rules.fast_failures).min(32) as u32;
+    let (mut rests, mut opened) = (0_u32, None);
+    for end in &row[rules.fast_failures.saturating_sub(1) as usize..] {
+        let each = mutants::on(Mutant::BlameRestsForEach);
+        if each || opened.is_none_or(|ended_ms| end.attempt.assigned_ms >= ended_ms) {
+            (rests, opened) = (rests + 1, Some(end.attempt.ended_ms));
+        }
+    }
+    let doublings = rests.saturating_sub(1).min(32);
     let rest_ms = rules.rest_ms.saturating_mul(1 << doublings).min(rules.rest_ms_max);
     let until_ms = row.last()?.attempt.ended_ms.saturating_add(rest_ms);
     Some(Verdict::Rest { host, until_ms, failures: count, evidence: newest(row.into_iter()) })

@@ -200,6 +200,39 @@ fn a_host_that_fails_fast_rests_longer_each_time() {
     assert_eq!(rest(&world), None);
 }
 
+/// What a host was given together says the same once: else ten cores of a broken host make it rest for hours.
+#[test]
+fn what_fails_together_makes_a_rest_longer_once() {
+    let mut world = World::new(6);
+    healthy(&mut world);
+    let mut wave = |name: &str, host: u8| {
+        let specs = (0..8).map(|n| BuildSpec { retries: 9, ..spec(&format!("{name}{n}"), &[]) }).collect();
+        let ids = world.submit(specs);
+        for id in &ids {
+            assert!(world.assign(*id, 1, host).is_ok());
+        }
+        for id in &ids {
+            pass(&mut world, 5);
+            assert!(world.end_with(*id, 1, host, failed(Phase::Sandbox), &[]).is_ok());
+        }
+        let rests = || {
+            let verdicts = judge(&world.ledger, &Rules::default()).into_iter();
+            let rests = verdicts.filter_map(|verdict| match verdict {
+                Verdict::Rest { until_ms, .. } => Some(until_ms.saturating_sub(world.ledger.time_ms()) / 1_000),
+                _ => None,
+            });
+            rests.max().unwrap_or(0)
+        };
+        (rests(), with(Some(Mutant::BlameRestsForEach), rests))
+    };
+    assert_eq!(wave("first", 6), (30, 960));
+    assert_eq!(wave("second", 6), (60, 3_600));
+    assert_eq!(wave("third", 6), (120, 3_600));
+    // Three of five that build: most hosts fail, and none rests for longer than the first time.
+    assert_eq!(wave("fourth", 5), (119, 3_599));
+    assert_eq!(wave("fifth", 4), (30, 3_599));
+}
+
 #[test]
 fn what_is_long_ago_or_says_nothing_does_not_count() {
     let mut world = World::new(6);
