@@ -36,3 +36,13 @@ fn the_same_seed_gives_the_same_orders() {
         assert_ne!(beside.join().unwrap(), first.hash, "another seed");
     }
 }
+
+/// A voter that lies brings an order of the leader, who signs it, and adds its own signature unasked: one voter of a
+/// majority may lie, and what is right stays right. The jury has to know of that signature, or it takes the act for one
+/// that too few agreed to.
+#[test]
+fn a_voter_that_lies_may_bring_what_is_right() {
+    let ran = run(200_020, Size { orders: 2_000, ..Size::LARGE }, None);
+    assert_eq!(ran.failure, None, "see it: sim orders --count 2000 --seed 200020");
+    assert!(ran.counts.lies.get("another brings it").is_some_and(|n| *n > 3), "{}", ran.counts);
+}

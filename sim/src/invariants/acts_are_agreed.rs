@@ -1,10 +1,10 @@
 //! Whoever had to agree to a deed did: for this very order, this very nonce, and as what the target knows them to be.
 //!
 //! A leader's order needs the leader, who is one of the voters, and a majority of them, two of which are not the target;
-//! a person's order needs that person, who is a signer. Counted are signatures that hosts truly gave: whatever a
-//! warrant carries. A key that the target knows to be out counts for nothing.
+//! a person's order needs that person, who is a signer. Counted are signatures that hosts truly gave, a voter that lies
+//! among them: whatever a warrant carries. A key that the target knows to be out counts for nothing.
 
-use super::{Deed, Fact, Invariant, Signature, Truth};
+use super::{Deed, Fact, Invariant, Truth};
 use mesh::identity::PeerKey;
 use mesh::warrant::{Authority, OrderHash};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,13 +25,12 @@ pub struct ActsAreAgreed {
 }
 
 impl ActsAreAgreed {
-    fn keep(&mut self, given: &Signature) {
-        let over = (given.hash, given.hello.nonce, given.epoch);
+    fn keep(&mut self, over: Over, signer: PeerKey) {
         let by = self.given.entry(over).or_default();
         if by.is_empty() {
             self.oldest.push_back(over);
         }
-        by.insert(given.by);
+        by.insert(signer);
         if self.oldest.len() > KEPT_MAX
             && let Some(over) = self.oldest.pop_front()
         {
@@ -89,7 +88,11 @@ impl Invariant for ActsAreAgreed {
     fn fact(&mut self, _at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
         match fact {
             Fact::Signed(given) => {
-                self.keep(given);
+                self.keep((given.hash, given.hello.nonce, given.epoch), given.by);
+                Ok(())
+            }
+            Fact::SignedBlindly { by, order, nonce, epoch } => {
+                self.keep((*order, *nonce, *epoch), *by);
                 Ok(())
             }
             Fact::Carried(deed) => {
@@ -107,6 +110,7 @@ impl Invariant for ActsAreAgreed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Signature;
     use super::super::fixture::{Fleet, deed, key, second, signature};
     use super::*;
 
@@ -133,6 +137,19 @@ mod tests {
         let mut old = by(2);
         old.epoch -= 1;
         assert!(judge(vec![by(1), old], &leaders).is_err(), "another epoch");
+        // The jury counts a liar for what it is: one voter, who can neither stand in for the author nor be two.
+        let with_liar = |honest: u8, liar: u8| {
+            let mut rule = ActsAreAgreed::default();
+            let (order, nonce, epoch) = (leaders.hash, leaders.nonce.unwrap(), by(1).epoch);
+            rule.fact(second(1), &Fact::Signed(Box::new(by(honest))), &fleet).unwrap();
+            let blindly = Fact::SignedBlindly { by: key(liar), order, nonce, epoch };
+            rule.fact(second(1), &blindly, &fleet).unwrap();
+            rule.fact(second(1), &Fact::Carried(Box::new(leaders.clone())), &fleet)
+        };
+        assert_eq!(with_liar(1, 3), Ok(()));
+        assert!(with_liar(1, 1).is_err(), "no second voter");
+        assert!(with_liar(1, 4).is_err(), "one that does not vote");
+        assert!(with_liar(2, 3).is_err(), "a majority without the leader");
         let mut hand = leaders.clone();
         hand.order.authority = Authority::Person;
         assert_eq!(judge(vec![by(1)], &hand), Ok(()));

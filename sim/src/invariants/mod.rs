@@ -50,6 +50,7 @@ use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::Ledger;
 use mesh::membership::State;
+use mesh::warrant::OrderHash;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -123,6 +124,18 @@ pub enum Fact {
     Carried(Box<Deed>),
     /// A voter, or a signer under its own order by hand, signed for the hello of a target.
     Signed(Box<Signature>),
+    /// A voter that lies signed for a target's hello without looking. Its signature counts as any other does, and nobody
+    /// expects it to be due.
+    SignedBlindly {
+        /// Whose.
+        by: PeerKey,
+        /// The order.
+        order: OrderHash,
+        /// The hello's.
+        nonce: [u8; 32],
+        /// The epoch of the voters that it was given for.
+        epoch: u64,
+    },
     /// A target did nothing about a warrant or a link, and why.
     Refused {
         /// Which.

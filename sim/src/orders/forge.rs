@@ -113,6 +113,12 @@ impl World {
         };
         let approval = encode(&over);
         let mut cosignatures = vec![cosign(&self.hosts[by].keys, &approval)];
+        // Who lies under its own order may get nothing for it. Who brings another's has its own vote to give, and one
+        // voter of a majority may be a liar: the order is right if its author leads and signs as well.
+        if signed.by != cosignatures[0].by {
+            let (order, nonce) = (over.order, over.nonce);
+            self.fact(Fact::SignedBlindly { by: cosignatures[0].by, order, nonce, epoch });
+        }
         cosignatures.extend(got.into_iter().filter(|a| a.approval == approval).map(|a| a.cosignature));
         let frame = Frame::Warrant(Warrant { order: signed.clone(), approval, cosignatures }).write();
         self.hear(target, number, &[frame]);

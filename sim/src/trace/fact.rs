@@ -27,6 +27,7 @@ pub fn host<'a>(fact: &'a Fact, keys: &'a Keys) -> Option<&'a Name> {
         Fact::Asked { key, .. } | Fact::Proposed { key, .. } | Fact::Ended { key, .. } => keys.get(key),
         Fact::Carried(deed) => Some(&deed.host),
         Fact::Signed(signature) => keys.get(&signature.by),
+        Fact::SignedBlindly { by, .. } => keys.get(by),
         Fact::Lied { about, .. } => keys.get(about),
         Fact::Accepted { .. } | Fact::Held { .. } => None,
     }
@@ -57,6 +58,11 @@ pub fn bytes(fact: &Fact, add: &mut dyn FnMut(&[u8])) {
             number(add, 14, &[signature.epoch], &[&signature.by, &signature.greeter]);
             add(&signature.hash.0);
             add(&signature.hello.nonce);
+        }
+        Fact::SignedBlindly { by, order, nonce, epoch } => {
+            number(add, 22, &[*epoch], &[by]);
+            add(&order.0);
+            add(nonce);
         }
         Fact::Greeted { highest, .. } => number(add, 15, &[highest.epoch, highest.term], &[]),
         Fact::Refused { refusal, .. } => {
@@ -134,6 +140,7 @@ pub fn text(fact: &Fact, keys: &Keys) -> String {
             let order = &signature.order;
             format!("signs {} for a hello of {}", order.id, called(keys, &signature.greeter))
         }
+        Fact::SignedBlindly { .. } => "signs an order without looking".to_owned(),
         Fact::Refused { refusal, .. } => format!("does nothing: {refusal}"),
         Fact::Ordered { against: None, .. } => "is ordered about by the leader".to_owned(),
         Fact::Ordered { against: Some(what), .. } => format!("is ordered about by the leader, though {what}"),

@@ -234,6 +234,7 @@ impl Gather<'_> {
             Fact::Wiped { .. } => self.lane(host).marks.push(Mark { at, look: Look::Fault, title }),
             Fact::Spoke { .. }
             | Fact::Signed(_)
+            | Fact::SignedBlindly { .. }
             | Fact::Greeted { .. }
             | Fact::Lied { .. }
             | Fact::Given { .. }
