@@ -185,7 +185,7 @@ mutants! {
     BlameNeverTheMesh = "blame-never-the-mesh",
     /// A host that fails fast gets the next build at once.
     BlameNoRest = "blame-no-rest",
-    /// A host rests twice as long for each of what failed together, and as long though most hosts fail.
+    /// A host rests twice as long for each failure: whoever's fault it is, and of what was given to it together.
     BlameRestsForEach = "blame-rests-for-each",
     /// A failure long ago counts as one of today.
     BlameForEver = "blame-for-ever",

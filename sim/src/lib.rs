@@ -16,6 +16,7 @@ pub mod disk;
 pub mod draw;
 pub mod expect;
 pub mod figures;
+pub mod held;
 pub mod host;
 pub mod invariants;
 pub mod log;

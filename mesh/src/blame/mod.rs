@@ -270,10 +270,11 @@ fn charged(end: &Ended<'_>, host: &PeerKey, packages: &[Package<'_>]) -> Option<
     Some(charge(end.failure()?, packages[end.package].others(host)))
 }
 
-/// A host whose last attempts failed fast waits, longer each time, so that others can say whose fault it is. What the
-/// package is to blame for does not count, nor what is never tried elsewhere: nobody would ever say. What was given to
-/// it together fails together, and makes its rest longer once. While most hosts fail together all rest alike, for the
-/// shortest time: then a queue is neither burned by what breaks everything, nor left waiting when that has passed.
+/// A host whose last attempts failed fast waits, so that others can say whose fault it is: longer each time when they
+/// say that it is the host's. What the package is to blame for does not count, nor what is never tried elsewhere: nobody
+/// would ever say. What was given to it together fails together, and makes its rest longer once. While most hosts fail
+/// together all rest alike, for the shortest time: then a queue is neither burned by what breaks everything, nor left
+/// waiting when that has passed.
 fn rest(host: PeerKey, ends: &[&Ended<'_>], packages: &[Package<'_>], rules: &Rules) -> Option<Verdict> {
     let fast = |e: &&&Ended<'_>| {
         e.attempt.ended_ms.saturating_sub(e.attempt.assigned_ms) <= rules.fast_ms && e.failure().is_some()
@@ -291,8 +292,9 @@ fn rest(host: PeerKey, ends: &[&Ended<'_>], packages: &[Package<'_>], rules: &Ru
     }
     let (mut rests, mut opened) = (0_u32, None);
     for end in &row[rules.fast_failures.saturating_sub(1) as usize..] {
-        let each = mutants::on(Mutant::BlameRestsForEach);
-        if each || opened.is_none_or(|ended_ms| end.attempt.assigned_ms >= ended_ms) {
+        let own = charged(end, &host, packages) == Some(Charge::Host);
+        let anew = own && opened.is_none_or(|ended_ms| end.attempt.assigned_ms >= ended_ms);
+        if anew || mutants::on(Mutant::BlameRestsForEach) {
             (rests, opened) = (rests + 1, Some(end.attempt.ended_ms));
         }
     }

@@ -185,13 +185,20 @@ fn a_host_that_fails_fast_rests_longer_each_time() {
     };
     let mut rests = vec![];
     for n in 0..12 {
-        tried_in(&mut world, &format!("p{n}"), &[(6, COMMAND)], 10);
+        tried_in(&mut world, &format!("p{n}"), &[(6, Some(Phase::Store))], 10);
         rests.push(rest(&world).unwrap_or(0) / 1_000);
     }
     assert_eq!(rests, [0, 0, 30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600, 3_600]);
     assert_eq!(with(Some(Mutant::BlameNoRest), || rest(&world)), None);
     tried(&mut world, "slow", &[(6, COMMAND)]);
     assert_eq!(rest(&world), None, "a failure that took its time ends the row");
+    // What nobody else has tried yet gives others the time to try it, and no more.
+    let mut world = World::new(6);
+    for n in 0..12 {
+        tried_in(&mut world, &format!("p{n}"), &[(6, COMMAND)], 10);
+    }
+    assert_eq!(rest(&world), Some(Rules::default().rest_ms));
+    assert_eq!(with(Some(Mutant::BlameRestsForEach), || rest(&world)), Some(Rules::default().rest_ms_max));
     // Packages that are known to be broken do not count.
     let mut world = World::new(6);
     for n in 0..5 {

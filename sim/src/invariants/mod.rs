@@ -43,7 +43,7 @@ mod voter_sets_chain;
 pub use deed::{Deed, Signature, Voter};
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 use mesh::build::{Attempt, BlobId, BuildId};
 use mesh::identity::PeerKey;

@@ -6,6 +6,7 @@
 use super::Answer;
 use super::stage::NodesStage;
 use crate::action::Task;
+use crate::held::waits_for_a_person;
 use crate::invariants::Fact;
 use mesh::build::{BuildId, BuildSpec};
 use mesh::ledger::Ledger;
@@ -152,11 +153,12 @@ impl Clients {
             };
             for (id, task) in builds.iter().zip(&request.tasks) {
                 let state = longest.and_then(|name| {
-                    stage.nodes.ledger(name, |l| l.builds().get(*id).map(|build| build.state)).flatten()
+                    let told = |l: &Ledger| l.builds().get(*id).map(|b| (b.state, waits_for_a_person(l, b)));
+                    stage.nodes.ledger(name, told).flatten()
                 });
                 match state {
-                    Some(state) if state.is_final() => {}
-                    Some(state) => lines.push(format!("{} ({id}) is {state:?}", task.name)),
+                    Some((state, held)) if state.is_final() || held => {}
+                    Some((state, _)) => lines.push(format!("{} ({id}) is {state:?}", task.name)),
                     None => lines.push(format!("{} ({id}) is in no ledger", task.name)),
                 }
             }
