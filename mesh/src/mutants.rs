@@ -247,6 +247,8 @@ mutants! {
     NoCanaries = "no-canaries",
     /// A package that failed on two hosts is tried on a third.
     HeldPackagesGoOn = "held-packages-go-on",
+    /// Inputs that two hosts could not fetch are not tried again for hours, though whoever has them is back.
+    InputsHeldForHours = "inputs-held-for-hours",
     /// The oldest lines of the trail are put away as whatever the leader says.
     ArchiveUnchecked = "archive-unchecked",
     /// Ledger time stands still while nothing happens, and what should end goes on.

@@ -3,14 +3,14 @@
 //!
 //! A pause holds everybody, a block or drain one host; a block also takes what runs there (incidents 4 and 5: each has
 //! a reason and an end, and ends by itself). A host that is being healed gets no builds but its canary, one that fails
-//! fast rests (incident 8). A package that failed by itself on two hosts is not tried on a third (incident 9) until
-//! that is [`Rules::window_ms`](crate::blame::Rules::window_ms) ago, or a person asks for it again. Nothing here
+//! fast rests (incident 8). Inputs that nobody could fetch are tried again after a while, longer each time. A package
+//! that failed by itself on two hosts is not tried on a third (incident 9) until that is [`Rules::window_ms`](crate::blame::Rules::window_ms) ago, or a person asks for it again. Nothing here
 //! decides who is to blame ([`crate::blame`]), nor where a build goes ([`crate::placement`]).
 //!
 //! Ledger time moves with its batches alone. [`wakes_ms`] says when something that stands here ends, so that a leader
 //! commits an empty batch then: else a pause of a mesh that does nothing would never end.
 
-use crate::blame::{Verdict, held};
+use crate::blame::{Fault, Verdict, held};
 use crate::build::BuildId;
 use crate::healing::{Phase, Record, Rule, Stage, Stop, span, storm};
 use crate::identity::PeerKey;
@@ -79,6 +79,7 @@ impl Restraint {
             if let Verdict::Package { name, evidence, .. } = verdict
                 && let Some(first) = evidence.first()
                 && !mutants::on(Mutant::HeldPackagesGoOn)
+                && inputs_until_ms(ledger, verdict).is_none_or(|until_ms| now < until_ms)
             {
                 let package = Package { sample: first.build, why: verdict.text(ledger.roster()) };
                 packages.entry(name.clone()).or_default().push(package);
@@ -156,6 +157,20 @@ pub(crate) fn kept(ledger: &Ledger, record: &Record, verdicts: &[Verdict], host:
     })
 }
 
+/// When inputs that nobody could fetch or unpack are tried again, in ledger time: whoever has them may be back by then.
+/// The time doubles with each try that failed. `None` for other verdicts: a command does not mend itself.
+fn inputs_until_ms(ledger: &Ledger, verdict: &Verdict) -> Option<u64> {
+    let Verdict::Package { fault: Fault::Inputs, evidence, .. } = verdict else { return None };
+    let rules = ledger.healing().policy().blame;
+    let ended = evidence.iter().filter_map(|e| {
+        ledger.builds().get(e.build)?.attempts.iter().find(|a| a.number == e.attempt).map(|a| a.ended_ms)
+    });
+    let doublings = evidence.len().saturating_sub(2).min(32) as u32;
+    let wait_ms = rules.rest_ms.saturating_mul(1 << doublings).min(rules.rest_ms_max);
+    let wait_ms = if mutants::on(Mutant::InputsHeldForHours) { rules.window_ms } else { wait_ms };
+    Some(ended.max().unwrap_or(0).saturating_add(wait_ms))
+}
+
 /// The ledger time at which a leader should let time pass though nothing else happens, because something that stands
 /// ends then or is shown with what is left of it; `None` when nothing waits for time.
 pub fn wakes_ms(ledger: &Ledger, verdicts: &[Verdict]) -> Option<u64> {
@@ -167,7 +182,7 @@ pub fn wakes_ms(ledger: &Ledger, verdicts: &[Verdict]) -> Option<u64> {
     let orders = record.orders().filter(|w| w.order.expires_ms > now && w.receipt.is_none());
     let rests = verdicts.iter().filter_map(|v| match v {
         Verdict::Rest { until_ms, .. } if *until_ms > now => Some(*until_ms),
-        _ => None,
+        _ => inputs_until_ms(ledger, v).filter(|until_ms| *until_ms > now),
     });
     let healing = record.cases().any(|(_, case)| case.stage.is_open()).then(|| now + HEALING_STANDS_MS_MAX);
     let storm = match storm(record, now) {

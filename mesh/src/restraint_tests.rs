@@ -1,6 +1,6 @@
 use super::*;
-use crate::blame::judge;
 use crate::blame::tests::{key, pass, tried, tried_in};
+use crate::blame::{Rules, judge};
 use crate::build::{BuildSpec, Phase};
 use crate::healing::{Change, Clear, Entry, Event, Lift, Measure, Policy};
 use crate::ledger::tests::{World, failed, spec};
@@ -282,4 +282,26 @@ proptest! {
         let standing = measures.in_force(now).next().is_some() || !aside.is_empty();
         prop_assert_eq!(wakes_ms(&world.ledger, &[]).is_some(), standing);
     }
+}
+
+/// Whoever has the inputs may be back in a minute: what nobody could fetch waits a while, longer each time.
+#[test]
+fn inputs_that_nobody_could_fetch_are_tried_again_after_a_while() {
+    let mut world = World::new(4);
+    let id = tried(&mut world, "far", &[(2, Some(Phase::Fetch)), (3, Some(Phase::Fetch))]);
+    let rest_ms = Rules::default().rest_ms;
+    assert!(why(&world, 4, id).starts_with("far is held: nobody can fetch or unpack its inputs"));
+    let verdicts = judge(&world.ledger, &Rules::default());
+    assert_eq!(wakes_ms(&world.ledger, &verdicts), Some(world.ledger.time_ms() + rest_ms), "time moves for it");
+    pass(&mut world, rest_ms);
+    assert_eq!(why(&world, 4, id), "");
+    assert_eq!(given(&world, 4).len(), 1);
+    assert_eq!(with(Some(Mutant::InputsHeldForHours), || given(&world, 4).len()), 0);
+    // It failed once more: twice as long.
+    assert!(world.assign(id, 3, 4).is_ok());
+    assert!(world.end_with(id, 3, 4, failed(Phase::Fetch), &[]).is_ok());
+    pass(&mut world, rest_ms);
+    assert!(why(&world, 4, id).starts_with("far is held"));
+    pass(&mut world, rest_ms);
+    assert_eq!(why(&world, 4, id), "");
 }

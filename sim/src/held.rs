@@ -3,9 +3,11 @@
 //! A build whose own command failed on two hosts is held, with that reason, until somebody asks for it again or hours
 //! have passed (incident 9). Told here from the attempts alone, not by the rule that is shipped.
 
+use mesh::blame::judge;
 use mesh::build::{End, Phase};
 use mesh::identity::PeerKey;
 use mesh::ledger::{Build, Ledger};
+use mesh::restraint::Restraint;
 use std::collections::BTreeSet;
 
 /// Whether a build waits for a person and for nothing else: its command failed on two hosts, or that of one it needs.
@@ -17,8 +19,22 @@ pub fn waits_for_a_person(ledger: &Ledger, build: &Build) -> bool {
         failed.map(|attempt| attempt.host).collect::<BTreeSet<PeerKey>>().len() >= 2
     };
     // Needs come before what needs them: this ends.
-    let needed = |id| ledger.builds().get(id).is_some_and(|need| !need.state.is_final() && waits_for_a_person(ledger, need));
+    let needed =
+        |id| ledger.builds().get(id).is_some_and(|need| !need.state.is_final() && waits_for_a_person(ledger, need));
     build.running().next().is_none() && (broken(build) || build.needs.iter().any(|id| needed(*id)))
+}
+
+/// What the mesh itself says keeps builds waiting, a line each: for who reads of a mesh that did not come right.
+pub fn restraints(ledger: &Ledger) -> Vec<String> {
+    let verdicts = judge(ledger, &ledger.healing().policy().blame);
+    let restraint = Restraint::new(ledger, &verdicts);
+    let mut lines: Vec<String> = restraint.pause().map(|why| format!("nothing is built: {why}")).into_iter().collect();
+    for (key, member) in ledger.roster().members() {
+        lines.extend(restraint.host(key).map(|why| format!("{} is {why}", member.name)));
+    }
+    let open = ledger.builds().iter().filter(|build| !build.state.is_final());
+    lines.extend(open.filter_map(|build| restraint.holds(ledger, build).map(|why| format!("{}: {why}", build.id))));
+    lines
 }
 
 #[cfg(test)]

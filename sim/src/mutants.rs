@@ -184,6 +184,7 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::BuildsWhereSetAside, MEASURES),
     (Mutant::NoCanaries, MEASURES),
     (Mutant::HeldPackagesGoOn, MEASURES),
+    (Mutant::InputsHeldForHours, MEASURES),
     (Mutant::TimeStandsStill, MEASURES),
     (Mutant::ArchiveUnchecked, TRAIL),
 ];

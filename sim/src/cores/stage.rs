@@ -8,7 +8,7 @@ use super::net::Net;
 use super::record::Record;
 use crate::action::Action;
 use crate::det::derive;
-use crate::held::waits_for_a_person;
+use crate::held::{restraints, waits_for_a_person};
 use crate::invariants::{Fact, HostSeen, Jury, Name, Size, Truth};
 use crate::plan::Plan;
 use crate::stage::{Failure, Played, Stage, play};
@@ -503,12 +503,16 @@ impl Stage for Cores {
         if !members.iter().any(leads) {
             pending.push("nobody leads".into());
         }
+        let settled = pending.len();
         for build in self.cx.accepted.values().flatten() {
             match longest.builds().get(*build) {
                 Some(found) if found.state.is_final() || waits_for_a_person(longest, found) => {}
                 Some(found) => pending.push(format!("{build} is {:?}", found.state)),
                 None => pending.push(format!("{build} is not in the ledger")),
             }
+        }
+        if pending.len() > settled {
+            pending.extend(restraints(longest));
         }
         pending
     }

@@ -23,6 +23,7 @@ pub use themes::THEMES;
 use crate::action::{Action, LEADER, Task};
 use crate::plan::{Plan, Tier, Timed};
 use ground::builds;
+use mesh::blame::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use topology::{Fleet, NetworkKind};
 
@@ -182,6 +183,12 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
     // Stable: what was drawn first at a moment is done first.
     draft.actions.retain(|timed| timed.at_ms < safety_ms);
     draft.actions.sort_by_key(|timed| timed.at_ms);
+    // What fails at once makes a host rest, and where one is left for it all, it goes by rests.
+    let broken = |action: &Action| match action {
+        Action::Submit { tasks, .. } => tasks.iter().filter(|t| t.exit != 0 || !t.breaks_on.is_empty()).count() as u64,
+        _ => 0,
+    };
+    let failing: u64 = draft.actions.iter().map(|timed| broken(&timed.action)).sum();
     Ok(Plan {
         scenario: asked.scenario.to_owned(),
         tier: asked.tier,
@@ -190,7 +197,7 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
         mutant: None,
         hosts: draft.hosts,
         safety_ms,
-        liveness_ms: 180_000,
+        liveness_ms: 180_000 + 2 * Rules::default().rest_ms * failing,
         actions: draft.actions,
         expect: vec![],
     })

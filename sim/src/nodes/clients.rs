@@ -6,7 +6,7 @@
 use super::Answer;
 use super::stage::NodesStage;
 use crate::action::Task;
-use crate::held::waits_for_a_person;
+use crate::held::{restraints, waits_for_a_person};
 use crate::invariants::Fact;
 use mesh::build::{BuildId, BuildSpec};
 use mesh::ledger::Ledger;
@@ -162,6 +162,9 @@ impl Clients {
                     None => lines.push(format!("{} ({id}) is in no ledger", task.name)),
                 }
             }
+        }
+        if !lines.is_empty() {
+            lines.extend(longest.and_then(|name| stage.nodes.ledger(name, restraints)).unwrap_or_default());
         }
         lines
     }
