@@ -297,11 +297,10 @@ fn inputs_that_nobody_could_fetch_are_tried_again_after_a_while() {
     assert_eq!(why(&world, 4, id), "");
     assert_eq!(given(&world, 4).len(), 1);
     assert_eq!(with(Some(Mutant::InputsHeldForHours), || given(&world, 4).len()), 0);
-    // It failed once more: twice as long.
-    assert!(world.assign(id, 3, 4).is_ok());
-    assert!(world.end_with(id, 3, 4, failed(Phase::Fetch), &[]).is_ok());
-    pass(&mut world, rest_ms);
+    // The same twice more: four times as long.
+    tried(&mut world, "far", &[(2, Some(Phase::Fetch)), (4, Some(Phase::Fetch))]);
+    pass(&mut world, 4 * rest_ms - 1);
     assert!(why(&world, 4, id).starts_with("far is held"));
-    pass(&mut world, rest_ms);
+    pass(&mut world, 1);
     assert_eq!(why(&world, 4, id), "");
 }

@@ -1,8 +1,9 @@
 //! What hosts were ordered to do to themselves, and do: a simulated machine only says what it was told.
 
 use super::{Nodes, NodesStage, Station};
-use crate::invariants;
+use crate::invariants::{self, Jury};
 use crate::machine::Acted;
+use crate::stage::{Failure, Stage};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::order::{Act, BootId};
@@ -51,9 +52,13 @@ impl Nodes {
 }
 
 impl NodesStage {
-    /// The same on a stage, which has to know who is down.
-    pub(super) fn obey(&mut self) {
+    /// The same on a stage, which has to know who is down, and what it did in its last moment.
+    pub(super) fn obey(&mut self, jury: &mut Jury) -> Result<(), Failure> {
+        let at = self.elapsed();
         for (name, Acted { act, order }) in self.nodes.take_acts() {
+            if let Some(node) = self.nodes.stations.get(&name).and_then(Station::node) {
+                self.look_at_deeds(&name, &node, jury, at)?;
+            }
             self.fault(&name, &format!("{act}, ordered by {order}"));
             match act.is_reboot() {
                 true => self.cut_power(&name),
@@ -61,6 +66,7 @@ impl NodesStage {
             }
             self.start(&name);
         }
+        Ok(())
     }
 }
 

@@ -337,7 +337,7 @@ impl Stage for NodesStage {
         if let Some(text) = log::first_error() {
             return Err(Failure::Crash(text));
         }
-        self.obey();
+        self.obey(jury)?;
         self.reap()?;
         self.hand_tokens()?;
         self.look(jury)?;
