@@ -45,6 +45,8 @@ mutants! {
     AckBeforeSync = "ack-before-sync",
     /// A new voter set counts without the signatures of a majority of the one before.
     VoterSetsUnchecked = "voter-sets-unchecked",
+    /// A host that missed a change of voters hears none of the new ones, whatever is shown to it.
+    NewVotersUnheard = "new-voters-unheard",
     /// An entry counts whoever signed it.
     EntrySignaturesUnchecked = "entry-signatures-unchecked",
     /// A build is done on its builder's word, before its outputs are held and signed for.

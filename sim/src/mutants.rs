@@ -54,6 +54,7 @@ pub const CAUGHT: &[Catch] = &[
     cores(Mutant::AdmitAnybody, "no-strangers", &["stranger"], 12),
     cores(Mutant::RevocationIgnored, "no-strangers", &["ghost"], 20),
     cores(Mutant::OneAccuserIsEnough, "heard-is-not-down", &["blind-spot"], 30),
+    Catch { fleet: "lan-8", ..cores(Mutant::NewVotersUnheard, "liveness", &["absence"], 60) },
     cores(Mutant::NoFreshWord, "heard-is-not-down", &["blind-spot"], 60),
     cores(Mutant::LeadsNeverExpire, "nothing-unbounded", &["tall-tales"], 8),
     cores(Mutant::StartNumberNotSynced, "numbers-rise", &["crash", "power-cut"], 8),

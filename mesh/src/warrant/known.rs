@@ -177,11 +177,7 @@ impl Known {
     /// # Errors
     /// [`LinkError`].
     pub fn follow_voters(&mut self, change: VoterChange) -> Result<(), LinkError> {
-        if self.voters.epoch_of(&change)? <= self.voters.epoch() {
-            return Ok(());
-        }
-        // Who was enrolled at the time cannot be told any more; who signed can.
-        Ok(self.voters.advance(change, |_| true)?)
+        Ok(self.voters.follow(change)?)
     }
 
     /// Learns of a signer.

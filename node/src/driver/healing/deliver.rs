@@ -101,7 +101,7 @@ impl Inner {
         let cosignatures: Vec<Cosignature> = signed.map(|approved| approved.cosignature).collect();
         let epoch = call.greeting.epoch;
         let links = self.shared.with(|l| {
-            let behind = l.voters().changes().iter().skip(epoch as usize).take(WARRANT_LINKS_MAX);
+            let behind = l.voters().after(epoch).iter().take(WARRANT_LINKS_MAX);
             behind.cloned().map(Frame::Voters).collect::<Vec<_>>()
         });
         let warrant = Frame::Warrant(Warrant { order: order.clone(), approval, cosignatures });
