@@ -17,7 +17,8 @@ pub fn waits_for_a_person(ledger: &Ledger, build: &Build) -> bool {
         failed.map(|attempt| attempt.host).collect::<BTreeSet<PeerKey>>().len() >= 2
     };
     // Needs come before what needs them: this ends.
-    let needed = |id| ledger.builds().get(id).is_some_and(|need| !need.state.is_final() && waits_for_a_person(ledger, need));
+    let needed =
+        |id| ledger.builds().get(id).is_some_and(|need| !need.state.is_final() && waits_for_a_person(ledger, need));
     build.running().next().is_none() && (broken(build) || build.needs.iter().any(|id| needed(*id)))
 }
 
