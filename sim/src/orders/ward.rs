@@ -52,6 +52,7 @@ impl World {
                 allow_reboot: at.allow_reboot,
                 protected: at.protected,
                 only_path_of: at.only_path_of.iter().filter(|k| self.view.contains_key(k)).copied().collect(),
+                flaps: 0,
             };
             Some((key, seen))
         };
@@ -121,6 +122,10 @@ impl World {
                 }
             }
             What::Note(event) => drop(self.change(by, host, event, &why, None)),
+            What::Withdraw(order) => {
+                let withdraw = healing::Withdraw { host, order, why };
+                self.write(by, Some(self.fence()), Command::Heal(healing::Entry::Withdraw(withdraw)));
+            }
             What::HandOver => drop(self.change(by, host, Event::HandedOver, &why, None)),
             What::Canary(build) => {
                 if self.give(by, build, number) {
