@@ -90,6 +90,10 @@ pub const WARRANT_FRAME_BYTES_MAX: usize = 4 << 10;
 /// Links of a roster's chain that one hearing follows: years of changes, and less than a second of checking.
 pub const WARRANT_LINKS_MAX: usize = 256;
 
+/// Records of signers that came and went which a ledger keeps, to show them to who was away: those of a decade of a large
+/// mesh, and few enough to be brought with every order.
+pub const LINKS_KEPT_MAX: usize = 64;
+
 /// For how long a target's nonce is good, in milliseconds of its own BOOTTIME: a round of signatures over slow links,
 /// and too short for anybody to wait for a better moment.
 pub const NONCE_MS_MAX: u64 = 10_000;
@@ -130,6 +134,17 @@ pub const MEASURES_MAX: usize = 1_000;
 
 /// Longest life of a block, drain or pause, in milliseconds: thirty days (rule 8: what is temporary ends).
 pub const MEASURE_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+/// How long a host that was down and nothing else has to be up before it gets builds again, in milliseconds: several
+/// probes by every watcher, and longer than a daemon that ends at once takes to start anew.
+pub const RETURNED_MS: u64 = 10_000;
+
+/// Returns from being down within ten minutes that are forgiven so: whoever comes back a second time has a canary to
+/// build.
+pub const FLAPS_FORGIVEN: usize = 1;
+
+/// How far ledger time may be behind when nothing happens at all, in milliseconds: rosters age by it, in days.
+pub const TIME_IDLE_MS_MAX: u64 = 3_600_000;
 
 /// How far ledger time may be behind while something stands that ends by time alone, in milliseconds: what is left of
 /// a block is shown to people in minutes.
@@ -186,5 +201,6 @@ const _: () = {
     assert!(TEXT_BYTES_MAX + REQUESTER_BYTES_MAX + 400 + 300 + (VOTERS_MAX + 1) * 110 < WARRANT_FRAME_BYTES_MAX);
     assert!(ORDERS_REMEMBERED * 400 < GUARD_BYTES_MAX && COSIGNED_MAX * 400 < GUARD_BYTES_MAX);
     assert!(2 * MEMBERS_MAX * 40 < KNOWN_BYTES_MAX);
+    assert!(LINKS_KEPT_MAX < WARRANT_LINKS_MAX);
     assert!(MEASURE_MS_MAX <= INVITATION_MS_MAX);
 };

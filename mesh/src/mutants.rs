@@ -45,6 +45,8 @@ mutants! {
     AckBeforeSync = "ack-before-sync",
     /// A new voter set counts without the signatures of a majority of the one before.
     VoterSetsUnchecked = "voter-sets-unchecked",
+    /// A host that missed a change of voters hears none of the new ones, whatever is shown to it.
+    NewVotersUnheard = "new-voters-unheard",
     /// An entry counts whoever signed it.
     EntrySignaturesUnchecked = "entry-signatures-unchecked",
     /// A build is done on its builder's word, before its outputs are held and signed for.
@@ -229,6 +231,12 @@ mutants! {
     HealsSuspended = "heals-suspended",
     /// An entry of healing counts whoever wrote it.
     HealByAnybody = "heal-by-anybody",
+    /// A rung counts as climbed though its order reached nobody before its leader was lost.
+    LostOrdersClimb = "lost-orders-climb",
+    /// A leader takes back an order that was received, or its own.
+    WithdrawsWhatArrived = "withdraws-what-arrived",
+    /// A host that is back is well, whatever builds have said of it and however often it was gone.
+    ReturnIsHealth = "return-is-health",
     /// A case counts as ordered without an order in the ledger.
     OrderedUnwritten = "ordered-unwritten",
     /// A recovery counts whoever signed it.

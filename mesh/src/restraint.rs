@@ -8,14 +8,14 @@
 //! decides who is to blame ([`crate::blame`]), nor where a build goes ([`crate::placement`]).
 //!
 //! Ledger time moves with its batches alone. [`wakes_ms`] says when something that stands here ends, so that a leader
-//! commits an empty batch then: else a pause of a mesh that does nothing would never end.
+//! commits an empty batch then: else a pause of a mesh that does nothing would never end. Nobody else moves it.
 
 use crate::blame::{Fault, Verdict, held};
 use crate::build::BuildId;
-use crate::healing::{Phase, Record, Rule, Stage, Stop, span, storm};
+use crate::healing::{Phase, Record, Rule, Stage, Stop, pace_ends, span, storm};
 use crate::identity::PeerKey;
 use crate::ledger::{AttemptRecord, Build, Ledger};
-use crate::limits::TIME_STANDS_MS_MAX;
+use crate::limits::{TIME_IDLE_MS_MAX, TIME_STANDS_MS_MAX};
 use crate::mutants::{self, Mutant};
 use std::collections::BTreeMap;
 
@@ -172,10 +172,10 @@ fn inputs_until_ms(ledger: &Ledger, verdict: &Verdict) -> Option<u64> {
 }
 
 /// The ledger time at which a leader should let time pass though nothing else happens, because something that stands
-/// ends then or is shown with what is left of it; `None` when nothing waits for time.
-pub fn wakes_ms(ledger: &Ledger, verdicts: &[Verdict]) -> Option<u64> {
+/// ends then or is shown with what is left of it; when nothing waits for time, since a roster ages by it.
+pub fn wakes_ms(ledger: &Ledger, verdicts: &[Verdict]) -> u64 {
     if mutants::on(Mutant::TimeStandsStill) {
-        return None;
+        return u64::MAX;
     }
     let (record, now) = (ledger.healing(), ledger.time_ms());
     let ends = record.measures.in_force(now).map(|m| m.until_ms);
@@ -193,7 +193,8 @@ pub fn wakes_ms(ledger: &Ledger, verdicts: &[Verdict]) -> Option<u64> {
     // What is left is shown to people, and what is long ago says nothing any more.
     let stands = soonest.is_some() || !verdicts.is_empty();
     let shown = stands.then(|| now + TIME_STANDS_MS_MAX);
-    soonest.into_iter().chain(shown).min()
+    let paces = pace_ends(record, now).into_iter();
+    soonest.into_iter().chain(shown).chain(paces).fold(now.saturating_add(TIME_IDLE_MS_MAX), u64::min)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::build::{BuildSpec, Phase};
 use crate::healing::{Change, Clear, Entry, Event, Lift, Measure, Policy};
 use crate::ledger::tests::{World, failed, spec};
 use crate::ledger::{Command, Lose};
+use crate::limits::TIME_IDLE_MS_MAX;
 use crate::mutants::with;
 use crate::placement::{HostNow, Plan, View, held_back, plan};
 use proptest::prelude::*;
@@ -128,26 +129,37 @@ fn a_leader_knows_when_time_has_to_pass() {
     let mut world = World::new(3);
     let wakes = |world: &World| {
         let verdicts = judge(&world.ledger, &world.ledger.healing().policy().blame);
-        wakes_ms(&world.ledger, &verdicts).map(|at| at - world.ledger.time_ms())
+        wakes_ms(&world.ledger, &verdicts) - world.ledger.time_ms()
     };
-    assert_eq!(wakes(&world), None, "an idle mesh writes nothing");
+    assert_eq!(wakes(&world), TIME_IDLE_MS_MAX, "an idle mesh writes next to nothing");
     stop(&mut world, Stop::Pause, None, 2 * MINUTE);
     for _ in 0..4 {
         let left = world.ledger.healing().measures.pause(world.ledger.time_ms()).unwrap().until_ms;
-        let wake = wakes(&world).unwrap();
+        let wake = wakes(&world);
         assert!(wake <= TIME_STANDS_MS_MAX && world.ledger.time_ms() + wake <= left);
         pass(&mut world, wake);
     }
-    assert_eq!((world.ledger.healing().measures.pause(world.ledger.time_ms()), wakes(&world)), (None, None));
+    let paused = world.ledger.healing().measures.pause(world.ledger.time_ms());
+    assert_eq!((paused, wakes(&world)), (None, TIME_IDLE_MS_MAX));
     stop(&mut world, Stop::Pause, None, 5_000);
-    assert!(wakes(&world).unwrap() <= 5_000, "not later than its end");
-    assert_eq!(with(Some(Mutant::TimeStandsStill), || wakes(&world)), None);
+    assert!(wakes(&world) <= 5_000, "not later than its end");
+    assert!(with(Some(Mutant::TimeStandsStill), || wakes(&world)) > TIME_IDLE_MS_MAX);
     pass(&mut world, 5_000);
     case(&mut world, 3, &[Event::Blamed]);
-    assert_eq!(wakes(&world), Some(HEALING_STANDS_MS_MAX));
+    assert_eq!(wakes(&world), HEALING_STANDS_MS_MAX);
     let clear = Entry::Clear(Clear { host: Some(key(3)), why: "looked at it".into() });
     assert!(world.send(1, Command::Heal(clear)).is_ok());
-    assert_eq!(wakes(&world), None);
+    // Its cool-down ends to the moment, and so does the day in which the step counts.
+    let cool_ms = Policy::default().cool_ms - 1_000;
+    assert!((cool_ms..=cool_ms + 1_000).contains(&wakes(&world)), "{}", wakes(&world));
+    let soon = wakes(&world);
+    pass(&mut world, soon);
+    assert_eq!(wakes(&world), TIME_IDLE_MS_MAX);
+    for _ in 0..24 {
+        let wake = wakes(&world);
+        pass(&mut world, wake);
+    }
+    assert_eq!(world.ledger.healing().steps(world.ledger.time_ms()).count(), 0);
 }
 
 #[test]
@@ -280,7 +292,7 @@ proptest! {
         prop_assert_eq!(given.len(), if open { free } else { 0 });
         prop_assert_eq!(why(&world, 6, id).is_empty(), open && free > 0);
         let standing = measures.in_force(now).next().is_some() || !aside.is_empty();
-        prop_assert_eq!(wakes_ms(&world.ledger, &[]).is_some(), standing);
+        prop_assert_eq!(wakes_ms(&world.ledger, &[]) - world.ledger.time_ms() <= TIME_STANDS_MS_MAX, standing);
     }
 }
 

@@ -284,6 +284,11 @@ impl Roster {
         self.revoked.iter()
     }
 
+    /// Whether somebody has used the invitation of this one-time key; forgotten when it has ended.
+    pub fn is_redeemed(&self, invitation: &PeerKey) -> bool {
+        self.used.contains_key(invitation)
+    }
+
     /// How many members may enrol and revoke.
     pub fn signers(&self) -> usize {
         self.members.values().filter(|m| m.signer).count()

@@ -124,6 +124,12 @@ impl VoterChain {
         &self.changes
     }
 
+    /// The links that somebody who stands at this epoch lacks, oldest first.
+    pub fn after(&self, epoch: u64) -> &[VoterChange] {
+        let known = |change: &VoterChange| self.epoch_of(change).is_ok_and(|at| at <= epoch);
+        &self.changes[self.changes.partition_point(known)..]
+    }
+
     /// The present voters.
     pub fn voters(&self) -> &BTreeSet<PeerKey> {
         &self.voters
@@ -204,6 +210,18 @@ impl VoterChain {
         self.voters = set.voters.into_iter().collect();
         self.changes.push(change);
         Ok(())
+    }
+
+    /// Takes a link that somebody shows, whoever that is; one that is known already is passed over. Who was enrolled at
+    /// the time cannot be told any more; who signed can.
+    ///
+    /// # Errors
+    /// [`VoterError`]; the chain is unchanged then.
+    pub fn follow(&mut self, change: VoterChange) -> Result<(), VoterError> {
+        if self.epoch_of(&change)? <= self.epoch {
+            return Ok(());
+        }
+        self.advance(change, |_| true)
     }
 
     /// Walks the whole chain again from the genesis. Membership at the time cannot be checked any more;

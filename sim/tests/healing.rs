@@ -3,6 +3,7 @@
 
 use mesh::build::{BuildSpec, Sandbox};
 use mesh::healing::{Entry, Event, Kind, Phase, Policy, Rung, Stage, Told};
+use mesh::mutants::{self, Mutant};
 use mesh::order::Act;
 use node::api::Control;
 use node::api::order::{OrderEvent, OrderRequest};
@@ -204,6 +205,104 @@ fn an_order_for_a_host_that_hangs_is_not_delivered_and_ends() {
         ward.until("its canary is built", |nodes| Ward::stage(nodes, "d") == Some(Stage::Well));
         assert_eq!(ward.done, [], "nobody acted");
     });
+}
+
+/// The leader is lost when its order stands in the ledger and has reached nobody: the next one takes it back, and orders the
+/// same again. Nobody is rebooted for a restart that never was.
+#[test]
+fn an_order_whose_leader_is_lost_is_given_anew_for_the_same_rung() {
+    det::run(4, Options::default(), || {
+        let mut ward = Ward::new(4);
+        // One that does not vote, so that there are voters enough to sign without the leader.
+        let sick = NAMES.into_iter().find(|name| {
+            let key = ward.nodes.key(name);
+            ward.nodes.ledger("a", |l| !l.voters().voters().contains(&key)) == Some(true)
+        });
+        let sick = sick.expect("three of four vote");
+        let stage = |nodes: &Nodes| nodes.ledger("b", |l| l.healing().stage(&nodes.key(sick)));
+        let at = |nodes: &Nodes, stage_of: Stage| stage(nodes) == Some(stage_of);
+        while at(&ward.nodes, Stage::Well) {
+            ward.submit(8, Some(sick));
+            ward.until("they end", |nodes| nodes.ledger("b", |l| l.builds().wanting().count() == 0).unwrap_or(false));
+        }
+        ward.submit(8, Some(sick));
+        ward.until("its canary has failed", |nodes| at(nodes, Stage::On(Rung::Aside, Phase::Spent)));
+        ward.nodes.host(sick).current().stand_still(true);
+        ward.until("its restart is ordered", |nodes| at(nodes, Stage::On(Rung::Restart, Phase::Acting)));
+        let leads = ward.nodes.ledger("b", |l| l.leader()).flatten().map(|(leader, _)| leader);
+        assert_eq!(leads, Some(ward.nodes.key("a")), "the order is the founder's");
+        assert_eq!(ward.done, [], "and has reached nobody");
+        ward.nodes.power_cut("a");
+        ward.nodes.host(sick).current().stand_still(false);
+        ward.until("it has come back", |nodes| at(nodes, Stage::On(Rung::Restart, Phase::CanaryDue)));
+        let done: Vec<_> = ward.done.iter().map(|(name, acted)| (&name[..], acted.act.is_reboot())).collect();
+        assert_eq!(done, [(sick, false)]);
+        let key = ward.nodes.key(sick);
+        let (kinds, steps) = ward
+            .nodes
+            .ledger("b", |l| {
+                let record = l.healing();
+                let its = record.audit().lines().filter(|line| line.host == Some(key));
+                (its.map(|line| line.kind).collect::<Vec<_>>(), record.steps(l.time_ms()).count())
+            })
+            .unwrap();
+        let count = |kind| kinds.iter().filter(|k| **k == kind).count();
+        assert_eq!((count(Kind::Case(Event::Withdrawn)), count(Kind::Ordered), steps), (1, 2, 2), "{kinds:?}");
+    });
+}
+
+/// What the leader says of the target's own vote, when it had to collect signatures twice because another voter was too slow:
+/// that it contradicts itself, or that it signs no second time.
+fn asked_twice(seed: u64, naive: Option<Mutant>) -> (bool, bool) {
+    let mut told = (false, false);
+    det::run(seed, Options::default(), || {
+        told = mutants::with(naive, || {
+            let mut ward = Ward::new(seed);
+            let voters: Vec<&str> = NAMES[1..]
+                .iter()
+                .copied()
+                .filter(|name| {
+                    let key = ward.nodes.key(name);
+                    ward.nodes.ledger("a", |l| l.voters().voters().contains(&key)) == Some(true)
+                })
+                .collect();
+            let [target, slow] = voters[..] else { panic!("{voters:?} vote with a") };
+            while Ward::stage(&ward.nodes, target) == Some(Stage::Well) {
+                ward.submit(8, Some(target));
+                ward.until("they end", |nodes| {
+                    nodes.ledger("a", |l| l.builds().wanting().count() == 0).unwrap_or(false)
+                });
+            }
+            ward.submit(8, Some(target));
+            ward.until("its canary has failed", |nodes| {
+                Ward::stage(nodes, target) == Some(Stage::On(Rung::Aside, Phase::Spent))
+            });
+            // Its disk is slow: what it signs comes too late, and the leader has to ask once more, for another hello.
+            ward.nodes.host(slow).current().set_sync(Duration::from_secs(6));
+            let key = ward.nodes.key(target);
+            let says = |nodes: &Nodes, kind: Told, words: &str| {
+                let of = |line: &mesh::healing::Line| {
+                    line.host == Some(key) && line.kind == Kind::Told(kind) && line.text.contains(words)
+                };
+                nodes.ledger("a", |l| l.healing().audit().lines().any(of)) == Some(true)
+            };
+            let contradicts = |nodes: &Nodes| says(nodes, Told::Signed, "signed two different warrants for one order");
+            let refuses = |nodes: &Nodes| {
+                says(nodes, Told::Withheld, &format!("{target}: this voter has signed for another hello"))
+            };
+            ward.until("it was asked twice", |nodes| contradicts(nodes) || refuses(nodes));
+            (contradicts(&ward.nodes), refuses(&ward.nodes))
+        });
+    });
+    told
+}
+
+/// A voter that signs two warrants for one order is reported by whoever collects them, with the proof in words; an honest one
+/// does not sign twice.
+#[test]
+fn a_voter_that_signs_two_warrants_for_one_order_is_reported() {
+    assert_eq!(asked_twice(5, None), (false, true));
+    assert_eq!(asked_twice(5, Some(Mutant::CosignTwice)), (true, false));
 }
 
 /// By hand: the machine that is named starts anew, proves it, and counts for the pace from then on. One that starts anew

@@ -207,7 +207,8 @@ fn a_sweep_counts_what_it_tried_and_fails_for_what_it_did_not() {
     assert_eq!(sim(&relay::CAREFUL, "sweep --seeds 0..60 --faults crash,suspend --no-coverage").0, 0);
 
     let (code, _, err) = sim(&relay::CAREFUL, "sweep --seeds 0..100000000 --no-coverage --budget 1s");
-    assert_eq!(code, 0, "the budget ends it: {err}");
+    assert_eq!(code, 6, "the budget ends it, and that is no success: {err}");
+    assert!(err.contains("of 100000000 seeds: the others were not played"), "{err}");
 }
 
 #[test]

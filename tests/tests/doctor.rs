@@ -33,6 +33,31 @@ fn a_mesh_is_examined_and_each_finding_has_its_advice() {
     fleet["beta"].wait("with a second signer", |s| s.alive() == 4);
     assert_eq!(found(&asked(&fleet["beta"]).1, "few-signers"), None);
 
+    // What ends soon: an invitation that nobody has used, and what a person has put there.
+    let ends = |fleet: &Fleet| {
+        let (code, findings) = asked(&fleet["alpha"]);
+        let ends = findings.iter().filter(|f| f["code"] == "ends-soon");
+        (code, ends.map(|f| f["text"].as_str().expect("text").to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(ends(&fleet).1, Vec::<String>::new(), "those of beta and gamma were used");
+    fleet["alpha"].ok(&["invite", "epsilon", "--expires", "2h"]);
+    for stop in [&["drain", "beta"][..], &["block", "gamma"], &["pause"]] {
+        fleet["alpha"].ok(&[stop, &["--for", "3h", "--reason", "a new disk"]].concat());
+    }
+    let told = ends(&fleet).1;
+    for what in [
+        "the invitation of epsilon ends in 1h",
+        "the drain of beta ends in 2h",
+        "the block of gamma",
+        "the pause of the mesh",
+    ] {
+        assert!(told.iter().any(|text| text.starts_with(what)), "{what}: {told:#?}");
+    }
+    for stop in [&["undrain", "beta"][..], &["unblock", "gamma"], &["resume"]] {
+        fleet["alpha"].ok(stop);
+    }
+    assert_eq!(ends(&fleet).1.len(), 1, "the invitation alone");
+
     fleet["gamma"].kill();
     fleet["beta"].wait("without gamma", |s| s.state("gamma") == "down");
     let (code, findings) = asked(&fleet["beta"]);

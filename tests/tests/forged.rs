@@ -3,46 +3,22 @@
 //! Two of the four hosts run inside the test, so that it holds their keys and can write what a daemon never
 //! would: as a leader that lies, and as a member that wants more than is its to have.
 
+mod insiders;
+
+use insiders::{Insider, four};
 use mesh::build::{Attempt, BuildId, BuildSpec, End, Outcome, Phase, Sandbox};
 use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
 use mesh::ledger::*;
 use mesh::roster::{Cosignature, MeshId, VoterChange};
 use mesh::wire::Signed;
-use node::api::Control;
-use node::api::types::InviteRequest;
-use node::config::Config;
-use node::driver::{HostNode, Node};
-use node::state_folder::StateFolder;
 use std::collections::BTreeSet;
-use std::time::Duration;
-use tests::daemon::{Daemon, PATIENCE, Settings};
-use tests::fleet::Fleet;
+use tests::daemon::{PATIENCE, Settings};
 use tokio::runtime::Runtime;
 
-/// A host inside the test, and the keys that it signs with.
-struct Insider {
-    // Before the runtime it lives on.
-    node: Node,
-    keys: Keys,
-}
-
-impl Insider {
-    fn start(runtime: &Runtime, host: &Daemon) -> Self {
-        let folder = StateFolder::open(&host.dir).expect("state folder");
-        let config = Config::load(&folder.config()).expect("configuration");
-        let node = runtime.block_on(HostNode::start(&folder, &config)).unwrap_or_else(|e| panic!("{e:?}"));
-        Insider { node, keys: folder.keys().expect("keys") }
-    }
-
-    fn write(&self, runtime: &Runtime, entry: Signed) -> Reply {
-        let control = self.node.control();
-        runtime.block_on(async move { control.submit(entry, PATIENCE).await }).expect("an answer").0
-    }
-
-    fn mesh(&self) -> MeshId {
-        self.node.ledger().mesh()
-    }
+fn write(by: &Insider, runtime: &Runtime, entry: Signed) -> Reply {
+    let control = by.control();
+    runtime.block_on(async move { control.submit(entry, PATIENCE).await }).expect("an answer").0
 }
 
 /// What an entry could have changed; not the log's own position and time.
@@ -77,47 +53,17 @@ fn spec(name: &str, script: &str, tag: &str) -> BuildSpec {
     }
 }
 
-/// A mesh of four: `x` (founder and leader) and `y` inside the test, `b` and `c` daemons with tag `daemon`.
-fn four(runtime: &Runtime) -> (Fleet, Insider, Insider) {
-    let mut fleet = Fleet::empty(&Settings { tags: vec!["daemon".into()], ..Settings::default() });
-    let founder = fleet.stranger_with("x", &Settings::default());
-    founder.ok(&["init", "--name", "x", "--mesh", "demo", "--listen", &founder.listen.to_string()]);
-    let x = Insider::start(runtime, &founder);
-    let invite = |name: &str| {
-        let control = x.node.control();
-        let request = InviteRequest { name: name.into(), expires_ms: 3_600_000, signer: false };
-        let token = tests::wait_for(PATIENCE, || runtime.block_on(control.invite(request.clone())).ok());
-        token.expect("an invitation")
-    };
-    for name in ["b", "c"] {
-        let mut host = fleet.stranger(name);
-        host.ok(&["join", &invite(name), "--listen", &host.listen.to_string()]);
-        host.up();
-        fleet.hosts.push(host);
-    }
-    for host in &fleet.hosts {
-        host.wait("led by x with three voters", |s| s.alive() == 3 && s.voters() == 3 && s.leader() == Some("x"));
-    }
-    let member = fleet.stranger_with("y", &Settings::default());
-    member.ok(&["join", &invite("y"), "--listen", &member.listen.to_string()]);
-    let y = Insider::start(runtime, &member);
-    for host in &fleet.hosts {
-        host.wait("of four", |s| s.alive() == 4 && s.leader() == Some("x"));
-    }
-    (fleet, x, y)
-}
-
 #[test]
 fn forged_entries_are_refused_and_change_nothing() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    let (fleet, x, y) = four(&runtime);
-    let mesh = x.mesh();
+    let runtime = insiders::runtime();
+    let (fleet, x, y) = four(&runtime, |_, _| Settings { tags: vec!["daemon".into()], ..Settings::default() });
+    let mesh = x.node.ledger().mesh();
     let gate = fleet.path("gate");
 
     // A build that runs on a daemon while the entries come.
     let wait = format!("until [ -e {} ]; do sleep 0.05; done", gate.display());
     let submit = Command::Submit(Submit { specs: vec![spec("held", &wait, "daemon")] });
-    let held = x.write(&runtime, Entry::seal(&x.keys, mesh, request(1), None, submit));
+    let held = write(&x, &runtime, Entry::seal(&x.keys, mesh, request(1), None, submit));
     assert!(held.is_ok(), "{held:?}");
     let id = held.builds[0];
     fleet["b"].wait_build(&id.to_string(), "running", |b| b["state"] == "running");
@@ -185,7 +131,7 @@ fn forged_entries_are_refused_and_change_nothing() {
     let before = effects(&x.node.ledger());
     for (what, entry, code) in by_the_leader {
         let index = x.node.ledger().index();
-        let reply = x.write(&runtime, entry);
+        let reply = write(&x, &runtime, entry);
         assert_eq!(reply.code, code, "{what}: {reply:?}");
         assert!(!reply.text.is_empty(), "{what} has no reason");
         assert!(x.node.ledger().index() > index, "{what} is in the log, and has no effect");
@@ -199,7 +145,7 @@ fn forged_entries_are_refused_and_change_nothing() {
         ("a leader's voters", Entry::seal(&y.keys, mesh, request(15), Some(fence), voters(&[&y.keys])), Code::Invalid),
     ];
     for (what, entry, code) in by_a_member {
-        let reply = y.write(&runtime, entry);
+        let reply = write(&y, &runtime, entry);
         assert_eq!(reply.code, code, "{what}: {reply:?}");
         assert_eq!(effects(&x.node.ledger()), before, "{what}");
     }
@@ -212,7 +158,7 @@ fn forged_entries_are_refused_and_change_nothing() {
         None,
         Command::Submit(Submit { specs: vec![spec("once", "true", "daemon")] }),
     );
-    let replies = [&y, &x, &y].map(|by| by.write(&runtime, again.clone()));
+    let replies = [&y, &x, &y].map(|by| write(by, &runtime, again.clone()));
     assert!(replies[0].is_ok(), "{:?}", replies[0]);
     assert_eq!((&replies[0], &replies[0]), (&replies[1], &replies[2]));
 
@@ -230,9 +176,5 @@ fn forged_entries_are_refused_and_change_nothing() {
     let y_has = || (y.node.ledger().index() >= index).then(|| y.node.ledger());
     let theirs = tests::wait_for(PATIENCE, y_has).expect("y follows");
     assert_eq!(effects(&theirs), effects(&x.node.ledger()));
-    for insider in [&y, &x] {
-        runtime.block_on(insider.node.control().shutdown());
-    }
-    drop((x, y));
-    runtime.shutdown_timeout(Duration::from_secs(10));
+    insiders::end(runtime, [y, x]);
 }

@@ -1,6 +1,9 @@
 //! Warrants over loopback, between real daemons: a person's order from the command to the proof, and orders that nobody may
 //! give. What a host does to itself is a stand-in: it writes down which host did what, and for which order.
 
+mod insiders;
+
+use insiders::{Insider, four};
 use mesh::healing::Entry;
 use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
@@ -8,21 +11,16 @@ use mesh::order::{Act, Gently};
 use mesh::roster::{Cosignature, MeshId};
 use mesh::warrant::{Approval, Authority, Frame, Hello, Order, OrderHash, OrderId, Warrant};
 use mesh::wire::{Label, Signed, encode, signed_bytes};
-use node::api::Control;
-use node::api::types::InviteRequest;
-use node::config::Config;
 use node::consensus::Duplex;
-use node::driver::{Ask, HostNode, Inner, Node};
+use node::driver::{Ask, Inner};
 use node::net::frame::{read_frame, write_frame};
-use node::state_folder::StateFolder;
 use std::fs;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tests::daemon::{Daemon, PATIENCE, Settings, end_process};
+use tests::daemon::{PATIENCE, Settings, end_process};
 use tests::fleet::Fleet;
 use tests::{bounded, wait_for};
-use tokio::runtime::Runtime;
 
 /// A host whose restart and reboot are written down. `ends` is what follows a restart: the service manager's part.
 fn recorded(fleet: &Fleet, name: &str, more: &str, ends: &str) -> Settings {
@@ -86,30 +84,6 @@ fn a_person_restarts_a_host_and_is_told_each_step() {
     end_process(waits.id());
     let _ = waits.wait();
     assert_eq!(acts(&fleet).len(), 2, "nobody acts twice");
-}
-
-/// A host inside the test, and the keys that it signs with.
-struct Insider {
-    // Before the runtime it lives on.
-    node: Node,
-    keys: Keys,
-}
-
-impl Insider {
-    fn start(runtime: &Runtime, host: &Daemon) -> Self {
-        let folder = StateFolder::open(&host.dir).expect("state folder");
-        let config = Config::load(&folder.config()).expect("configuration");
-        let node = runtime.block_on(HostNode::start(&folder, &config)).unwrap_or_else(|e| panic!("{e:?}"));
-        Insider { node, keys: folder.keys().expect("keys") }
-    }
-
-    fn control(&self) -> Arc<Inner> {
-        self.node.control()
-    }
-
-    fn key(&self) -> PeerKey {
-        self.keys.key()
-    }
 }
 
 /// Until a target that is busy is asked again.
@@ -197,40 +171,10 @@ impl Draft {
     }
 }
 
-/// A mesh of four: `x` (founder, signer and leader) and `y` inside the test, `b` and `c` daemons that vote with `x`.
-fn four(runtime: &Runtime) -> (Fleet, Insider, Insider) {
-    let mut fleet = Fleet::empty(&Settings::default());
-    let founder = fleet.stranger("x");
-    founder.ok(&["init", "--name", "x", "--mesh", "demo", "--listen", &founder.listen.to_string()]);
-    let x = Insider::start(runtime, &founder);
-    let invite = |name: &str| {
-        let control = x.control();
-        let request = InviteRequest { name: name.into(), expires_ms: 3_600_000, signer: false };
-        let token = wait_for(PATIENCE, || runtime.block_on(control.invite(request.clone())).ok());
-        token.expect("an invitation")
-    };
-    for name in ["b", "c"] {
-        let mut host = fleet.stranger_with(name, &recorded(&fleet, name, "", ""));
-        host.ok(&["join", &invite(name), "--listen", &host.listen.to_string()]);
-        host.up();
-        fleet.hosts.push(host);
-    }
-    for host in &fleet.hosts {
-        host.wait("led by x with three voters", |s| s.alive() == 3 && s.voters() == 3 && s.leader() == Some("x"));
-    }
-    let member = fleet.stranger("y");
-    member.ok(&["join", &invite("y"), "--listen", &member.listen.to_string()]);
-    let y = Insider::start(runtime, &member);
-    for host in &fleet.hosts {
-        host.wait("of four", |s| s.alive() == 4 && s.leader() == Some("x"));
-    }
-    (fleet, x, y)
-}
-
 #[test]
 fn orders_that_nobody_may_give_are_refused_and_nothing_is_done() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    let (fleet, x, y) = four(&runtime);
+    let runtime = insiders::runtime();
+    let (fleet, x, y) = four(&runtime, |fleet, name| recorded(fleet, name, "", ""));
     let ledger = x.node.ledger();
     let (mesh, fence) = (ledger.mesh(), ledger.leader().expect("led").1);
     let host = |name: &str| ledger.roster().find(name).expect("enrolled");
@@ -309,11 +253,6 @@ fn orders_that_nobody_may_give_are_refused_and_nothing_is_done() {
     assert_eq!(done, [format!("restart b {id}")]);
     let log = fleet["b"].log();
     assert!(log.contains("a warrant was not carried out"), "refusals are in the target's journal");
-    assert_ne!(x.key(), y.key());
     assert_eq!(acts(&fleet).len(), 1);
-    for insider in [&y, &x] {
-        runtime.block_on(insider.control().shutdown());
-    }
-    drop((x, y));
-    runtime.shutdown_timeout(Duration::from_secs(10));
+    insiders::end(runtime, [y, x]);
 }

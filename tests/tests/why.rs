@@ -1,7 +1,9 @@
 //! `mesh why`: the story of a host as three real daemons have lived it, and names that fit nobody.
 
-use tests::daemon::said;
+use std::process::Output;
+use tests::daemon::{PATIENCE, said};
 use tests::fleet::Fleet;
+use tests::wait_for;
 
 #[test]
 fn the_story_of_a_death_and_a_return_is_told() {
@@ -43,11 +45,17 @@ fn the_story_of_a_death_and_a_return_is_told() {
     let first = told["next"][0].as_str().expect("advice").to_owned();
     assert!(!tried || first.contains("no daemon listens") || first.contains("look at gamma"), "{told:#}");
 
+    // Healing has set it aside; it gets builds again when it is back and stays, though nothing is there to build.
+    let why = |fleet: &Fleet| fleet["alpha"].run(&["why", "gamma"]);
+    let aside = |out: &Output| String::from_utf8_lossy(&out.stdout).contains("set aside, because it is down");
+    wait_for(PATIENCE, || Some(why(&fleet)).filter(aside)).expect("it is set aside");
     fleet["gamma"].up();
     fleet.settled();
-    // Healing may have set it aside meanwhile, until a canary says that it is well: then it is not all well yet (code 1).
-    let story = String::from_utf8_lossy(&fleet["alpha"].run(&["why", "gamma"]).stdout).into_owned();
+    let well = wait_for(PATIENCE, || Some(why(&fleet)).filter(|out| out.status.code() == Some(0)));
+    let story = well.map_or_else(|| panic!("{}", said(&why(&fleet))), |out| said(&out));
     assert!(story.contains("down -> alive") && story.contains("came back from being down once"), "{story}");
+    assert!(story.contains("gets builds again: it was down and nothing else, and has been up for"), "{story}");
+    assert_eq!(fleet["beta"].run(&["status"]).status.code(), Some(0), "nor does status warn of it");
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | [`Entry::Order`] | its author: the leader under its fence, or a signer |
 //! | [`Entry::Change`] | the leader, but for [`Event::Cleared`] |
 //! | [`Entry::Archive`] | the leader, and everybody checks it |
+//! | [`Entry::Withdraw`] | a leader, of the order of one before it that nobody has taken on |
 //! | [`Entry::Receipt`] | any member; the target has signed it |
 //! | [`Entry::Remark`] | the leader, a signer; a host about itself |
 //! | [`Entry::Proof`] | the target |
@@ -19,7 +20,9 @@
 
 use super::archive::{Archive, Part, due, part};
 use super::audit::{Kind, Line, Remark};
-use super::{Change, ChangeError, Event, Measure, MeasureError, Policy, Record, Rung, Stage, Stop, is_proof};
+use super::{
+    Change, ChangeError, Event, Measure, MeasureError, Policy, Record, Rung, Stage, Stop, is_proof, record::acting,
+};
 use crate::identity::PeerKey;
 use crate::lease::Fence;
 use crate::limits::{ORDER_MS_MAX, ORDERS_WRITTEN_MAX, TEXT_BYTES_MAX};
@@ -56,6 +59,8 @@ tagged! {
         9 => Proof(Proof),
         /// The leader has the oldest lines of the trail put away.
         10 => Archive(Archive),
+        /// The leader takes back an order that reached nobody before the leader that wrote it was lost.
+        11 => Withdraw(Withdraw),
     }
 }
 
@@ -86,6 +91,17 @@ pub struct Proof {
     pub boot: BootId,
     /// The present start number.
     pub start: u64,
+}
+
+/// See [`Entry::Withdraw`]: the case goes back to where it stood before the order, and the order counts for nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Withdraw {
+    /// Whose case waits for it.
+    pub host: PeerKey,
+    /// The order.
+    pub order: OrderId,
+    /// Why the case stands where it stood, in words.
+    pub why: String,
 }
 
 /// What the ledger knows of an entry's author.
@@ -156,6 +172,9 @@ pub enum Denied {
     /// No proof.
     #[error("that is the life in which the order was taken on, not the one after it")]
     NotProved,
+    /// An order that may have been received, or that its own leader still carries.
+    #[error("only an order that nobody has taken on is taken back, and only by a later leader than wrote it")]
+    NotLost,
     /// Something else would be put away than what is due.
     #[error("that is not the part of the trail that is to be put away")]
     OtherPart,
@@ -211,7 +230,8 @@ impl Record {
             }
             Entry::Order(signed) => self.write(&signed, author, mesh, now_ms),
             Entry::Change(change) => {
-                may(author.leads.is_some() && change.event != Event::Cleared, Denied::NotLeader)?;
+                let leaders = !matches!(change.event, Event::Cleared | Event::Withdrawn);
+                may(author.leads.is_some() && leaders, Denied::NotLeader)?;
                 if change.event == Event::Ordered
                     && !mutants::on(Mutant::OrderedUnwritten)
                     && !self.is_ordered(&change, now_ms)
@@ -263,6 +283,16 @@ impl Record {
             Entry::Archive(archive) => {
                 may(author.leads.is_some(), Denied::NotLeader)?;
                 self.put_away(archive, mesh, now_ms).map(|()| None)
+            }
+            Entry::Withdraw(Withdraw { host, order, why }) => {
+                let lost = author.leads.is_some_and(|fence| self.is_lost(&host, &order, fence));
+                may(author.leads.is_some(), Denied::NotLeader)?;
+                if !lost && !mutants::on(Mutant::WithdrawsWhatArrived) {
+                    return Err(Denied::NotLost);
+                }
+                let left = line(Kind::Case(Event::Withdrawn), Some(host), &why).of(order);
+                self.change(Change { host, event: Event::Withdrawn, why, order: None }, now_ms)?;
+                Ok(Some(left))
             }
             Entry::Proof(proof) => {
                 let its = |w: &&mut Written| (w.order.id, w.order.target) == (proof.order, author.key);
@@ -328,6 +358,20 @@ impl Record {
     /// [`crate::warrant::Own::written`].
     pub fn is_open(&self, hash: &OrderHash, now_ms: u64) -> bool {
         self.orders.iter().any(|w| w.hash == *hash && w.order.expires_ms > now_ms && w.receipt.is_none())
+    }
+
+    /// Whether a case waits for this order, which nobody has taken on, and whose leader led before this fence: nobody carries
+    /// it any more, and no voter signs for it.
+    pub(super) fn is_lost(&self, host: &PeerKey, order: &OrderId, fence: Fence) -> bool {
+        let waits = self.case(host).and_then(acting).is_some_and(|(_, pending)| pending.id == *order);
+        let lost = |w: &Written| {
+            (w.order.id, w.order.target) == (*order, *host)
+                && w.order.authority == Authority::Leader
+                && w.order.fence < fence
+                && w.receipt.is_none()
+                && w.proof.is_none()
+        };
+        waits && self.orders.iter().any(lost)
     }
 
     /// Whether the order that a case is to wait for is open, and is for this host, this life of it and the next rung.

@@ -146,3 +146,98 @@ fn a_leader_that_lies_gets_nobodys_signature() {
     assert!(refused(due(), |_| (), strict)[0].contains("heal = off"));
     assert!(refused(due(), |o| o.fence.term = u64::MAX, |_| ())[0].contains("not open in this voter's ledger"));
 }
+
+/// Another voter leads, as the ledger has it.
+fn led_by(ward: &mut Ward, n: u8, term: u64) -> Author {
+    use crate::ledger::{Batch, Command, Lead, RequestId};
+    let fence = Fence { epoch: 0, term };
+    let lead = Command::Lead(Lead { version: "so".into() });
+    let entry = crate::ledger::Entry::seal(&keys(n), ward.ledger.mesh(), RequestId([n; 16]), Some(fence), lead);
+    let batch = Batch { time_ms: ward.ledger.time_ms(), entries: vec![entry] };
+    let replies = ward.ledger.apply(ward.ledger.index() + 1, term, &crate::wire::encode(&batch));
+    assert!(replies[0].is_ok(), "{replies:?}");
+    Author { key: key(n), signer: false, leads: Some(fence) }
+}
+
+/// What the leader's plan says of the sick host, as an entry of that leader.
+fn noted(ward: &mut Ward, leader: &Author) {
+    let (mesh, now) = (ward.ledger.mesh(), ward.ledger.time_ms());
+    let step = ward.plan().steps.into_iter().find(|step| step.host == key(SICK)).expect("a step");
+    let (host, why) = (step.host, step.why);
+    let entry = match step.what {
+        What::Withdraw(order) => Entry::Withdraw(Withdraw { host, order, why }),
+        What::Note(event) => Entry::Change(Change { host, event, why, order: None }),
+        what => panic!("{what}"),
+    };
+    ward.record.apply(entry, leader, mesh, now).unwrap();
+}
+
+/// The leader is lost between its order and the delivery: the next one orders the same rung, at once and for the same
+/// reason, and nothing is counted that was not done.
+#[test]
+fn an_order_that_reached_nobody_climbs_no_rung() {
+    let lost = |naive| {
+        crate::mutants::with(naive, || {
+            let Journey { mut ward, .. } = Journey::new(due(), |_| ());
+            let steps = |ward: &Ward| ward.record.steps(ward.ledger.time_ms()).map(|s| s.rung).collect::<Vec<_>>();
+            assert_eq!((ward.says(), steps(&ward)), (None, vec![Rung::Aside, Rung::Restart]), "its leader carries it");
+            let next = led_by(&mut ward, 2, 2);
+            ward.pass(MINUTE);
+            while ward.says().is_none() {
+                ward.pass(MINUTE); // the naive leader waits until the order is over, and for the cool-down then
+            }
+            noted(&mut ward, &next);
+            while ward.says().is_none() {
+                ward.pass(MINUTE);
+            }
+            let why = ward.plan().steps[0].why.clone();
+            (ward.says(), steps(&ward), why)
+        })
+    };
+    assert_eq!(lost(None), (Some(What::Order(Rung::Restart)), vec![Rung::Aside], "it is down".into()));
+    let (naive, steps, _) = lost(Some(crate::mutants::Mutant::LostOrdersClimb));
+    assert_eq!((naive, steps.len()), (Some(What::Order(Rung::Reboot)), 2), "a reboot after a restart that never was");
+}
+
+#[test]
+fn what_may_have_been_received_is_not_taken_back() {
+    let Journey { mut ward, order: signed, .. } = Journey::new(due(), |_| ());
+    let (mesh, id) = (ward.ledger.mesh(), OrderId([42; 16]));
+    let take_back = |ward: &Ward, author: &Author, order| {
+        let entry = Entry::Withdraw(Withdraw { host: key(SICK), order, why: "so".into() });
+        ward.record.clone().apply(entry, author, mesh, ward.ledger.time_ms())
+    };
+    let own = Author { key: key(1), signer: true, leads: Some(FENCE) };
+    assert_eq!(take_back(&ward, &own, id), Err(Denied::NotLost), "its own leader may still carry it");
+    let through_change = Change { host: key(SICK), event: Event::Withdrawn, why: "so".into(), order: None };
+    let now = ward.ledger.time_ms();
+    assert_eq!(ward.record.clone().apply(Entry::Change(through_change), &own, mesh, now), Err(Denied::NotLeader));
+    let next = led_by(&mut ward, 2, 2);
+    assert_eq!(take_back(&ward, &Author { leads: None, ..next }, id), Err(Denied::NotLeader));
+    assert_eq!(take_back(&ward, &next, OrderId([9; 16])), Err(Denied::NotLost), "the case waits for another");
+    assert_eq!(take_back(&ward, &next, id), Ok(()));
+    // The target took it on, and its word has come: now its proof is waited for.
+    let receipt = crate::warrant::Receipt {
+        mesh,
+        id,
+        order: OrderHash::of(&signed),
+        boot: ward.sights[&key(SICK)].boot,
+        start: ward.sights[&key(SICK)].start,
+    };
+    let receipt = Entry::Receipt(Signed::seal(&keys(SICK), &receipt));
+    ward.record.apply(receipt, &next, mesh, now).unwrap();
+    assert_eq!((take_back(&ward, &next, id), ward.says()), (Err(Denied::NotLost), None));
+    let naive = Some(crate::mutants::Mutant::WithdrawsWhatArrived);
+    assert_eq!(crate::mutants::with(naive, || take_back(&ward, &next, id)), Ok(()));
+}
+
+/// It reached the target after all, and the target has come back before its word did: that is proof, whoever leads.
+#[test]
+fn a_proof_counts_whoever_leads() {
+    let Journey { mut ward, .. } = Journey::new(due(), |_| ());
+    led_by(&mut ward, 3, 2);
+    assert!(matches!(ward.says(), Some(What::Withdraw(_))));
+    let sick = ward.sick();
+    (sick.down, sick.start) = (false, 2);
+    assert_eq!(ward.says(), Some(What::Note(Event::Proved)));
+}

@@ -19,6 +19,7 @@
 //! | spent | `HandedOver` | human |
 //! | acting | `Proved` | canary due |
 //! | acting | `Expired` | spent |
+//! | acting | `Withdrawn` | the rung before, spent: nobody has received the order |
 //! | all but well | `Cleared` | well |
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,15 @@ impl Rung {
             Rung::Aside => Some(Rung::Restart),
             Rung::Restart => Some(Rung::Reboot),
             Rung::Reboot => None,
+        }
+    }
+
+    /// The next weaker one.
+    pub fn before(self) -> Option<Rung> {
+        match self {
+            Rung::Aside => None,
+            Rung::Restart => Some(Rung::Aside),
+            Rung::Reboot => Some(Rung::Restart),
         }
     }
 }
@@ -116,11 +126,13 @@ pub enum Event {
     HandedOver = 11,
     /// A person says that all is well.
     Cleared = 12,
+    /// Its order reached nobody before its leader was lost, and is taken back.
+    Withdrawn = 13,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 13] = [
+    pub const ALL: [Event; 14] = [
         Event::Blamed,
         Event::Down,
         Event::Given,
@@ -134,6 +146,7 @@ impl Event {
         Event::Lapsed,
         Event::HandedOver,
         Event::Cleared,
+        Event::Withdrawn,
     ];
 }
 
@@ -165,6 +178,7 @@ impl Stage {
             (On(_, Spent), Event::HandedOver) => Human,
             (On(rung, Acting), Event::Proved) => On(rung, CanaryDue),
             (On(rung, Acting), Event::Expired) => On(rung, Spent),
+            (On(rung, Acting), Event::Withdrawn) => On(rung.before()?, Spent),
             _ => return None,
         })
     }
@@ -193,6 +207,8 @@ mod tests {
             (Human, Cleared, Well),
             (On(Rung::Aside, Spent), Ordered, On(Rung::Restart, Acting)),
             (On(Rung::Restart, Spent), Ordered, On(Rung::Reboot, Acting)),
+            (On(Rung::Restart, Acting), Withdrawn, On(Rung::Aside, Spent)),
+            (On(Rung::Reboot, Acting), Withdrawn, On(Rung::Restart, Spent)),
         ];
         for rung in Rung::ALL {
             legal.extend([
@@ -221,13 +237,13 @@ mod tests {
                 cells += 1;
             }
         }
-        assert_eq!((cells, legal.len()), (14 * 13, 50));
+        assert_eq!((cells, legal.len()), (14 * 14, 52));
     }
 
     proptest! {
         /// No way leads past a rung, and a person's word ends every case.
         #[test]
-        fn no_rung_is_left_out(events in prop::collection::vec(0usize..13, 0..80)) {
+        fn no_rung_is_left_out(events in prop::collection::vec(0usize..14, 0..80)) {
             let mut stage = Stage::Well;
             let mut ordered = BTreeSet::new();
             for event in events.into_iter().map(|n| Event::ALL[n]) {
@@ -238,6 +254,9 @@ mod tests {
                 }
                 if next == Stage::Well {
                     ordered.clear();
+                }
+                if event == Event::Withdrawn && let Stage::On(rung, _) = stage {
+                    ordered.remove(&rung); // it was ordered, and never done
                 }
                 stage = next;
                 prop_assert!(stage == Stage::Well || stage.after(Event::Cleared) == Some(Stage::Well));

@@ -18,25 +18,26 @@ mod rules;
 
 pub use archive::{Archive, Chapter, Part, PartError, Parts, due as archive_due, read_part};
 pub use audit::{Audit, Kind, Line, Remark, Told};
-pub use entry::{Author, Clear, Denied, Entry, Lift, Proof, Written};
+pub use entry::{Author, Clear, Denied, Entry, Lift, Proof, Withdraw, Written};
 pub use ladder::{Event, Phase, Rung, Stage};
 pub use measure::{Measure, MeasureError, Measures, Stop};
 pub use policy::{Policy, PolicyError};
 pub use record::{Case, Change, ChangeError, DAY_MS, Pending, Record, Taken};
-pub(crate) use rules::span;
 pub use rules::{Rule, storm};
+pub(crate) use rules::{pace_ends, span};
 
 use crate::blame::{Canary, Verdict, canary, next_canary};
 use crate::build::BuildId;
 use crate::identity::PeerKey;
 use crate::ledger::Ledger;
+use crate::limits::{FLAPS_FORGIVEN, RETURNED_MS};
 use crate::mutants::{self, Mutant};
 use crate::order::{Act, BootId, Gently};
 use crate::placement::{HostNow, View, can_run};
 use crate::restraint::kept;
 use crate::roster::Roster;
 use crate::warrant::OrderId;
-use rules::{Deed, rules};
+use rules::{By, Deed, rules};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one host, leader or voter, sees of another now.
@@ -62,6 +63,8 @@ pub struct Sight {
     pub protected: bool,
     /// Members that are reached through it and in no other way.
     pub only_path_of: Vec<PeerKey>,
+    /// How often it has come back from being down in the last ten minutes.
+    pub flaps: usize,
 }
 
 /// Everything that a plan is made from.
@@ -118,6 +121,8 @@ pub enum What {
     HandOver,
     /// Note what has happened: an entry with this event.
     Note(Event),
+    /// Take an order back that reached nobody: [`Entry::Withdraw`].
+    Withdraw(OrderId),
 }
 
 /// Something that would be done now.
@@ -159,6 +164,7 @@ impl std::fmt::Display for What {
             What::Order(rung) => write!(f, "a {rung}"),
             What::HandOver => f.write_str("calling a human"),
             What::Note(event) => write!(f, "noting `{event:?}`"),
+            What::Withdraw(order) => write!(f, "taking back {order}, which reached nobody"),
         }
     }
 }
@@ -183,8 +189,8 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         let deed = match what {
             What::SetAside(_) => Deed::Aside,
             What::Canary(_) => Deed::Canary,
-            What::Order(rung) => Deed::Order { rung, written: false },
-            What::HandOver | What::Note(_) => {
+            What::Order(rung) => Deed::Order { rung, by: By::Plan },
+            What::HandOver | What::Note(_) | What::Withdraw(_) => {
                 plan.steps.push(Step { host, what, why });
                 continue;
             }
@@ -248,6 +254,10 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
         Stage::On(_, Phase::CanaryDue) if canary(facts.ledger, host, case.since_ms) != Canary::Wanted => {
             said(Event::Given, "it was given a canary")
         }
+        Stage::On(rung, Phase::CanaryDue) if let Some(up_ms) = proved_by_itself(facts, host, case, rung) => {
+            let why = format!("it was down and nothing else, and has been up for {}", span(up_ms));
+            Some((What::Note(Event::Lapsed), why))
+        }
         Stage::On(_, Phase::CanaryDue) => {
             let builder = facts.view.get(host)?;
             let build = next_canary(facts.ledger, host, |spec| can_run(builder, spec))?;
@@ -274,7 +284,11 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
         Stage::On(..) => {
             let (rung, order) = record::acting(case)?;
             let proved = sight.is_some_and(|s| !s.down && is_proof(rung, (order.boot, order.start), s.boot, s.start));
+            let lost = facts.ledger.leader().is_some_and(|(_, fence)| facts.record.is_lost(host, &order.id, fence));
             match proved {
+                false if lost && !mutants::on(Mutant::LostOrdersClimb) => {
+                    Some((What::Withdraw(order.id), case.why.clone()))
+                }
                 true => Some((What::Note(Event::Proved), format!("it has come back from its {rung}"))),
                 false if now > order.until_ms => {
                     said(Event::Expired, "the order ended without proof that it was carried out")
@@ -283,6 +297,18 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
             }
         }
     }
+}
+
+/// For how long a host has been up that was down and nothing else, when that is long enough to need no canary: a canary
+/// is for what builds have to say of a host, and they have said nothing against this one. One that comes and goes, or that
+/// somebody misses, is tried out all the same; one that had to be healed stays up for a cool-down first.
+fn proved_by_itself(facts: &Facts<'_>, host: &PeerKey, case: &record::Case, rung: Rung) -> Option<u64> {
+    let sight = facts.sights.get(host)?;
+    let steady = sight.accusers.is_empty() && !sight.suspended && sight.flaps <= FLAPS_FORGIVEN;
+    let needed_ms = if rung == Rung::Aside { RETURNED_MS } else { facts.record.policy().cool_ms };
+    let up_ms = facts.now_ms().saturating_sub(case.since_ms);
+    let clean = !case.blamed && facts.blamed(host).is_none();
+    ((clean && steady) || mutants::on(Mutant::ReturnIsHealth)).then_some(up_ms).filter(|up_ms| *up_ms >= needed_ms)
 }
 
 /// A reboot is proved by another boot, a restart by a higher start number as well (rule 7).
@@ -308,7 +334,7 @@ pub fn objection(facts: &Facts<'_>, host: &PeerKey, id: OrderId, act: Act) -> Op
     let asked = if act.is_reboot() { Rung::Reboot } else { Rung::Restart };
     let ours = pending.is_some_and(|(rung, order)| rung == asked && order.id == id && facts.now_ms() <= order.until_ms);
     let holding = match ours {
-        true => rules(facts, host, Deed::Order { rung: asked, written: true }),
+        true => rules(facts, host, Deed::Order { rung: asked, by: By::Entry }),
         false => vec![Rule::OtherCase(stage)],
     };
     let texts: Vec<String> = holding.iter().map(|rule| rule.text(facts.ledger.roster())).collect();
@@ -320,7 +346,7 @@ pub fn objection(facts: &Facts<'_>, host: &PeerKey, id: OrderId, act: Act) -> Op
 pub fn by_hand(facts: &Facts<'_>, host: &PeerKey, act: Act, force: bool) -> Vec<Rule> {
     let rung = if act.is_reboot() { Rung::Reboot } else { Rung::Restart };
     let passed = |rule: &Rule| rule.is_for_healing_alone() || (force && rule.is_pace());
-    rules(facts, host, Deed::Order { rung, written: false }).into_iter().filter(|rule| !passed(rule)).collect()
+    rules(facts, host, Deed::Order { rung, by: By::Person }).into_iter().filter(|rule| !passed(rule)).collect()
 }
 
 /// Why a host gets no builds now, in words; `None` when it may. Placement keeps it by [`crate::restraint`].
@@ -334,6 +360,8 @@ pub fn no_builds(facts: &Facts<'_>, host: &PeerKey) -> Option<String> {
 
 #[cfg(test)]
 mod journey_tests;
+#[cfg(test)]
+mod return_tests;
 #[cfg(test)]
 mod rule_tests;
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub struct Case {
     pub stage: Stage,
     /// Whether it was down when last noted, and has not been back since.
     pub down: bool,
+    /// Whether builds have spoken against it in this case; else all that is known against it is that it was down.
+    #[serde(default)]
+    pub blamed: bool,
     /// Ledger time of its stage; while a canary is out, of when it was due.
     pub since_ms: u64,
     /// Why it stands there, in words.
@@ -209,6 +212,7 @@ impl Record {
             // Down again after its restart: that did not help.
             (Event::Down, _) => self.conclude(&host, false),
             (Event::Cleared, _) => self.cleared_ms = now_ms,
+            (Event::Withdrawn, _) => self.take_back(&host, stage),
             _ => {}
         }
         if next == Stage::Well {
@@ -220,12 +224,13 @@ impl Record {
                 Event::Recovered | Event::Proved => false,
                 _ => before.is_some_and(|case| case.down),
             };
+            let blamed = matches!(event, Event::Blamed | Event::Failed) || before.is_some_and(|case| case.blamed);
             // A canary is looked for from when it was due, whether it was given before or after its entry.
             let since_ms = match (event, before) {
                 (Event::Given | Event::Vanished, Some(case)) => case.since_ms,
                 _ => now_ms,
             };
-            self.cases.insert(host, Case { stage: next, down, since_ms, why: cut(&why), order });
+            self.cases.insert(host, Case { stage: next, down, blamed, since_ms, why: cut(&why), order });
         }
         Ok(next)
     }
@@ -235,6 +240,17 @@ impl Record {
         self.steps.push_back(Taken { host, rung, at_ms: now_ms, helped: None });
         if self.steps.len() > HEAL_STEPS_MAX {
             self.steps.pop_front();
+        }
+    }
+
+    /// The step that a host's case is at was never taken: it counts for no budget, cool-down or storm.
+    fn take_back(&mut self, host: &PeerKey, stage: Stage) {
+        let Some(case) = self.cases.get(host) else { return };
+        let its = |s: &Taken| {
+            s.host == *host && s.at_ms == case.since_ms && matches!(stage, Stage::On(rung, _) if rung == s.rung)
+        };
+        if let Some(at) = self.steps.iter().rposition(its) {
+            self.steps.remove(at);
         }
     }
 

@@ -268,6 +268,7 @@ proptest! {
                     What::SetAside(event) | What::Note(event) => (event, None),
                     What::Canary(_) => (Event::Given, None),
                     What::HandOver => (Event::HandedOver, None),
+                    What::Withdraw(order) => panic!("{order} was written by nobody"),
                     What::Order(_) => {
                         prop_assert!(!sight.protected && !sight.progress);
                         prop_assert!(!sight.down || sight.accusers.len() >= 2, "on one word");

@@ -5,13 +5,14 @@
 
 use super::ladder::{Rung, Stage};
 use super::measure::Stop;
-use super::record::{Record, Taken};
+use super::policy::Policy;
+use super::record::{DAY_MS, Record, Taken};
 use super::{Facts, Sight};
 use crate::blame::{Canary, Verdict, canary};
 use crate::identity::PeerKey;
 use crate::mutants::{self, Mutant};
 use crate::roster::Roster;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A rule that holds a step back.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -188,8 +189,19 @@ pub(super) enum Deed {
     Aside,
     /// One build.
     Canary,
-    /// An order; it may be written already.
-    Order { rung: Rung, written: bool },
+    /// An order.
+    Order { rung: Rung, by: By },
+}
+
+/// Who asks whether an order may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum By {
+    /// The plan.
+    Plan,
+    /// A voter: it is written already, and does not wait for itself.
+    Entry,
+    /// A person.
+    Person,
 }
 
 /// All rules that hold a deed back.
@@ -252,20 +264,39 @@ fn pace(facts: &Facts<'_>, host: &PeerKey, deed: Deed, hold: &mut Hold<'_>) {
     let mut others = record.cases().filter(|(key, case)| *key != host && case.stage.is_open() && member(key));
     hold(others.next().map(|(other, _)| Rule::Another(*other)), Mutant::HealsManyAtOnce);
 
-    let healed: BTreeSet<PeerKey> = record.steps(now).map(|step| step.host).filter(|other| other != host).collect();
+    // What sets aside does nothing to the host: a person waits for restarts and reboots alone.
+    let person = matches!(deed, Deed::Order { by: By::Person, .. });
+    let counts = |step: &&Taken| !person || step.rung > Rung::Aside;
+    let steps = || record.steps(now).filter(counts);
+    let healed: BTreeSet<PeerKey> = steps().map(|step| step.host).filter(|other| other != host).collect();
     let allowed = (facts.ledger.roster().len() * policy.budget_percent as usize / 100).max(1);
     let spent = healed.len() >= allowed;
     hold(spent.then_some(Rule::Budget { healed: healed.len(), allowed }), Mutant::HealsBeyondBudget);
 
-    // An order that is written already does not wait for itself.
-    let written = matches!(deed, Deed::Order { written: true, .. });
-    let own: Vec<&Taken> = record.steps(now).rev().filter(|s| s.host == *host).skip(usize::from(written)).collect();
-    if let Some(last) = own.first() {
-        let doublings = (own.len() - 1).min(32) as u32;
-        let wait_ms = policy.cool_ms.saturating_mul(1 << doublings).min(policy.cool_ms_max.max(policy.cool_ms));
-        let left_ms = last.at_ms.saturating_add(wait_ms).saturating_sub(now);
-        hold((left_ms > 0).then_some(Rule::CoolDown { left_ms }), Mutant::HealsWithoutCoolDown);
+    let written = matches!(deed, Deed::Order { by: By::Entry, .. });
+    let own = steps().rev().filter(|s| s.host == *host).skip(usize::from(written));
+    let left_ms = cool_until(policy, own).saturating_sub(now);
+    hold((left_ms > 0).then_some(Rule::CoolDown { left_ms }), Mutant::HealsWithoutCoolDown);
+}
+
+/// Until when the next step on a host waits, after these steps on it, newest first; 0 without any.
+fn cool_until<'a>(policy: &Policy, own: impl Iterator<Item = &'a Taken>) -> u64 {
+    let own: Vec<&Taken> = own.collect();
+    let Some(last) = own.first() else { return 0 };
+    let doublings = (own.len() - 1).min(32) as u32;
+    let wait_ms = policy.cool_ms.saturating_mul(1 << doublings).min(policy.cool_ms_max.max(policy.cool_ms));
+    last.at_ms.saturating_add(wait_ms)
+}
+
+/// When cool-downs end, and days after which a step counts no more: what is held back until then is due then.
+pub(crate) fn pace_ends(record: &Record, now_ms: u64) -> Vec<u64> {
+    let mut own: BTreeMap<PeerKey, Vec<&Taken>> = BTreeMap::new();
+    for step in record.steps(now_ms).rev() {
+        own.entry(step.host).or_default().push(step);
     }
+    let days = record.steps(now_ms).map(|step| step.at_ms.saturating_add(DAY_MS));
+    let cool = own.into_values().map(|steps| cool_until(record.policy(), steps.into_iter()));
+    days.chain(cool).filter(|end| *end > now_ms).collect()
 }
 
 /// The host as it is at this moment.

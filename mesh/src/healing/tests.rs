@@ -33,6 +33,7 @@ pub(super) fn sight(n: u8) -> Sight {
         allow_reboot: true,
         protected: false,
         only_path_of: vec![],
+        flaps: 0,
     }
 }
 
@@ -199,12 +200,14 @@ fn a_host_that_is_down_needs_no_canary_until_it_is_back() {
     }
     assert_eq!(ward.says(), Some(What::HandOver));
     // It comes back by itself: tried out, not rebooted.
-    ward.sick().down = false;
+    (ward.sick().down, ward.sick().accusers) = (false, BTreeSet::new());
     ward.view.get_mut(&key(SICK)).unwrap().alive = true;
     assert_eq!(ward.says(), Some(What::Note(Event::Recovered)));
     ward.note(SICK, Event::Recovered);
     assert_eq!(ward.says(), None, "no build waits that could be a canary");
-    ward.pass(ward.record.policy().aside_ms);
+    ward.pass(ward.record.policy().cool_ms - 1);
+    assert_eq!(ward.says(), None, "it was rebooted for nothing else, and may fall again");
+    ward.pass(1);
     assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)), "what is temporary ends");
     ward.note(SICK, Event::Lapsed);
     assert_eq!(ward.plan(), Plan::default());

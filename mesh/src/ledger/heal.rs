@@ -32,6 +32,7 @@ fn named(entry: &Entry) -> Option<PeerKey> {
     match entry {
         Entry::Measure(measure) => measure.host,
         Entry::Change(change) => Some(change.host),
+        Entry::Withdraw(withdraw) => Some(withdraw.host),
         Entry::Remark(remark) => Some(remark.host),
         Entry::Order(signed) => signed.open::<Order>().ok().map(|order| order.target),
         Entry::Policy(_)
@@ -50,7 +51,9 @@ fn code(denied: &Denied) -> Code {
         Denied::Measure(_) | Denied::Wire(_) | Denied::Words => Code::Invalid,
         Denied::Change(ChangeError::Illegal { .. }) => Code::Conflict,
         Denied::Change(_) => Code::Invalid,
-        Denied::BadOrder | Denied::NotWritten | Denied::NotProved | Denied::OtherPart => Code::Conflict,
+        Denied::BadOrder | Denied::NotWritten | Denied::NotProved | Denied::OtherPart | Denied::NotLost => {
+            Code::Conflict
+        }
         Denied::Nothing => Code::Unknown,
     }
 }

@@ -10,12 +10,14 @@ mod builds;
 mod entry;
 mod heal;
 mod level;
+mod links;
 mod recovery;
 mod succession;
 
 pub use builds::{AttemptRecord, AttemptState, Build, Builds, Counts, State, order_of};
 pub use entry::*;
 pub use level::{LEVEL, level_of, version};
+pub use links::{Link, Links};
 pub use recovery::RecoverError;
 
 use crate::build::{BuildId, End, Holders, Receipt};
@@ -47,6 +49,8 @@ pub struct Ledger {
     healing: Record,
     #[serde(default = "level::first")]
     level: u32,
+    #[serde(default, skip_serializing_if = "Links::is_empty")]
+    links: Links,
     halted: Option<String>,
     /// Another record of the present epoch of recovery has turned up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +122,7 @@ impl Ledger {
             builds: Builds::default(),
             healing: Record::default(),
             level: level::first(),
+            links: Links::default(),
             halted: None,
             disputed: None,
             genesis: genesis.clone(),
@@ -170,6 +175,10 @@ impl Ledger {
     /// Who may vote.
     pub fn voters(&self) -> &VoterChain {
         &self.voters
+    }
+    /// Signed records of who became a signer, and who stopped being one.
+    pub fn links(&self) -> &Links {
+        &self.links
     }
     /// What it remembers of healing.
     pub fn healing(&self) -> &Record {
@@ -259,11 +268,8 @@ impl Ledger {
         self.level = self.level.max(entry.command.level());
         match entry.command {
             Command::Lead(_) => self.lead(author, entry.fence),
-            Command::Enrol(enrol) => match self.roster.enrol(self.mesh, &enrol.join, now) {
-                Ok(_) => self.roster_did_change(),
-                Err(error) => Reply::refused(roster_code(error), error.to_string()),
-            },
-            Command::Revoke(revoke) => self.revoke(author, revoke),
+            Command::Enrol(enrol) => self.enrol(enrol),
+            Command::Revoke(revoke) => self.expelling(revoke.peer, signed, |this| this.revoke(author, revoke)),
             Command::Voters(change) if self.voters.is_recovery(&change) => {
                 Reply::refused(Code::Forbidden, "a recovery begins a log of its own: `mesh recover`")
             }
@@ -288,7 +294,7 @@ impl Ledger {
             }
             Command::Heal(heal) => self.heal(author, entry.fence, heal),
             Command::Rename(rename) => self.rename(author, rename),
-            Command::Replace(replace) => self.replace(author, replace),
+            Command::Replace(replace) => self.expelling(replace.peer, signed, |this| this.replace(author, replace)),
             Command::Dispute(record) => self.dispute(record),
         }
     }
@@ -334,6 +340,29 @@ impl Ledger {
             }
             (_, None) => Reply::refused(Code::Invalid, "no fence"),
         }
+    }
+
+    fn enrol(&mut self, enrol: Enrol) -> Reply {
+        let new = !self.roster.is_member(&enrol.join.by);
+        match self.roster.enrol(self.mesh, &enrol.join, self.time_ms) {
+            Ok(peer) => {
+                if new && self.roster.member(&peer).is_some_and(|member| member.signer) {
+                    self.links.push(Link::Introduction(enrol.join));
+                }
+                self.roster_did_change()
+            }
+            Err(error) => Reply::refused(roster_code(error), error.to_string()),
+        }
+    }
+
+    /// Keeps the entry that puts a signer out, when it does.
+    fn expelling(&mut self, peer: PeerKey, signed: &Signed, out: impl FnOnce(&mut Self) -> Reply) -> Reply {
+        let signer = self.roster.member(&peer).is_some_and(|member| member.signer);
+        let reply = out(self);
+        if signer && !self.roster.is_member(&peer) {
+            self.links.push(Link::Expulsion(signed.clone()));
+        }
+        reply
     }
 
     fn revoke(&mut self, author: PeerKey, revoke: Revoke) -> Reply {

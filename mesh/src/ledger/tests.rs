@@ -9,6 +9,21 @@ pub(crate) fn keys(n: u8) -> Keys {
     Keys::from_seed([n; 32])
 }
 
+/// A join request by an invitation of some host.
+pub(crate) fn join(world: &World, inviter: u8, host: u8, signer: bool) -> Signed {
+    let (mesh, one_time) = (world.ledger.mesh(), keys(host + 100));
+    let expires_ms = world.ledger.time_ms() + 60_000;
+    let invitation = Invitation { mesh, key: one_time.key(), name: format!("s{host}"), signer, expires_ms };
+    let request = JoinRequest {
+        mesh,
+        invitation: Signed::seal(&keys(inviter), &invitation),
+        proof: one_time.sign(&invitation_proof(&mesh, &keys(host).key())),
+        machine_id: [host; 32],
+        store_id: [host; 16],
+    };
+    Signed::seal(&keys(host), &request)
+}
+
 /// A ledger with its log's bookkeeping, as consensus would drive it.
 #[derive(Clone)]
 pub(crate) struct World {

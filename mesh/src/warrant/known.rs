@@ -46,13 +46,17 @@ impl Introduction {
         signed_bytes("mesh/introduction/v1", &encode(&(mesh, serde_bytes::Bytes::new(hash.as_bytes()))))
     }
 
-    /// A voter's word that this join request was redeemed, when its own ledger says so.
+    /// A voter's word that this join request was redeemed, when its own ledger says so: because it has kept it, or, where
+    /// it is older than what is kept, because the signer that came of it is there.
     pub fn vouch(keys: &Keys, ledger: &Ledger, join: &Signed) -> Option<Cosignature> {
-        let member = ledger.roster().member(&join.by).filter(|member| member.signer)?;
-        let request: JoinRequest = join.open().ok()?;
-        let same = (request.machine_id, request.store_id) == (member.machine_id, member.store_id)
-            && request.invitation.by == member.invited_by;
-        same.then(|| Cosignature { by: keys.key(), sig: keys.sign(&Introduction::message(&ledger.mesh(), join)) })
+        let same = || {
+            let member = ledger.roster().member(&join.by).filter(|member| member.signer)?;
+            let request: JoinRequest = join.open().ok()?;
+            let same = (request.machine_id, request.store_id) == (member.machine_id, member.store_id);
+            Some(same && request.invitation.by == member.invited_by)
+        };
+        (ledger.links().has_redeemed(join) || same() == Some(true))
+            .then(|| Cosignature { by: keys.key(), sig: keys.sign(&Introduction::message(&ledger.mesh(), join)) })
     }
 }
 
@@ -177,14 +181,10 @@ impl Known {
     /// # Errors
     /// [`LinkError`].
     pub fn follow_voters(&mut self, change: VoterChange) -> Result<(), LinkError> {
-        if self.voters.epoch_of(&change)? <= self.voters.epoch() {
-            return Ok(());
-        }
-        // Who was enrolled at the time cannot be told any more; who signed can.
-        Ok(self.voters.advance(change, |_| true)?)
+        Ok(self.voters.follow(change)?)
     }
 
-    /// Learns of a signer.
+    /// Learns of a signer. One that is known already is passed over.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -197,6 +197,9 @@ impl Known {
             return Err(LinkError::NotOurs);
         }
         invitation.key.verify(&invitation_proof(&mesh, &joiner), &request.proof)?;
+        if self.is_signer(&joiner) {
+            return Ok(());
+        }
         if self.is_revoked(&joiner) {
             return Err(LinkError::Revoked(joiner));
         }
@@ -216,25 +219,32 @@ impl Known {
         Ok(())
     }
 
-    /// Learns that a key is out, from the signed entry that put it out.
+    /// Learns that a key is out, from the signed entry that put it out. One that is known to be is passed over.
     ///
     /// # Errors
     /// [`LinkError`].
     pub fn expel(&mut self, signed: &Signed) -> Result<(), LinkError> {
         let entry: Entry = signed.open()?;
-        let Command::Revoke(revoke) = entry.command else { return Err(LinkError::NotOurs) };
+        let (peer, own) = match entry.command {
+            Command::Revoke(revoke) => (revoke.peer, signed.by == revoke.peer),
+            Command::Replace(replace) => (replace.peer, false),
+            _ => return Err(LinkError::NotOurs),
+        };
         if entry.mesh != self.mesh() {
             return Err(LinkError::NotOurs);
         }
-        let may = signed.by == revoke.peer || self.is_signer(&signed.by);
+        if self.is_revoked(&peer) {
+            return Ok(());
+        }
+        let may = own || self.is_signer(&signed.by);
         if !may && !mutants::on(Mutant::LinkExpelledByAnybody) {
             return Err(LinkError::NotSigner(signed.by));
         }
-        if self.is_signer(&revoke.peer) && self.signers.iter().filter(|key| self.is_signer(key)).count() == 1 {
+        if self.is_signer(&peer) && self.signers.iter().filter(|key| self.is_signer(key)).count() == 1 {
             return Err(LinkError::LastSigner);
         }
-        self.signers.remove(&revoke.peer);
-        self.revoked.insert(revoke.peer);
+        self.signers.remove(&peer);
+        self.revoked.insert(peer);
         Ok(())
     }
 }

@@ -2,24 +2,10 @@
 
 use super::tests::*;
 use super::*;
-use crate::ledger::tests::{World, keys};
-use crate::ledger::{Command, Enrol, Entry, RequestId, Revoke};
+use crate::ledger::tests::{World, join, keys};
+use crate::ledger::{Command, Enrol, Entry, Link, Replace, RequestId, Revoke};
 use crate::mutants::{Mutant, with};
-use crate::roster::{Invitation, JoinRequest, invitation_proof};
-
-fn join(world: &World, inviter: u8, host: u8, signer: bool) -> Signed {
-    let (mesh, one_time) = (world.ledger.mesh(), keys(host + 100));
-    let expires_ms = world.ledger.time_ms() + 60_000;
-    let invitation = Invitation { mesh, key: one_time.key(), name: format!("s{host}"), signer, expires_ms };
-    let request = JoinRequest {
-        mesh,
-        invitation: Signed::seal(&keys(inviter), &invitation),
-        proof: one_time.sign(&invitation_proof(&mesh, &keys(host).key())),
-        machine_id: [host; 32],
-        store_id: [host; 16],
-    };
-    Signed::seal(&keys(host), &request)
-}
+use crate::roster::Invitation;
 
 fn introduce(world: &World, join: &Signed, vouchers: &[u8]) -> Introduction {
     let vouch = |n: &u8| Introduction::vouch(&keys(*n), &world.ledger, join).expect("redeemed");
@@ -139,6 +125,65 @@ fn an_expulsion_counts_by_a_signer_or_by_oneself() {
         Command::Revoke(Revoke { peer: keys(6).key(), banned: false, reason: String::new() }),
     );
     assert_eq!(learn(&other), Err(LinkError::NotOurs));
+}
+
+/// What the ledger has kept is what a host that was away needs: its guard, which knows nothing newer, follows voters and
+/// signers from the genesis on, and refuses the same warrant without them.
+#[test]
+fn what_the_ledger_keeps_carries_a_host_that_was_away() {
+    let mut world = world();
+    let behind = Known::load(&Known::of(&world.ledger).bytes(), world.ledger.mesh()).unwrap();
+    let send = |world: &mut World, by, command| assert!(world.send(by, command).is_ok());
+    for (inviter, host) in [(1, 6), (6, 7)] {
+        let join = join(&world, inviter, host, true);
+        send(&mut world, 1, Command::Enrol(Enrol { join }));
+    }
+    voters(&mut world, &[3, 5, 7], &[1, 2]);
+    // Whoever let host 7 in was replaced since: its record is kept, and so is its end.
+    let invitation = Invitation {
+        mesh: world.ledger.mesh(),
+        key: keys(200).key(),
+        name: "s6".into(),
+        signer: true,
+        expires_ms: world.ledger.time_ms() + 60_000,
+    };
+    let (peer, invitation) = (keys(6).key(), Signed::seal(&keys(1), &invitation));
+    send(&mut world, 1, Command::Replace(Replace { peer, invitation, reason: "burnt".into() }));
+
+    let voters_chain = world.ledger.voters().changes().iter().cloned().map(Frame::Voters);
+    let shown = world.ledger.links().for_signer(&keys(7).key()).into_iter().map(|link| match link {
+        Link::Introduction(join) => Frame::Introduction(introduce(&world, &join, &[5, 7])),
+        Link::Expulsion(entry) => Frame::Expulsion(entry),
+    });
+    let all: Vec<Frame> = voters_chain.chain(shown).collect();
+    assert_eq!(all.len() - world.ledger.voters().changes().len(), 3);
+    let mut scene = Scene { known: behind, author: 7, cosigners: vec![7], ..Scene::by_hand(&world.ledger) };
+    assert_eq!(scene.play().unwrap_err(), Refusal::NotSigner(keys(7).key()), "nothing is carried along");
+    scene.links = all.clone();
+    let _ = permit(scene.play());
+    // Each is needed, and one that is left out is missed.
+    for without in 0..all.len() {
+        scene.links = all.clone();
+        let left_out = scene.links.remove(without);
+        let needed = !matches!(left_out, Frame::Expulsion(_));
+        let knew = |change| scene.known.voters().epoch_of(change).unwrap() <= scene.known.voters().epoch();
+        let new = !matches!(&left_out, Frame::Voters(change) if knew(change));
+        assert_eq!(scene.play().is_err(), needed && new, "{left_out:?}");
+    }
+    // Whoever is out orders nothing, though it was let in before; a host that is up to date passes all of it over.
+    scene.links = all.clone();
+    let mut told = scene.known.clone();
+    for link in &all {
+        match link {
+            Frame::Voters(change) => told.follow_voters(change.clone()).unwrap(),
+            Frame::Introduction(introduction) => told.introduce(introduction).unwrap(),
+            Frame::Expulsion(entry) => told.expel(entry).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(!told.is_signer(&keys(6).key()) && told.is_revoked(&keys(6).key()) && told.is_signer(&keys(7).key()));
+    let Frame::Expulsion(end) = &all[all.len() - 1] else { panic!("{all:?}") };
+    assert_eq!(told.clone().expel(end), Ok(()));
 }
 
 #[test]

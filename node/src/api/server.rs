@@ -278,13 +278,16 @@ async fn get_blob(State(control): Ctl, Path(id): Path<String>) -> Answer {
 
 async fn invite(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {
     let request: InviteRequest = body(bytes)?;
-    if !valid_host_name(&request.name) {
-        return Err(bad_host_name(&request.name));
-    }
+    named(&request.name)?;
     if !(1..=INVITATION_MS_MAX).contains(&request.expires_ms) {
         return Err(ApiError::bad_request("an invitation lives for at most 30 days").hint("use --expires 24h"));
     }
     ok(&Invitation { version: VERSION, token: control.invite(request).await? })
+}
+
+/// A host's name, when it is one.
+pub(super) fn named(name: &str) -> Result<(), ApiError> {
+    if valid_host_name(name) { Ok(()) } else { Err(bad_host_name(name)) }
 }
 
 /// What to say of a name that is none.
@@ -295,9 +298,7 @@ pub fn bad_host_name(name: &str) -> ApiError {
 
 async fn evict(State(control): Ctl, bytes: Result<Bytes, BytesRejection>) -> Answer {
     let EvictRequest { host, ban, reason } = body(bytes)?;
-    if !valid_host_name(&host) {
-        return Err(bad_host_name(&host));
-    }
+    named(&host)?;
     if reason.trim().is_empty() || reason.len() > TEXT_BYTES_MAX || reason.contains('\0') {
         let message = format!("the reason is empty, has a zero byte, or is longer than {TEXT_BYTES_MAX} bytes");
         return Err(ApiError::bad_request(message).hint("use --reason \"disk fails\""));
@@ -349,9 +350,7 @@ async fn ping(
     Path(host): Path<String>,
     wish: Result<Query<PingQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Answer {
-    if !valid_host_name(&host) {
-        return Err(bad_host_name(&host));
-    }
+    named(&host)?;
     let count = query(wish)?.count.unwrap_or(PINGS);
     if !(1..=PINGS_MAX).contains(&count) {
         return Err(ApiError::bad_request(format!("{count} round trips; 1 to {PINGS_MAX} are allowed")));
@@ -360,16 +359,12 @@ async fn ping(
 }
 
 async fn why(State(control): Ctl, Path(host): Path<String>) -> Answer {
-    if !valid_host_name(&host) {
-        return Err(bad_host_name(&host));
-    }
+    named(&host)?;
     ok(&control.why(host).await?)
 }
 
 async fn order(State(control): Ctl, Path(host): Path<String>, bytes: Result<Bytes, BytesRejection>) -> Answer {
-    if !valid_host_name(&host) {
-        return Err(bad_host_name(&host));
-    }
+    named(&host)?;
     let request: OrderRequest = body(bytes)?;
     request.check()?;
     let events = control.order(host, request).await?;

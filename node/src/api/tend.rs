@@ -4,7 +4,7 @@
 use super::Control;
 use super::healing::{AuditFilter, AuditReport, BuildWhy, PlanReport, PolicyReport, PolicyRequest};
 use super::measures::{ClearRequest, LiftRequest, Lifted, Measure, StopRequest, Stopped};
-use super::server::{Answer, Ctl, body, done, ok, parse, query};
+use super::server::{Answer, Ctl, body, done, named, ok, parse, query};
 use super::types::{ApiError, VERSION};
 use async_trait::async_trait;
 use axum::Router;
@@ -14,7 +14,6 @@ use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
 use mesh::build::BuildId;
 use mesh::limits::POLICY_BYTES_MAX;
-use mesh::roster::valid_host_name;
 use std::sync::Arc;
 
 /// What a person does to the mesh and asks of it.
@@ -111,9 +110,7 @@ async fn plan(State(control): Ctl) -> Answer {
 
 async fn audit(State(control): Ctl, filter: Result<Query<AuditFilter>, QueryRejection>) -> Answer {
     let filter = query(filter)?;
-    if let Some(host) = filter.host.as_deref().filter(|host| !valid_host_name(host)) {
-        return Err(super::server::bad_host_name(host));
-    }
+    filter.host.as_deref().map_or(Ok(()), named)?;
     ok(&control.audit(filter).await?)
 }
 

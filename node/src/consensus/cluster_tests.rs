@@ -5,6 +5,7 @@ use super::test_disk::TestDisk;
 use super::*;
 use async_trait::async_trait;
 use mesh::identity::Keys;
+use mesh::roster::{Cosignature, MeshId, VoterChange};
 use openraft::Vote as RaftVote;
 use openraft::raft::VoteRequest;
 use std::thread_local;
@@ -423,15 +424,44 @@ async fn ask(host: &Host, peer: PeerKey, request: &Request) -> Reply {
 }
 
 async fn ask_as(asker: Process, host: &Host, peer: PeerKey, request: &Request) -> Reply {
-    let (near, far) = tokio::io::duplex(64 << 10);
-    let consensus = host.consensus.clone();
-    tokio::spawn(async move { consensus.serve(peer, Box::new(far.compat())).await });
-    let mut near = near.compat();
-    let hello: rpc::Hello = rpc::read(&mut near, 1 << 10).await.unwrap().expect("says who it is");
-    assert_eq!(hello.process, host.consensus.desk.process);
-    rpc::write(&mut near, &rpc::Hello { process: asker, era: 0 }).await.unwrap();
-    rpc::write(&mut near, request).await.unwrap();
-    rpc::read(&mut near, 1 << 20).await.unwrap().expect("an answer")
+    Asking::open(asker, host, peer).await.ask(request).await
+}
+
+/// A stream of a peer that says what it likes.
+struct Asking {
+    near: tokio_util::compat::Compat<tokio::io::DuplexStream>,
+    hello: rpc::Hello,
+}
+
+impl Asking {
+    async fn open(asker: Process, host: &Host, peer: PeerKey) -> Asking {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let consensus = host.consensus.clone();
+        tokio::spawn(async move { consensus.serve(peer, Box::new(far.compat())).await });
+        let mut near = near.compat();
+        let hello: rpc::Hello = rpc::read(&mut near, 1 << 10).await.unwrap().expect("says who it is");
+        assert_eq!(hello.process, host.consensus.desk.process);
+        rpc::write(&mut near, &rpc::Hello { process: asker, era: 0, voters: None }).await.unwrap();
+        Asking { near, hello }
+    }
+
+    async fn ask(&mut self, request: &Request) -> Reply {
+        rpc::write(&mut self.near, request).await.unwrap();
+        rpc::read(&mut self.near, 1 << 20).await.unwrap().expect("an answer")
+    }
+}
+
+/// The voters' chain of a mesh that host 1 founded: each set is signed by all of the one before.
+fn chain(sets: &[&[u8]]) -> VoterChain {
+    let mut chain = VoterChain::found(MeshId([5; 32]), key(1));
+    let mut signers: &[u8] = &[1];
+    for set in sets {
+        let body = chain.next(&keys(set));
+        let signatures = signers.iter().map(|n| Cosignature::new(&Keys::from_seed([*n; 32]), &body)).collect();
+        chain.advance(VoterChange { body, signatures }, |_| true).unwrap();
+        signers = set;
+    }
+    chain
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,8 +472,20 @@ async fn a_host_speaks_for_itself_only_and_only_a_voter_is_heard() {
     assert!(refused(ask(&hosts[1], key(3), &vote(1)).await), "forged for another candidate");
     assert!(!refused(ask(&hosts[1], key(3), &vote(3)).await), "its own");
     assert!(refused(ask(&hosts[1], key(9), &vote(9)).await), "a stranger");
-    hosts[1].consensus.vouch(keys(&[9]));
+    hosts[1].consensus.vouch(chain(&[]), keys(&[9]));
     assert!(!refused(ask(&hosts[1], key(9), &vote(9)).await), "vouched for");
+    hosts[1].consensus.vouch(chain(&[]), BTreeSet::new());
+    assert!(refused(ask(&hosts[1], key(9), &vote(9)).await), "and no more");
+    // It brings what makes it a voter, and its own request after that on the same stream.
+    let mut stream = Asking::open(ASKER, &hosts[1], key(9)).await;
+    assert_eq!(stream.hello.voters, Some(0));
+    let forged = VoterChange { signatures: vec![], ..chain(&[&[9]]).after(0)[0].clone() };
+    assert!(refused(stream.ask(&Request::Voters(vec![forged])).await), "made up");
+    let mut stream = Asking::open(ASKER, &hosts[1], key(9)).await;
+    let links = chain(&[&[1, 2, 3], &[1, 3, 9]]).after(0).to_vec();
+    assert!(matches!(stream.ask(&Request::Voters(links)).await, Reply::Voters(true)));
+    assert!(!refused(stream.ask(&vote(9)).await), "it has shown that it votes");
+    assert!(refused(ask(&hosts[1], key(8), &vote(8)).await), "nobody else has");
     assert!(hosts[1].consensus.term() < 99, "and none of them won a vote");
     // The flag that overrides a promise is not believed.
     let mut handover = VoteRequest::new(RaftVote::new(99, key(3)), Some(far_ahead()));
@@ -456,7 +498,7 @@ async fn a_host_speaks_for_itself_only_and_only_a_voter_is_heard() {
     let served = tokio::spawn(async move { consensus.serve(key(8), Box::new(far.compat())).await });
     let mut near = near.compat();
     let _hello: Option<rpc::Hello> = rpc::read(&mut near, 1 << 10).await.unwrap();
-    rpc::write(&mut near, &rpc::Hello { process: ASKER, era: 0 }).await.unwrap();
+    rpc::write(&mut near, &rpc::Hello { process: ASKER, era: 0, voters: None }).await.unwrap();
     futures::AsyncWriteExt::write_all(&mut near, &(9u32 << 20).to_be_bytes()).await.unwrap();
     assert_eq!(served.await.unwrap().unwrap_err().kind(), io::ErrorKind::InvalidData);
 }

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(super) struct Line {
     stream: Box<dyn Duplex>,
     pub process: Process,
+    /// See [`Hello::voters`].
+    pub voters: Option<u64>,
 }
 
 impl Line {
@@ -50,9 +52,10 @@ pub(super) fn open(
     let opening = async move {
         let mut stream = dial.open(peer).await?;
         write(&mut stream, &own).await?;
-        let Hello { process, era } = read(&mut stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let Hello { process, era, voters } =
+            read(&mut stream, REPLY_BYTES_MAX).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         match era == own.era {
-            true => Ok(Line { stream, process }),
+            true => Ok(Line { stream, process, voters }),
             false => Err(io::Error::other(format!("{peer:?} keeps the log of another recovery of this mesh"))),
         }
     };

@@ -38,7 +38,7 @@ impl Dial for Far {
         tokio::spawn(async move {
             let mut far = far.compat();
             let Ok(Some(Hello { .. })) = read(&mut far, 1 << 10).await else { return };
-            write(&mut far, &Hello { process: Process { start: 1, origin: 1 }, era: 0 }).await.unwrap();
+            write(&mut far, &Hello { process: Process { start: 1, origin: 1 }, era: 0, voters: None }).await.unwrap();
             while let Ok(Some(Request::Append(_))) = read(&mut far, 1 << 20).await {
                 tokio::time::sleep(round_trip).await;
                 if write(&mut far, &Reply::Append(AppendEntriesResponse::Success)).await.is_err() {
@@ -77,7 +77,8 @@ async fn at_one_of(round_trip: Duration, peers: Arc<Peers>, heartbeats: usize) -
     let dial = Arc::new(Far(round_trip));
     let patience = HEARTBEAT * 10;
     let process = Process { start: 1, origin: 1 };
-    let mut network = Network { me: key(1), process, era: Arc::default(), dial, peers, patience, watch_peers: true };
+    let (era, vouched) = (Arc::default(), Arc::default());
+    let mut network = Network { me: key(1), process, era, dial, peers, vouched, patience, watch_peers: true };
     let mut client = network.new_client(key(2), &EmptyNode {}).await;
     scope.run(answered(&mut client, heartbeats)).await
 }

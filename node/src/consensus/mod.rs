@@ -8,6 +8,7 @@
 mod anew;
 mod askers;
 mod disk;
+mod errors;
 mod line;
 mod machine;
 mod peers;
@@ -19,8 +20,10 @@ mod status;
 mod store;
 mod timing;
 mod types;
+mod vouched;
 
 pub use anew::{Position, Stored};
+pub use errors::{ChangeError, ProposeError, StartError};
 pub use machine::StateMachine;
 pub use peers::Process;
 pub use quiet::Quiet;
@@ -39,6 +42,7 @@ use mesh::identity::PeerKey;
 use mesh::lease::{Grant, LeaseInput};
 use mesh::limits::BATCH_BYTES_MAX;
 use mesh::mutants::{self, Mutant};
+use mesh::roster::VoterChain;
 use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
@@ -50,11 +54,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 use types::{Metrics, Raft, TypeConfig};
+use vouched::Vouched;
 
 /// A member this many entries behind counts as caught up: less than one batch of replication.
 const CAUGHT_UP: u64 = 256;
@@ -88,72 +93,6 @@ pub struct ConsensusConfig {
     pub blocking: Blocking,
     /// The clock, [`boottime`] but in tests. It must run when tokio's clock does.
     pub clock: Clock,
-}
-
-/// Why consensus did not start. Nothing was started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The database cannot be opened or read.
-    #[error("cannot open the ledger's database: {0}")]
-    Store(#[from] io::Error),
-    /// The times contradict each other.
-    #[error("impossible timing: {0}")]
-    Timing(String),
-    /// openraft refused what it found.
-    #[error("the ledger cannot be started from what is in its database: {0}")]
-    Raft(String),
-}
-
-/// Why a proposal has no result.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Not written: only the leader takes proposals.
-    #[error("this host does not lead the mesh")]
-    NotLeader {
-        /// Who does, as far as known.
-        leader: Option<PeerKey>,
-    },
-    /// Unknown outcome: it may still be committed.
-    #[error("no answer in time; the entry may still be committed")]
-    Timeout,
-    /// Unknown outcome: another leader took over; it may still be committed.
-    #[error("another leader took over; the entry may still be committed")]
-    Lost {
-        /// Who leads now, as far as known.
-        leader: Option<PeerKey>,
-    },
-    /// Not written: larger than one payload may be.
-    #[error("a batch of {0} bytes is larger than the {BATCH_BYTES_MAX} allowed")]
-    TooLarge(usize),
-    /// Unknown outcome: consensus has stopped here.
-    #[error("the ledger has stopped on this host: {0}")]
-    Stopped(String),
-}
-
-/// Why the membership was not changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// Nothing was done: only the leader changes the membership.
-    #[error("this host does not lead the mesh")]
-    NotLeader {
-        /// Who does, as far as known.
-        leader: Option<PeerKey>,
-    },
-    /// Nothing was done: another change is under way. Try again when it is committed.
-    #[error("another change of the membership is under way")]
-    InProgress,
-    /// Nothing was done: a new voter has to be a learner first.
-    #[error("{0:?} is not a learner yet: add it, and wait until it has caught up")]
-    NotLearner(PeerKey),
-    /// Nothing was done: the change makes no sense.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// Unknown outcome.
-    #[error("no answer in time; the change may still be committed")]
-    Timeout,
-    /// Unknown outcome.
-    #[error("the ledger has stopped on this host: {0}")]
-    Stopped(String),
 }
 
 /// Handle to consensus; clones share it.
@@ -211,8 +150,18 @@ impl Consensus {
         let weak = store.downgrade();
         let machine = machine::Machine::new(machine, store.clone(), snapshot)?;
         let peers = Arc::new(Peers::default());
-        let (era_told, peers_told, patience) = (era.clone(), peers.clone(), timing.lease);
-        let network = rpc::Network { me, process, era: era_told, dial, peers: peers_told, patience, watch_peers };
+        let (vouched, patience) = (Arc::<Vouched>::default(), timing.lease);
+        let (era_told, peers_told, vouched_told) = (era.clone(), peers.clone(), vouched.clone());
+        let network = rpc::Network {
+            me,
+            process,
+            era: era_told,
+            dial,
+            peers: peers_told,
+            vouched: vouched_told,
+            patience,
+            watch_peers,
+        };
         let raft = scope
             .run(Raft::new(me, Arc::new(raft_config), network, store, machine))
             .await
@@ -242,7 +191,7 @@ impl Consensus {
             raft: raft.clone(),
             scope: scope.clone(),
             quiet_until,
-            vouched: Mutex::default(),
+            vouched,
             streams: Mutex::default(),
         };
         let (epoch, desk, end) = (Arc::new(AtomicU64::new(epoch)), Arc::new(desk), Arc::new(End::default()));
@@ -561,11 +510,10 @@ impl Consensus {
         }
     }
 
-    /// Names peers that may lead although the log here does not say so yet: the newest voters, proved by
-    /// the roster's chain of signatures. Replaces what was named before. Without it a host that was away
-    /// while all voters changed refuses the new ones for ever.
-    pub fn vouch(&self, voters: BTreeSet<PeerKey>) {
-        *self.desk.vouched.lock().unwrap_or_else(PoisonError::into_inner) = voters;
+    /// Says who may lead although the log here does not say so yet: the ledger's voters, and whom a newcomer was `told`
+    /// of. Replaces what was said before. Others are shown this chain when they lack some of it, and show theirs.
+    pub fn vouch(&self, chain: VoterChain, told: BTreeSet<PeerKey>) {
+        self.desk.vouched.set(chain, told);
     }
 
     /// Answers a peer's Raft stream until it ends. `peer` is who the connection proved it is.

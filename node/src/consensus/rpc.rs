@@ -10,10 +10,12 @@ use super::line::{self, Line, Way};
 use super::peers::{Met, Peers, Process, Record};
 use super::rt::NodeRuntime;
 use super::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use super::vouched::Vouched;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use mesh::identity::PeerKey;
+use mesh::roster::VoterChange;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
@@ -72,6 +74,10 @@ pub(super) struct Hello {
     /// Zero in a mesh that was never recovered, as from programs that know of no recovery.
     #[serde(default, skip_serializing_if = "is_first")]
     pub era: u64,
+    /// Said by who answers: the epoch of the voters that it can prove. Whoever asks shows it what it lacks of the chain.
+    /// None from programs that would not understand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voters: Option<u64>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
@@ -86,6 +92,8 @@ pub(super) enum Request {
     PreVote(VoteRequest<TypeConfig>),
     Snapshot(Vote, SnapshotMeta, #[serde(with = "serde_bytes")] Vec<u8>),
     Transfer(TransferLeaderRequest<TypeConfig>),
+    /// Why the asker may ask: links of the voters' chain that the other end lacks, oldest first.
+    Voters(Vec<VoterChange>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,6 +103,8 @@ pub(super) enum Reply {
     Snapshot(SnapshotResponse<TypeConfig>),
     Transfer(TransferLeaderResponse<TypeConfig>),
     Refused(String),
+    /// Whether the asker votes by what it has shown.
+    Voters(bool),
 }
 
 fn invalid(text: String) -> io::Error {
@@ -149,6 +159,7 @@ pub(super) struct Network {
     pub era: Arc<AtomicU64>,
     pub dial: Arc<dyn Dial>,
     pub peers: Arc<Peers>,
+    pub vouched: Arc<Vouched>,
     /// How long a request with entries may take: a slow uplink needs more than a heartbeat does.
     pub patience: Duration,
     /// See `ConsensusConfig::watch_peers`.
@@ -166,6 +177,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             dial: self.dial.clone(),
             record: self.peers.record(peer),
             peers: self.peers.clone(),
+            vouched: self.vouched.clone(),
             patience: self.patience,
             watch_peers: self.watch_peers,
             way: Mutex::default(),
@@ -182,6 +194,7 @@ pub(super) struct Client {
     peer: PeerKey,
     dial: Arc<dyn Dial>,
     peers: Arc<Peers>,
+    vouched: Arc<Vouched>,
     record: Arc<Record>,
     patience: Duration,
     watch_peers: bool,
@@ -219,7 +232,10 @@ impl Client {
         let exchange = async {
             let mut line = line;
             let early = match fresh {
-                true => self.greet(&mut line, leading).await?,
+                true => {
+                    self.show_voters(&mut line).await?;
+                    self.greet(&mut line, leading).await?
+                }
                 false => None,
             };
             let reply = match early {
@@ -245,7 +261,7 @@ impl Client {
     }
 
     fn hello(&self) -> Hello {
-        Hello { process: self.own, era: self.era.load(Ordering::Relaxed) }
+        Hello { process: self.own, era: self.era.load(Ordering::Relaxed), voters: None }
     }
 
     fn way(&mut self) -> &mut Way {
@@ -264,6 +280,19 @@ impl Client {
                 *self.way() = Way::Opening(opening);
                 Err(self.unreachable("a stream is being opened"))
             }
+        }
+    }
+
+    /// A host that was away while the voters changed would take this one for a stranger: it is shown what it missed.
+    async fn show_voters(&self, line: &mut Line) -> io::Result<()> {
+        let links = line.voters.map(|epoch| self.vouched.links(epoch)).unwrap_or_default();
+        if links.is_empty() {
+            return Ok(());
+        }
+        match line.ask(&Request::Voters(links)).await? {
+            Reply::Voters(_) => Ok(()), // whether it hears us then, it says when it is asked for something
+            Reply::Refused(why) => Err(io::Error::other(format!("refused: {why}"))),
+            _ => Err(io::Error::other("no plain answer to a chain of voters")),
         }
     }
 

@@ -1,19 +1,21 @@
 //! Answers other hosts' Raft requests, after checking that they may ask.
 //!
 //! A host speaks for itself only: the candidate or leader that a request names must be the peer that the
-//! connection proved. It must be a voter of the newest membership known here, or be vouched for (a host
-//! that is behind does not know the newest voters yet), unless no membership is known at all. And for 1.05
-//! leases after a start no vote is given, for this host may have promised otherwise before it.
+//! connection proved. It must be a voter of the newest membership known here, or be vouched for, at best by
+//! itself ([`super::vouched`]: a host that is behind does not know the newest voters yet), unless no membership is
+//! known at all. And for 1.05 leases after a start no vote is given, for this host may have promised otherwise before it.
 
 use super::askers::{Askers, Term};
 use super::peers::{Peers, Process};
 use super::rpc::{self, Duplex, Hello, REQUEST_BYTES_MAX, Reply, Request, SNAPSHOT_BYTES_MAX};
 use super::rt::Scope;
 use super::types::{Raft, Snapshot, Vote};
+use super::vouched::Vouched;
 use mesh::identity::PeerKey;
+use mesh::roster::VoterError;
 use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +39,9 @@ pub enum Refusal {
     /// Not a voter, as far as known here.
     #[error("{0:?} is no voter that this host knows of")]
     NoVoter(PeerKey),
+    /// What a host showed of the voters' chain does not hold.
+    #[error("what {0:?} shows of the voters does not follow from those that this host knows: {1}")]
+    Unproved(PeerKey, VoterError),
     /// This host started a moment ago.
     #[error("this host has just started and gives no votes yet")]
     Quarantine,
@@ -73,7 +78,7 @@ pub(super) struct Desk {
     pub scope: Scope,
     /// No votes before this moment.
     pub quiet_until: Time,
-    pub vouched: Mutex<BTreeSet<PeerKey>>,
+    pub vouched: Arc<Vouched>,
     pub streams: Mutex<Seats>,
 }
 
@@ -133,9 +138,11 @@ impl Desk {
     }
 
     async fn converse(&self, peer: PeerKey, stream: &mut Box<dyn Duplex>) -> io::Result<()> {
-        let own = Hello { process: self.process, era: self.era.load(Ordering::Relaxed) };
+        let own = Hello { process: self.process, era: self.era.load(Ordering::Relaxed), voters: self.vouched.epoch() };
         rpc::write(stream, &own).await?;
-        let Some(Hello { process: asker, era }) = rpc::read(stream, REQUEST_BYTES_MAX).await? else { return Ok(()) };
+        let Some(Hello { process: asker, era, .. }) = rpc::read(stream, REQUEST_BYTES_MAX).await? else {
+            return Ok(());
+        };
         loop {
             let heard = self.known(peer).is_ok() || self.leader().is_some_and(|vote| claims(peer, &vote).is_ok());
             let max = if heard { SNAPSHOT_BYTES_MAX } else { REQUEST_BYTES_MAX };
@@ -148,8 +155,8 @@ impl Desk {
                 Err(refusal) => {
                     tracing::debug!(?peer, %refusal, "refused a request of Raft");
                     rpc::write(stream, &Reply::Refused(refusal.to_string())).await?;
-                    if matches!(refusal, Refusal::Stopped(_)) {
-                        return Ok(()); // nothing will ever be answered here again
+                    if matches!(refusal, Refusal::Stopped(_) | Refusal::Unproved(..)) {
+                        return Ok(()); // nothing will ever be answered here again, or to who makes things up
                     }
                 }
             }
@@ -158,6 +165,9 @@ impl Desk {
 
     async fn answer(&self, peer: PeerKey, asker: Process, request: Request) -> Result<Reply, Refusal> {
         match request {
+            Request::Voters(links) => {
+                self.vouched.show(peer, links).map(Reply::Voters).map_err(|error| Refusal::Unproved(peer, error))
+            }
             Request::Append(request) => {
                 self.may_speak(peer, asker, &request.vote)?;
                 self.scope.run(self.raft.append_entries(request)).await.map(Reply::Append).map_err(stopped)
@@ -236,7 +246,7 @@ impl Desk {
             let configs = metrics.membership_config.get_joint_config();
             (configs.iter().any(|c| !c.is_empty()), configs.iter().any(|c| c.contains(&peer)))
         };
-        if !any || voter || lock(&self.vouched).contains(&peer) { Ok(()) } else { Err(Refusal::NoVoter(peer)) }
+        if !any || voter || self.vouched.knows(&peer) { Ok(()) } else { Err(Refusal::NoVoter(peer)) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Each check finds what it is for, and nothing on a host that is well.
 
+use super::super::fixture;
 use super::*;
-use crate::api::types::{HostFacts, PathKind, VERSION};
 
 fn file(name: &str, mode: u32) -> FileFact {
     FileFact { name: name.into(), mode, owner: 0 }
@@ -93,28 +93,11 @@ fn rights_and_owners_are_named_with_the_command_that_mends_them() {
 
 #[test]
 fn a_port_that_nobody_dials_is_told_when_there_was_somebody_who_could() {
-    let host = |name: &str| HostFacts {
-        name: name.into(),
-        state: HostState::Alive,
-        why: String::new(),
-        path: PathKind::Direct,
-        behind: vec![],
-        relays: false,
-        clock_ms: None,
-        program: String::new(),
-        boot_enabled: None,
-    };
     let mesh = |reached, up_ms, hosts: &[&str]| MeshFacts {
-        version: VERSION,
-        host: "a".into(),
         up_ms,
-        leader: None,
-        signers: 2,
         reached,
-        listening: vec![],
-        hosts: hosts.iter().map(|name| host(name)).collect(),
-        ending: vec![],
-        warnings: vec![],
+        hosts: hosts.iter().map(|name| fixture::host(name)).collect(),
+        ..fixture::well()
     };
     let count = |mesh: &MeshFacts| findings(&well(), Some(mesh)).iter().filter(|f| f.code == "port").count();
     assert_eq!(count(&mesh(false, 600_000, &["a", "b"])), 1);

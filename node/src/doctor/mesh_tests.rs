@@ -1,41 +1,8 @@
 //! Each check finds what it is for, and nothing in a mesh that is well.
 
+use super::super::fixture::well;
 use super::*;
-use crate::api::types::{Ending, VERSION, Warning as Told};
-
-fn host(name: &str) -> HostFacts {
-    HostFacts {
-        name: name.into(),
-        state: HostState::Alive,
-        why: String::new(),
-        path: PathKind::Direct,
-        behind: vec![],
-        relays: false,
-        clock_ms: Some(20),
-        program: "0.1.0".into(),
-        boot_enabled: Some(true),
-    }
-}
-
-fn well() -> MeshFacts {
-    MeshFacts {
-        version: VERSION,
-        host: "a".into(),
-        up_ms: 600_000,
-        leader: Some("a".into()),
-        signers: 2,
-        reached: true,
-        listening: vec![],
-        hosts: vec![
-            HostFacts { path: PathKind::Own, clock_ms: None, relays: true, ..host("a") },
-            host("b"),
-            host("c"),
-            host("d"),
-        ],
-        ending: vec![],
-        warnings: vec![],
-    }
-}
+use crate::api::types::{Ending, Warning as Told};
 
 /// What is found when one thing is different.
 fn codes(change: impl FnOnce(&mut MeshFacts)) -> Vec<String> {

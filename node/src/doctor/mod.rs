@@ -73,6 +73,8 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
 }
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -160,9 +160,10 @@ pub(super) fn event_words(event: Event) -> &'static str {
         Event::Proved => "has come back from what was ordered",
         Event::Expired => "did not prove what was ordered in time",
         Event::Recovered => "is back by itself",
-        Event::Lapsed => "gets builds again: no canary could say whether it is well",
+        Event::Lapsed => "gets builds again",
         Event::HandedOver => "was handed to a human",
         Event::Cleared => "was said to be well by a person",
+        Event::Withdrawn => "its order reached nobody before its leader was lost, and was taken back",
     }
 }
 
@@ -200,6 +201,7 @@ fn code(kind: Kind) -> &'static str {
         Kind::Case(Event::Lapsed) => "case-lapsed",
         Kind::Case(Event::HandedOver) => "case-handed-over",
         Kind::Case(Event::Cleared) => "case-cleared",
+        Kind::Case(Event::Withdrawn) => "case-withdrawn",
         Kind::Told(Told::Refused) => "refused",
         Kind::Told(Told::Withheld) => "withheld",
         Kind::Told(Told::Signed) => "signed",

@@ -300,7 +300,9 @@ impl Control for Inner {
                 "use the token that `mesh replace` printed, or another name; it is free when that token has ended",
             ));
         }
-        Ok(self.make_token(name, signer, expires_ms).text())
+        let token = self.make_token(name, signer, expires_ms);
+        lock(&self.invitations).made(&token.invitation);
+        Ok(token.text())
     }
 
     async fn evict(&self, host: String, ban: bool, reason: String) -> Result<(), ApiError> {

@@ -54,7 +54,7 @@ impl Inner {
         }
     }
 
-    /// What ends by itself: places that are kept, and measures of people.
+    /// What ends by itself: invitations, places that are kept, and measures of people.
     fn ending(&self) -> Vec<Ending> {
         self.shared.with(|ledger| {
             let now = ledger.time_ms();
@@ -79,7 +79,14 @@ impl Inner {
                 };
                 Ending { what, reason: measure.reason.clone(), left_ms: measure.until_ms.saturating_sub(now), advice }
             });
-            heirs.chain(measures).collect()
+            let mut invitations = lock(&self.invitations);
+            let invited = invitations.open(ledger).iter().map(|invitation| Ending {
+                what: format!("the invitation of {}", invitation.name),
+                reason: "nobody has used it yet".into(),
+                left_ms: invitation.expires_ms - now,
+                advice: format!("`mesh join TOKEN` on {0}, or a new one later: `mesh invite {0}`", invitation.name),
+            });
+            invited.chain(heirs).chain(measures).collect()
         })
     }
 }

@@ -15,6 +15,7 @@ mod execute;
 mod find;
 mod hand_over;
 mod healing;
+mod invitations;
 mod keep;
 mod lead;
 mod local;
@@ -167,6 +168,7 @@ pub struct Inner {
     /// What blame says of the ledger as it is.
     judge: Mutex<Judge>,
     wake_leader: Notify,
+    invitations: Mutex<invitations::Invitations>,
     /// Whom an earlier start had found.
     found: BTreeSet<PeerKey>,
     members: Mutex<Membership>,
@@ -297,6 +299,7 @@ impl Node {
             view: Mutex::default(),
             judge: Mutex::default(),
             wake_leader: Notify::new(),
+            invitations: Mutex::default(),
             found: kept.peers().collect(),
             members: Mutex::new(members),
             networks: Mutex::default(),
@@ -421,6 +424,8 @@ impl Inner {
         self.serve(Protocol::Warrant, move |peer, stream| this.clone().serve_warrant(peer, stream))?;
         let this = self.clone();
         self.serve(Protocol::Approve, move |peer, stream| this.clone().serve_approve(peer, stream))?;
+        let this = self.clone();
+        self.serve(Protocol::Vouch, move |_, stream| this.clone().serve_vouch(stream))?;
         let this = self.clone();
         self.serve(Protocol::Recover, move |peer, stream| this.clone().serve_recovery(peer, stream))?;
         let this = self.clone();

@@ -44,7 +44,7 @@ impl Inner {
 
     /// As the leader: commits an empty batch when something that stands waits for time. True when time has passed.
     pub(super) async fn let_time_pass(&self) -> bool {
-        let Some(at_ms) = self.shared.with(|ledger| wakes_ms(ledger, &self.judged(ledger))) else { return false };
+        let at_ms = self.shared.with(|ledger| wakes_ms(ledger, &self.judged(ledger)));
         if self.ledger_time_ms() < at_ms {
             return false;
         }

@@ -275,12 +275,12 @@ impl Inner {
     /// Says who may lead: the voters that the ledger proves. A newcomer's ledger begins with those of long ago: until it
     /// has come to its own enrolment, whoever it was told of when it joined may lead.
     pub(super) fn vouch(&self) {
-        let voters = self.shared.with(|l| {
+        let (chain, told) = self.shared.with(|l| {
             let behind = !l.roster().is_member(&self.me);
             let told = self.policy.told().filter(|peer| behind && l.roster().revoked(peer).is_none());
-            l.voters().voters().iter().copied().chain(told).collect()
+            (l.voters().clone(), told.collect())
         });
-        self.consensus.vouch(voters);
+        self.consensus.vouch(chain, told);
     }
 
     fn on_tick(self: &Arc<Self>) {

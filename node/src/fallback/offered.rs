@@ -44,10 +44,9 @@ pub fn line(program: &str, folder: &str, key: &PeerKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::fixture;
     use mesh::identity::Keys;
     use mesh::ledger::Ledger;
-    use mesh::roster::Genesis;
-    use mesh::wire::Signed;
 
     #[test]
     fn a_key_is_read_as_openssh_writes_it_and_nothing_else_is() {
@@ -66,16 +65,7 @@ mod tests {
     #[test]
     fn only_who_may_bring_orders_is_let_in() {
         let (founder, other) = (Keys::from_seed([1; 32]), Keys::from_seed([2; 32]));
-        let genesis = Genesis {
-            name: "demo".into(),
-            host: "alpha".into(),
-            recovery: Keys::from_seed([6; 32]).key(),
-            wall_ms: 1_000_000,
-            nonce: [7; 16],
-            machine_id: [8; 32],
-            store_id: [9; 16],
-        };
-        let known = Known::of(&Ledger::found(&Signed::seal(&founder, &genesis)).unwrap());
+        let known = Known::of(&Ledger::found(&fixture::genesis(&founder)).unwrap());
         assert!(may_bring(&known, &founder.key()));
         assert!(!may_bring(&known, &other.key()));
         let line = line("/p/mesh-guard", "/var/lib/mesh", &founder.key());

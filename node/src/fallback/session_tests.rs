@@ -2,10 +2,10 @@
 //! own command, and what is not leaves nothing.
 
 use super::*;
+use crate::guard::fixture;
 use mesh::ledger::Ledger;
-use mesh::order::{Act, Gently};
-use mesh::roster::{Cosignature, Genesis};
-use mesh::warrant::{Approval, Authority, Hello, Order, OrderHash, OrderId, Receipt, Warrant};
+use mesh::roster::Cosignature;
+use mesh::warrant::{Approval, Hello, Order, OrderHash, OrderId, Receipt, Warrant};
 use mesh::wire::{Label, encode, signed_bytes};
 use std::fs;
 use tokio::io::{DuplexStream, duplex};
@@ -23,16 +23,7 @@ impl Bench {
         let tmp = tempfile::tempdir().unwrap();
         let folder = StateFolder::create(&tmp.path().join("mesh")).unwrap();
         let keys = folder.keys().unwrap();
-        let genesis = Genesis {
-            name: "demo".into(),
-            host: "alpha".into(),
-            recovery: Keys::from_seed([6; 32]).key(),
-            wall_ms: 1_000_000,
-            nonce: [7; 16],
-            machine_id: [8; 32],
-            store_id: [9; 16],
-        };
-        let genesis = Signed::seal(&keys, &genesis);
+        let genesis = fixture::genesis(&keys);
         crate::guard::provide(folder.path(), &keys, &genesis).unwrap();
         folder.write_genesis(&encode(&genesis)).unwrap();
         let done = tmp.path().join("done").display().to_string();
@@ -52,21 +43,8 @@ impl Bench {
     }
 
     fn order(&self, target: mesh::identity::PeerKey, id: u8) -> Signed {
-        let order = Order {
-            mesh: papers(&self.folder).unwrap().1.guard().unwrap().mesh(),
-            id: OrderId([id; 16]),
-            target,
-            boot: BootId(boot_id()),
-            start: 4,
-            act: Act::Reboot(Gently { grace_ms: 0 }),
-            authority: Authority::Person,
-            requester: "root on alpha".into(),
-            fence: Default::default(),
-            expires_ms: 2_000_000,
-            force: false,
-            reason: "it hangs".into(),
-        };
-        Signed::seal(&self.keys, &order)
+        let mesh = papers(&self.folder).unwrap().1.guard().unwrap().mesh();
+        fixture::reboot(&self.keys, mesh, target, id, (BootId(boot_id()), 4))
     }
 
     /// One session of a guard: what the bringer is told, and what the guard made of it.

@@ -286,5 +286,7 @@ impl Store {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;

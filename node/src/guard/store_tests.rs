@@ -1,7 +1,7 @@
 use super::*;
-use mesh::order::{Act, BootId, Gently};
-use mesh::roster::{Genesis, mesh_id};
-use mesh::warrant::{Authority, Frame, Order, OrderId, Receipt, Warrant, approve_by_hand};
+use mesh::order::BootId;
+use mesh::roster::mesh_id;
+use mesh::warrant::{Frame, OrderId, Receipt, Warrant, approve_by_hand};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -20,16 +20,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let keys = Keys::from_seed([5; 32]);
-        let genesis = Genesis {
-            name: "demo".into(),
-            host: "alpha".into(),
-            recovery: Keys::from_seed([6; 32]).key(),
-            wall_ms: 1_000_000,
-            nonce: [7; 16],
-            machine_id: [8; 32],
-            store_id: [9; 16],
-        };
-        let genesis = Signed::seal(&keys, &genesis);
+        let genesis = fixture::genesis(&keys);
         let folder = tempfile::tempdir().unwrap();
         let vault = Arc::new(FolderVault::of(folder.path()));
         let ledger = Ledger::found(&genesis).unwrap();
@@ -47,21 +38,7 @@ impl Bench {
     }
 
     fn order(&self, id: u8) -> Signed {
-        let order = Order {
-            mesh: self.ledger.mesh(),
-            id: OrderId([id; 16]),
-            target: self.keys.key(),
-            boot: HERE.boot,
-            start: HERE.start,
-            act: Act::Reboot(Gently { grace_ms: 0 }),
-            authority: Authority::Person,
-            requester: "root on alpha".into(),
-            fence: Default::default(),
-            expires_ms: 2_000_000,
-            force: false,
-            reason: "new kernel".into(),
-        };
-        Signed::seal(&self.keys, &order)
+        fixture::reboot(&self.keys, self.ledger.mesh(), self.keys.key(), id, (HERE.boot, HERE.start))
     }
 
     /// One hearing of one order, from its nonce to what came of it.

@@ -2,7 +2,8 @@
 //! connection with a peer ([`super::paths`]), whoever dialled it; nothing here ever dials.
 //!
 //! A host offers the protocols that somebody here accepts, and to a peer that is let in for catching up
-//! [`Protocol::Raft`] and [`Protocol::Recover`] alone. Each protocol has a queue of its own: one that is not read loses its
+//! [`Protocol::Raft`], [`Protocol::Recover`] and [`Protocol::Warrant`] alone: a warrant shows by itself what the host may
+//! have missed. Each protocol has a queue of its own: one that is not read loses its
 //! own streams (the opener sees them end) and holds back no other. (libp2p-stream, of which this is a
 //! relative, keeps one waiting stream per protocol, drops the rest of a burst, and dials.)
 
@@ -78,11 +79,13 @@ pub enum Protocol {
     Recover,
     /// Bytes to the door of a third host's guard.
     Courier,
+    /// Records of signers, to the voters, for their word.
+    Vouch,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Protocol; 12] = [
+    pub const ALL: [Protocol; 13] = [
         Protocol::Raft,
         Protocol::Probe,
         Protocol::Blobs,
@@ -95,6 +98,7 @@ impl Protocol {
         Protocol::Approve,
         Protocol::Recover,
         Protocol::Courier,
+        Protocol::Vouch,
     ];
 
     /// Its name on the wire, with its version.
@@ -112,12 +116,16 @@ impl Protocol {
             Protocol::Approve => "/mesh/approve/1",
             Protocol::Recover => "/mesh/recover/1",
             Protocol::Courier => "/mesh/courier/1",
+            Protocol::Vouch => "/mesh/vouch/1",
         }
     }
 
     /// Whether a peer of this level may open it here.
     pub const fn open_to(self, level: Level) -> bool {
-        matches!((self, level), (_, Level::Member) | (Protocol::Raft | Protocol::Recover, Level::CatchUp))
+        match level {
+            Level::Member => true,
+            Level::CatchUp => matches!(self, Protocol::Raft | Protocol::Recover | Protocol::Warrant),
+        }
     }
 }
 
@@ -552,10 +560,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn catching_up_opens_raft_and_nothing_else() {
+    fn catching_up_opens_what_proves_itself_and_nothing_else() {
         for protocol in Protocol::ALL {
             assert!(protocol.open_to(Level::Member));
-            let catches_up = matches!(protocol, Protocol::Raft | Protocol::Recover);
+            let catches_up = matches!(protocol, Protocol::Raft | Protocol::Recover | Protocol::Warrant);
             assert_eq!(protocol.open_to(Level::CatchUp), catches_up);
         }
     }

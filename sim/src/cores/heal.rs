@@ -63,6 +63,7 @@ impl Process {
                 allow_reboot: presence.facts.allow_reboot,
                 protected: presence.facts.protected,
                 only_path_of: vec![],
+                flaps: self.members.flaps(peer, env.own()),
             };
             Some((*peer, if *peer == self.me { Sight { down: false, ..seen } } else { seen }))
         };
@@ -108,6 +109,9 @@ impl Process {
         match step.what {
             What::SetAside(event) | What::Note(event) => vec![change(event, None)],
             What::HandOver => vec![change(Event::HandedOver, None)],
+            What::Withdraw(order) => {
+                vec![Command::Heal(healing::Entry::Withdraw(healing::Withdraw { host, order, why: why.clone() }))]
+            }
             What::Canary(build) => {
                 let found = self.ledger.builds().get(build).zip(self.view.get(&host));
                 let Some((found, now)) = found else { return vec![] };

@@ -262,7 +262,7 @@ impl Process {
         let Some(found) = self.lines.get(&from).and_then(|l| l.iter().find(|l| (l.id, l.end) == line)).copied() else {
             return; // it was closed here meanwhile
         };
-        if !found.member && !matches!(message, Message::Raft(_)) {
+        if !found.member && !message.brings_the_log() {
             return;
         }
         self.spoke(env, from, &message);
@@ -273,6 +273,16 @@ impl Process {
             Message::Reply(bytes) => self.members.handle(Input::Reply { from, bytes }, now),
             Message::Digest(bytes) => self.members.handle(Input::Digest { from, bytes }, now),
             Message::Gossip(said) => self.gossiped(env, Some(from), &said),
+            Message::Raft(talk) if !self.raft.hears(&from, &talk) => {
+                self.send(env, from, Message::Stranger(self.ledger.voters().epoch()));
+            }
+            Message::Stranger(epoch) => {
+                let links = self.ledger.voters().after(epoch).to_vec();
+                if !links.is_empty() {
+                    self.send(env, from, Message::Voters(links));
+                }
+            }
+            Message::Voters(links) => self.shown_voters(from, links),
             Message::Raft(talk) => {
                 let own = env.own();
                 self.raft.hear(from, talk, own, &mut env.cx.dice);

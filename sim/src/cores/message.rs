@@ -6,7 +6,7 @@ use mesh::build::{BlobId, Receipt};
 use mesh::identity::PeerKey;
 use mesh::ledger::Reply;
 use mesh::membership::Checked;
-use mesh::roster::Cosignature;
+use mesh::roster::{Cosignature, VoterChange};
 use mesh::warrant::Approved;
 use mesh::wire::Signed;
 use node::driver::Joined;
@@ -38,6 +38,10 @@ pub enum Message {
     Gossip(Rc<Said>),
     /// Consensus.
     Raft(Talk),
+    /// "You are no voter that I know of": the epoch of those that this host can prove.
+    Stranger(u64),
+    /// Links of the voters' chain that the other end lacks.
+    Voters(Vec<VoterChange>),
     /// Entries for a leader.
     Submit(u64, Vec<Signed>),
     /// Whether it took them, up to which index the asker should read, and the replies.
@@ -71,12 +75,17 @@ impl Message {
             Message::Probe(_) | Message::Reply(_) => "probe",
             Message::Digest(_) => "digest",
             Message::Gossip(_) => "gossip",
-            Message::Raft(_) => "raft",
+            Message::Raft(_) | Message::Stranger(_) | Message::Voters(_) => "raft",
             Message::Submit(..) | Message::Submitted(..) => "submit",
             Message::Cosign(..) | Message::Cosigned(..) => "cosign",
             Message::Bring(..) | Message::Answer(..) | Message::Sign(..) | Message::Signs(..) => "warrant",
             Message::Want(..) | Message::Have(..) | Message::Hold(..) | Message::Held(..) => "blobs",
         }
+    }
+
+    /// Whether it may go to and come from a host that is not known to be a member: it brings the log.
+    pub fn brings_the_log(&self) -> bool {
+        matches!(self, Message::Raft(_) | Message::Stranger(_) | Message::Voters(_))
     }
 
     /// What makes two runs comparable: everything that could differ, condensed.
@@ -97,6 +106,11 @@ impl Message {
                     (fold(&[4, *term, ok, at, sent.as_micros()]), talk.size())
                 }
             },
+            Message::Stranger(epoch) => (fold(&[16, *epoch]), 60),
+            Message::Voters(links) => {
+                let each = links.iter().map(|link| hash(&link.body)).chain([17]).collect::<Vec<_>>();
+                (fold(&each), links.iter().map(|link| link.body.len() + 110 * link.signatures.len()).sum())
+            }
             Message::Submit(n, entries) => {
                 let sigs: Vec<u64> = entries.iter().map(|e| hash(&e.sig)).chain([*n]).collect();
                 (fold(&sigs), entries.iter().map(|e| e.body.len() + 110).sum())

@@ -326,7 +326,7 @@ impl Process {
         let Some((approval, cosignatures)) = alike.into_iter().max_by_key(|(_, by)| by.len()) else { return };
         let warrant = Warrant { order: carry.signed.clone(), approval, cosignatures };
         carry.stage = Stage::Brought;
-        let lacks = self.ledger.voters().changes().iter().skip(hello.epoch as usize);
+        let lacks = self.ledger.voters().after(hello.epoch).iter();
         let mut frames: Vec<Vec<u8>> = lacks.map(|change| Frame::Voters(change.clone()).write()).collect();
         frames.push(Frame::Warrant(warrant).write());
         self.frames_for(env, number, frames);

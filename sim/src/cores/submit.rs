@@ -303,7 +303,7 @@ impl Process {
     /// `node::driver::restrain`.
     pub(super) fn let_time_pass(&mut self, env: &mut Env<'_>, verdicts: &[Verdict]) {
         let (now, own) = (self.now(env), env.own());
-        let Some(at_ms) = wakes_ms(&self.ledger, verdicts) else { return };
+        let at_ms = wakes_ms(&self.ledger, verdicts);
         let time_ms = self.ledger_time_ms(env);
         if time_ms >= at_ms && now.since(self.leading.let_pass) >= LET_PASS {
             self.leading.let_pass = now;

@@ -8,6 +8,7 @@ use mesh::identity::PeerKey;
 use mesh::ledger::Changes;
 use mesh::membership::{Input, Members, Output, PresenceFacts, State};
 use mesh::placement::{HostNow, View};
+use mesh::roster::VoterChange;
 use node::driver::KEEP_EVERY;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -19,7 +20,7 @@ const DEAD_AFTER: Duration = Duration::from_secs(15);
 impl Process {
     /// Says something to a peer on the oldest connection.
     pub(super) fn send(&mut self, env: &mut Env<'_>, to: PeerKey, message: Message) -> bool {
-        let fits = |line: &&Line| line.member || matches!(message, Message::Raft(_));
+        let fits = |line: &&Line| line.member || message.brings_the_log();
         let Some(line) = self.lines.get(&to).and_then(|lines| lines.iter().find(fits)).copied() else { return false };
         self.spoke(env, to, &message);
         env.cx.send(line.id, line.end, message);
@@ -263,7 +264,12 @@ impl Process {
                 self.addresses.learn(*peer, &address, Source::Configured, None, now);
             }
         }
-        self.raft.vouched = self.ledger.voters().voters().clone();
+        // A newcomer's ledger begins with the voters of long ago: until it has come to its own enrolment, whoever it was
+        // told of may lead.
+        let behind = !members.contains(&self.me);
+        let told = self.told.iter().copied().filter(|peer| behind && !revoked.contains(peer));
+        let vouched = self.ledger.voters().voters().iter().copied().chain(told).collect();
+        self.raft.vouch(self.ledger.voters().epoch(), vouched);
         for peer in revoked {
             if peer == self.me && !self.leaving {
                 self.leaving = true;
@@ -283,6 +289,15 @@ impl Process {
         }
         let facts = self.presence_facts(env);
         self.members.set_facts(facts, now);
+    }
+
+    /// A peer whom this host takes for a stranger shows that it votes: the links are walked from what the ledger holds.
+    pub(super) fn shown_voters(&mut self, from: PeerKey, links: Vec<VoterChange>) {
+        let mut chain = self.ledger.voters().clone();
+        let holds = links.into_iter().all(|link| chain.follow(link).is_ok());
+        if holds && chain.voters().contains(&from) && !mesh::mutants::on(mesh::mutants::Mutant::NewVotersUnheard) {
+            self.raft.shown(from);
+        }
     }
 
     pub(super) fn tick(&mut self, env: &mut Env<'_>) {

@@ -16,6 +16,7 @@ pub const THEMES: &[Kind] = &[
     fault("upgrade", "theme: daemons are restarted together while the leader is out of reach", upgrade),
     fault("blind-spot", "theme: one or two hosts miss another, which all others hear", blind_spot),
     fault("ghost", "theme: a host is taken out while it is away, and comes back", ghost),
+    fault("absence", "theme: a host is away while others are taken out, and whoever leads is lost", absence),
     fault("moving-day", "theme: addresses move, and orders are issued for those that moved", moving_day),
     fault("late-word", "theme: leaders change, targets are away, and old words arrive late", late_word),
     fault("bad-tree", "theme: most packages of a tree fail, and good ones come after them", bad_tree),
@@ -198,6 +199,36 @@ fn ghost(draft: &mut Draft<'_>) {
         let (again, until) = (back + draft.dice.between(500, 5_000), back + draft.dice.between(6_000, 12_000));
         away(draft, again, until, &host);
     }
+}
+
+fn absence(draft: &mut Draft<'_>) {
+    let founder = draft.hosts[0].clone();
+    let mut others: Vec<String> = draft.hosts[1..].iter().filter(|one| !draft.gone.contains(*one)).cloned().collect();
+    draft.dice.shuffle(&mut others);
+    let Some(absent) = others.pop() else { return };
+    let at = early(draft, 20_000);
+    let mut out = at + draft.dice.between(100, 2_000);
+    let mut taken = vec![];
+    // Two stay at least beside it, one of which builds.
+    for _ in 0..draft.dice.between(1, 3) {
+        let Some(host) = others.pop() else { break };
+        if others.is_empty() || !others.iter().chain([&founder]).any(|one| builds(draft.fleet, one)) {
+            break;
+        }
+        draft.gone.insert(host.clone());
+        draft.push(out, Action::Evict { host: host.clone(), by: founder.clone() });
+        taken.push(host);
+        out += draft.dice.between(1_000, 4_000);
+    }
+    // A refused eviction is asked for again; a voter has given its seat by then.
+    for host in taken {
+        draft.push(out, Action::Evict { host, by: founder.clone() });
+    }
+    let lost = out + draft.dice.between(500, 4_000);
+    let found = lost + draft.dice.between(6_000, 15_000);
+    let back = found + draft.dice.between(0, 5_000);
+    away(draft, at, back, &absent);
+    unseat(draft, lost, found);
 }
 
 fn moving_day(draft: &mut Draft<'_>) {

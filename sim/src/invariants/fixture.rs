@@ -38,7 +38,8 @@ pub fn second(n: u64) -> Duration {
 /// A mesh of hosts 1..=n, led by host 1 in term 1.
 #[derive(Clone)]
 pub struct Fleet {
-    ledger: Ledger,
+    /// As every host of it has it.
+    pub ledger: Ledger,
     index: u64,
     term: u64,
     leader: u8,

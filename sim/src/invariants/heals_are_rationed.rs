@@ -3,22 +3,17 @@
 //! Read from the trail, which says who wrote what: what a person orders counts for the budget of others and is bound by
 //! none itself. A host that is being healed already goes on.
 
-use super::{Fact, HostSeen, Invariant, Name, Truth};
-use mesh::healing::{DAY_MS, Event, Kind, Line, Taken};
+use super::steps::{Steps, UNREAD_MS};
+use super::{Fact, HostSeen, Invariant, Truth};
+use mesh::healing::{DAY_MS, Taken};
 use mesh::identity::PeerKey;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
-
-/// What was written so shortly before, in milliseconds, the leader may not have known of when it wrote.
-const UNREAD_MS: u64 = 10_000;
 
 /// See the module.
 #[derive(Default)]
 pub struct HealsAreRationed {
-    /// Of each ledger at its last look: its index.
-    looked: BTreeMap<Name, u64>,
-    /// Of whom a liar writes what it likes: no honest leader answers for that.
-    lied: Option<PeerKey>,
+    steps: Steps,
     judged: u64,
 }
 
@@ -32,32 +27,22 @@ impl Invariant for HealsAreRationed {
     }
 
     fn fact(&mut self, _at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
-        if let Fact::Lied { about, ends } = fact {
-            self.lied = (!ends).then_some(*about);
-        }
+        self.steps.fact(fact);
         Ok(())
     }
 
     fn look(&mut self, _at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
         let (ledger, name) = (host.ledger, host.name);
-        let looked = self.looked.entry(name.clone()).or_default();
-        if *looked == ledger.index() {
+        if !self.steps.has_gone_on(host) {
             return Ok(());
         }
-        *looked = ledger.index();
         let record = ledger.healing();
         let open: Vec<String> = record.cases().filter(|(_, c)| c.stage.is_open()).map(|(k, _)| k.short()).collect();
         if open.len() > 1 {
             return Err(format!("{name}: {} are being healed at one time", open.join(" and ")));
         }
         let now = ledger.time_ms();
-        let opens = |line: &&Line| {
-            matches!(line.kind, Kind::Case(Event::Blamed | Event::Down | Event::Ordered)) && line.at_ms == now
-        };
-        let Some(line) = record.audit().lines().rev().take(8).find(opens) else { return Ok(()) };
-        // A host that is noted to be down while it is being healed is not healed anew.
-        let stepped = |key: &PeerKey| record.steps(now).any(|step| step.host == *key && step.at_ms == now);
-        let Some(healed) = line.host.filter(stepped).filter(|key| self.lied != Some(*key)) else { return Ok(()) };
+        let Some((healed, _)) = self.steps.newest(host, 8) else { return Ok(()) };
         self.judged += 1;
         let known = |step: &&Taken| step.host != healed && step.at_ms + UNREAD_MS <= now;
         let others: BTreeSet<PeerKey> = record.steps(now).filter(known).map(|s| s.host).collect();
@@ -82,6 +67,7 @@ impl Invariant for HealsAreRationed {
 mod tests {
     use super::super::fixture::{Fleet, second};
     use super::*;
+    use mesh::healing::Event;
 
     #[test]
     fn two_at_a_time_are_caught() {

@@ -35,6 +35,7 @@ mod refusals_are_true;
 mod requests_count_once;
 mod runs_once;
 mod signatures_are_due;
+mod steps;
 mod stops_are_heeded;
 mod tries_are_bounded;
 mod vetoes_hold;

@@ -3,21 +3,15 @@
 //!
 //! Read from the trail of each ledger: what was written there shortly before, the leader may not have known.
 
-use super::{Fact, HostSeen, Invariant, Name, Truth};
-use mesh::healing::{Event, Kind, Line, Record, Rung, Taken};
-use mesh::identity::PeerKey;
-use std::collections::BTreeMap;
+use super::steps::{Steps, UNREAD_MS};
+use super::{Fact, HostSeen, Invariant, Truth};
+use mesh::healing::{Kind, Line, Record, Rung, Taken};
 use std::time::Duration;
-
-/// What was written so shortly before, in milliseconds, the leader may not have known of when it wrote.
-const UNREAD_MS: u64 = 10_000;
 
 /// See the module.
 #[derive(Default)]
 pub struct StopsAreHeeded {
-    looked: BTreeMap<Name, u64>,
-    /// Of whom a liar writes what it likes: no honest leader answers for that.
-    lied: Option<PeerKey>,
+    steps: Steps,
     judged: u64,
 }
 
@@ -61,33 +55,19 @@ impl Invariant for StopsAreHeeded {
     }
 
     fn fact(&mut self, _at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
-        if let Fact::Lied { about, ends } = fact {
-            self.lied = (!ends).then_some(*about);
-        }
+        self.steps.fact(fact);
         Ok(())
     }
 
     fn look(&mut self, _at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
-        let (ledger, name) = (host.ledger, host.name);
-        let looked = self.looked.entry(name.clone()).or_default();
-        if *looked == ledger.index() {
+        if !self.steps.has_gone_on(host) {
             return Ok(());
         }
-        *looked = ledger.index();
-        let record = ledger.healing();
-        let now = ledger.time_ms();
-        // That a host is down is a step only when it was well before.
-        let stepped = |l: &Line| record.steps(now).any(|step| Some(step.host) == l.host && step.at_ms == now);
-        let steps =
-            |l: &&Line| matches!(l.kind, Kind::Case(Event::Blamed | Event::Down | Event::Ordered)) && stepped(l);
-        let newest = record.audit().lines().next_back().filter(|l| l.at_ms == now).filter(steps);
-        let Some(line) = newest.filter(|l| self.lied.is_none() || l.host != self.lied) else { return Ok(()) };
+        let Some((healed, line)) = self.steps.newest(host, 1) else { return Ok(()) };
         self.judged += 1;
-        match unheeded(record, line) {
+        match unheeded(host.ledger.healing(), line) {
             None => Ok(()),
-            Some(what) => {
-                Err(format!("{name}: {} is healed, though {what}", line.host.map_or_else(String::new, |k| k.short())))
-            }
+            Some(what) => Err(format!("{}: {} is healed, though {what}", host.name, healed.short())),
         }
     }
 
@@ -100,7 +80,7 @@ impl Invariant for StopsAreHeeded {
 mod tests {
     use super::super::fixture::{Fleet, second};
     use super::*;
-    use mesh::healing::{Measure, Policy, Stop};
+    use mesh::healing::{Event, Measure, Policy, Stop};
 
     #[test]
     fn a_step_while_healing_is_off_or_paused_is_caught() {

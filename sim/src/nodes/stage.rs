@@ -62,7 +62,7 @@ pub fn run_nodes(plan: &Plan, trace: Trace, jury: impl FnOnce() -> Jury + Send) 
     det::run(plan.seed, Options::default(), move || {
         let mut jury = jury();
         let recording = log::record(trace.clone());
-        let played = match NodesStage::new(plan, &trace) {
+        let played = mesh::mutants::with(plan.mutant, || match NodesStage::new(plan, &trace) {
             Ok(mut stage) => play(plan, &mut stage, &mut jury),
             Err(text) => Played {
                 failure: Some(Failure::Crash(text)),
@@ -71,7 +71,7 @@ pub fn run_nodes(plan: &Plan, trace: Trace, jury: impl FnOnce() -> Jury + Send) 
                 skipped: BTreeMap::new(),
                 exercised: BTreeMap::new(),
             },
-        };
+        });
         drop(recording);
         played
     })

@@ -242,7 +242,7 @@ impl World {
 
     /// The links that a target may lack, as an honest bringer adds them.
     pub fn links(&mut self, epoch: u64, author: &PeerKey) -> Vec<Frame> {
-        let lacks = self.fresh.voters().changes().iter().skip(epoch as usize);
+        let lacks = self.fresh.voters().after(epoch).iter();
         let mut links: Vec<Frame> = lacks.cloned().map(Frame::Voters).collect();
         if self.dice.percent(40)
             && let Some(join) = self.joins.get(author).cloned()

@@ -52,6 +52,7 @@ impl World {
                 allow_reboot: at.allow_reboot,
                 protected: at.protected,
                 only_path_of: at.only_path_of.iter().filter(|k| self.view.contains_key(k)).copied().collect(),
+                flaps: 0,
             };
             Some((key, seen))
         };
@@ -121,6 +122,10 @@ impl World {
                 }
             }
             What::Note(event) => drop(self.change(by, host, event, &why, None)),
+            What::Withdraw(order) => {
+                let withdraw = healing::Withdraw { host, order, why };
+                self.write(by, Some(self.fence()), Command::Heal(healing::Entry::Withdraw(withdraw)));
+            }
             What::HandOver => drop(self.change(by, host, Event::HandedOver, &why, None)),
             What::Canary(build) => {
                 if self.give(by, build, number) {
@@ -194,6 +199,8 @@ impl World {
             *v != host && (heard || *v == self.leader)
         });
         let up = up.count();
+        // Who is to blame for what fails on it is so though somebody else cannot hear it.
+        let unheard = self.case_is_down(&key) || at.missed_by.contains(&self.hosts[self.leader].key());
         let paths = at.only_path_of.iter().any(|k| self.view.contains_key(k));
         let tests = [
             (!self.all_fails(), "everything fails everywhere"),
@@ -206,7 +213,7 @@ impl World {
             (!at.progress, "its builds make progress"),
             (!self.cloned(&key), "two hosts live under its key"),
             (at.up() || at.ill == Ill::Hangs || !at.power, "it is well"),
-            (!(at.up() && at.missed_by.len() == 1), "one host alone cannot hear it"),
+            (!(at.up() && at.missed_by.len() == 1 && unheard), "one host alone cannot hear it"),
             (
                 !(at.up() && at.ill == Ill::Well && at.missed_by.is_empty() && self.case_is_down(&key)),
                 "it has come back by itself",

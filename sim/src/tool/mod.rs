@@ -31,6 +31,9 @@ const DIFFER: u8 = 4;
 /// A sweep has proved less than it should: something stayed untried, a mutant uncaught.
 const UNTRIED: u8 = 5;
 
+/// The budget ended it before all that was asked for was played; what was played was fine.
+const ENDED: u8 = 6;
+
 /// Wrong words on the command line, or a file that cannot be used.
 const USAGE: u8 = 64;
 

@@ -8,7 +8,7 @@
 use super::args::{Make, Mutants};
 use super::make::Source;
 use super::sweep::{self, How, Ran};
-use super::{Io, Stages, UNTRIED, Wrong, run};
+use super::{ENDED, Io, Stages, UNTRIED, Wrong, run};
 use crate::det::Options;
 use crate::mutants::{CAUGHT, Catch, DIRECTED};
 use crate::stage::Failure;
@@ -40,7 +40,7 @@ fn table(args: &Mutants, rows: &[&Catch], whole: bool, io: &mut Io) -> Result<u8
     let until = args.many.budget.map(|budget| Instant::now() + budget);
     let jobs = args.many.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
     let next = AtomicUsize::new(0);
-    let mut uncaught = vec![];
+    let (mut uncaught, mut unplayed) = (vec![], vec![]);
     let mut wrong = None;
     io.data(&format!("{:<28} {:>7} {:>7} {:>10}  CAUGHT BY", "MUTANT", "SEEDS", "WITHIN", "SEED"));
     thread::scope(|scope| {
@@ -76,7 +76,8 @@ fn table(args: &Mutants, rows: &[&Catch], whole: bool, io: &mut Io) -> Result<u8
                 let (seed, by) = match caught {
                     Ok(Some(seed)) => (seed.to_string(), row.by),
                     Ok(None) => {
-                        uncaught.push(row.mutant.name());
+                        let all = row.within.min(seeds.end - seeds.start);
+                        if tried < all { &mut unplayed } else { &mut uncaught }.push(row.mutant.name());
                         ("-".to_owned(), "nothing")
                     }
                     Err(text) => {
@@ -94,7 +95,7 @@ fn table(args: &Mutants, rows: &[&Catch], whole: bool, io: &mut Io) -> Result<u8
     if whole {
         io.say(&format!("{} more are shown by cases of their own: sim/tests/mutants_pure.rs", DIRECTED.len()));
     }
-    Ok(verdict(&uncaught, io))
+    Ok(verdict(&uncaught, &unplayed, io))
 }
 
 /// Looks for any seed that fails with a mutant, and not without.
@@ -105,7 +106,8 @@ fn hunt(args: &Mutants, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
     let chosen: Vec<Mutant> = Mutant::ALL.iter().copied().filter(|m| only.is_none_or(|only| only == *m)).collect();
     let whole = source.with_mutant(None);
     let begin = Instant::now();
-    let mut uncaught = vec![];
+    let (mut uncaught, mut unplayed) = (vec![], vec![]);
+    let all = args.many.seeds.end - args.many.seeds.start;
     io.data(&format!("{:<28} {:>7} {:>10}  CAUGHT BY", "MUTANT", "SEEDS", "SEED"));
     for (number, mutant) in chosen.iter().enumerate() {
         // What is left of the time is shared by those that are left.
@@ -139,16 +141,19 @@ fn hunt(args: &Mutants, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
             }
             None => {
                 io.data(&format!("{:<28} {count:>7} {:>10}  nothing", mutant.name(), "-"));
-                uncaught.push(mutant.name());
+                if count < all { &mut unplayed } else { &mut uncaught }.push(mutant.name());
             }
         }
     }
-    Ok(verdict(&uncaught, io))
+    Ok(verdict(&uncaught, &unplayed, io))
 }
 
-fn verdict(uncaught: &[&str], io: &mut Io) -> u8 {
+fn verdict(uncaught: &[&str], unplayed: &[&str], io: &mut Io) -> u8 {
+    if !unplayed.is_empty() {
+        io.error(&format!("the budget ended it before all seeds were played for {}", unplayed.join(", ")));
+    }
     if uncaught.is_empty() {
-        return 0;
+        return if unplayed.is_empty() { 0 } else { ENDED };
     }
     io.error(&format!("nothing catches {}", uncaught.join(", ")));
     io.hint("a rule that can be left out unnoticed is not tested: more seeds, a scenario, or an invariant");

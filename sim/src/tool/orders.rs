@@ -1,7 +1,7 @@
 //! `sim orders`: orders by the thousand over generated fleets ([`crate::orders`]), and what became of them.
 
 use super::args::Orders;
-use super::{Io, Wrong};
+use super::{ENDED, Io, Wrong};
 use crate::orders::{Counts, Ran, Size, run};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -36,7 +36,13 @@ pub fn orders(args: &Orders, io: &mut Io) -> Result<u8, Wrong> {
         args.seed,
         begin.elapsed().as_secs_f64()
     ));
-    let Some((seed, ran)) = shared.broken else { return Ok(0) };
+    let Some((seed, ran)) = shared.broken else {
+        let (made, asked) = (shared.counts.orders(), args.count);
+        if made < asked {
+            io.error(&format!("the budget ended it after {made} of {asked} orders"));
+        }
+        return Ok(if made < asked { ENDED } else { 0 });
+    };
     if let Some(failure) = ran.failure {
         io.error(&format!("seed {seed}: {failure}"));
         let small = if args.small { " --small" } else { "" };

@@ -4,7 +4,7 @@ use super::args::{Many, Sweep};
 use super::make::{Source, word};
 use super::play::Outcome;
 use super::table::Table;
-use super::{DIFFER, Io, Stages, UNTRIED, Wrong, run, tell};
+use super::{DIFFER, ENDED, Io, Stages, UNTRIED, Wrong, run, tell};
 use crate::det::Options;
 use crate::draw::KINDS;
 use crate::stage::Failure;
@@ -149,7 +149,13 @@ pub fn sweep(args: &Sweep, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
         tell::clock(simulated),
         failures.len()
     ));
-    verdict(args, &source, &table, &failures, &differing, io)
+    let code = verdict(args, &source, &table, &failures, &differing, io)?;
+    let early = count < all;
+    if early {
+        io.error(&format!("the budget ended it after {count} of {all} seeds: the others were not played"));
+    }
+    // What stayed untried may be among those.
+    Ok(if early && (code == 0 || code == UNTRIED) { ENDED } else { code })
 }
 
 fn clear(io: &mut Io) {

@@ -75,6 +75,7 @@ impl Inner {
     async fn carry_by_hand(self: &Arc<Self>, drawn: Drawn, events: &mpsc::Sender<OrderEvent>) -> OrderEvent {
         let Drawn { host, name, act, request } = drawn;
         let failed = |text: String, hint: &str| OrderEvent::Failed { text, hint: hint.to_owned() };
+        let links = self.links_of_signers().await; // before there is a nonce that would grow old meanwhile
         let mut call = match self.call(host).await {
             Ok(call) => call,
             Err(why) => {
@@ -125,7 +126,7 @@ impl Inner {
                 return failed(why.to_string(), "give the order again");
             }
         };
-        match self.bring(call, &signed, [approved]).await {
+        match self.bring(call, &signed, &links, [approved]).await {
             Ok(receipt) => {
                 let _ = events.send(OrderEvent::TakenOn { host: name.clone() }).await;
                 let _ = self.write_healing(Entry::Receipt(receipt), None).await;

@@ -88,11 +88,12 @@ impl Inner {
         Ok(Box::new(stream))
     }
 
-    /// Brings an order with its signatures: its receipt, checked.
+    /// Brings an order with its signatures, and `more` links after those of the voters: its receipt, checked.
     pub(super) async fn bring(
         &self,
         mut call: Call,
         order: &Signed,
+        more: &[Frame],
         signed: impl IntoIterator<Item = Approved>,
     ) -> Result<Signed, Failed> {
         let target = call.hello.by;
@@ -101,12 +102,13 @@ impl Inner {
         let cosignatures: Vec<Cosignature> = signed.map(|approved| approved.cosignature).collect();
         let epoch = call.greeting.epoch;
         let links = self.shared.with(|l| {
-            let behind = l.voters().changes().iter().skip(epoch as usize).take(WARRANT_LINKS_MAX);
+            let room = WARRANT_LINKS_MAX.saturating_sub(more.len());
+            let behind = l.voters().after(epoch).iter().take(room);
             behind.cloned().map(Frame::Voters).collect::<Vec<_>>()
         });
         let warrant = Frame::Warrant(Warrant { order: order.clone(), approval, cosignatures });
         let exchange = async {
-            for frame in links.iter().chain([&warrant]) {
+            for frame in links.iter().chain(more).chain([&warrant]) {
                 frame::write_frame(&mut call.stream, &frame.write()).await.map_err(|e| e.to_string())?;
             }
             read_frame(&mut call.stream).await

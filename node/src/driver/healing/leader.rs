@@ -1,19 +1,18 @@
 //! The leader's part in healing: what the plan says, one step at a time, into the ledger; and its orders to their targets.
 //!
 //! It acts only while the lease stands and the ledger knows it as the leader, and everything it writes carries its fence.
-//! Which steps there are, and what holds them back, is [`mesh::healing::plan`]'s. An order that did not get there is tried again as
+//! What a leader before it has ordered and nobody has received, it takes back, and orders anew when that still holds.
+//! Which steps there are, and what holds them back, is [`mesh::healing::plan`]'s; its canaries are given by
+//! [`mesh::placement`] with the other builds, and noted here. An order that did not get there is tried again as
 //! long as enough voters are left that have signed no hello for it; after that a new one is needed, which is the plan's to
 //! give.
 
 use super::super::Inner;
-use super::super::looks::Deed;
 use super::super::shared::lock;
 use super::deliver::Failed;
-use mesh::build::{Attempt, BuildId};
-use mesh::healing::{self, Change, Entry, Event, Pending, Plan, Rung, Step, Told, What};
+use mesh::healing::{self, Change, Entry, Event, Pending, Plan, Rung, Step, Told, What, Withdraw};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
-use mesh::ledger::{Assign, Assignment, Command};
 use mesh::limits::ORDER_MS_MAX;
 use mesh::roster::cut;
 use mesh::warrant::{Authority, Order, OrderHash, OrderId};
@@ -34,10 +33,6 @@ const BALK: Duration = Duration::from_secs(10);
 const DELIVER_AGAIN: Duration = Duration::from_secs(15);
 /// Rounds of signatures for one order: whoever signed in one signs in no other.
 const COLLECTIONS_MAX: u32 = 3;
-/// While something waits for its time, ledger time is moved when it is behind by more than this: only entries move it.
-const TICK_MS: u64 = 5_000;
-/// The same when nothing waits: rosters age by it, and measures end.
-const IDLE_TICK_MS: u64 = 3_600_000;
 
 /// What a leader remembers of its healing.
 #[derive(Default)]
@@ -67,19 +62,12 @@ impl Inner {
     /// One step. True when it changed something.
     async fn heal_once(self: &Arc<Self>) -> bool {
         let Some(fence) = self.leads_under() else { return false };
-        let (plan, waits) = self.healing_facts(|facts| {
-            let plan = healing::plan(facts);
-            let open = facts.record.cases().any(|(_, case)| case.stage.is_open());
-            let waits =
-                open || !plan.held.is_empty() || facts.record.measures.in_force(facts.ledger.time_ms()).count() > 0;
-            (plan, waits)
-        });
-        self.move_time(fence, waits).await;
-        let Plan { steps, .. } = plan;
+        let Plan { steps, .. } = self.healing_facts(healing::plan);
         let step = {
             let mut leading = lock(&self.healing.leading);
             leading.balked.retain(|_, at| at.elapsed() < BALK);
-            steps.into_iter().find(|step| !leading.balked.contains_key(&step.host))
+            let here = |step: &Step| !matches!(step.what, What::Canary(_)) && !leading.balked.contains_key(&step.host);
+            steps.into_iter().find(here)
         };
         let Some(step) = step else { return false };
         let host = self.name_of(&step.host);
@@ -96,23 +84,28 @@ impl Inner {
         }
     }
 
-    /// Expiry and cool-downs are judged by ledger time, and only entries move that.
-    async fn move_time(&self, fence: Fence, waits: bool) {
-        let behind_ms = self.ledger_time_ms().saturating_sub(self.shared.with(|l| l.time_ms()));
-        if behind_ms > if waits { TICK_MS } else { IDLE_TICK_MS } {
-            self.write_as_leader(fence, Command::Assign(Assign { attempts: vec![] })).await;
-        }
-    }
-
     async fn take(self: &Arc<Self>, fence: Fence, step: &Step) -> Result<(), String> {
         match step.what {
             What::SetAside(event) | What::Note(event) => self.change(fence, step, event, None).await,
             What::HandOver => self.change(fence, step, Event::HandedOver, None).await,
-            What::Canary(build) => {
-                self.assign_canary(fence, step.host, build).await?;
-                self.change(fence, step, Event::Given, None).await
-            }
+            What::Canary(_) => Ok(()), // placement gives it, before all other builds
             What::Order(rung) => self.order(fence, step, rung).await,
+            What::Withdraw(order) => self.withdraw(fence, step, order).await,
+        }
+    }
+
+    async fn withdraw(&self, fence: Fence, step: &Step, order: OrderId) -> Result<(), String> {
+        let withdraw = Withdraw { host: step.host, order, why: cut(&step.why) };
+        let done = self.must_write(Entry::Withdraw(withdraw), fence).await;
+        let over = self.shared.with(|l| {
+            let waits =
+                |case: &healing::Case| case.order.as_ref().is_some_and(|o| o.id == order && l.time_ms() > o.until_ms);
+            l.healing().case(&step.host).is_some_and(waits)
+        });
+        match done {
+            // A voter of an older program knows no such entry: there the order runs out.
+            Err(_) if over => self.change(fence, step, Event::Expired, None).await,
+            done => done,
         }
     }
 
@@ -124,18 +117,6 @@ impl Inner {
     async fn must_write(&self, entry: Entry, fence: Fence) -> Result<(), String> {
         let reply = self.write_healing(entry, Some(fence)).await?;
         if reply.is_ok() { Ok(()) } else { Err(reply.text) }
-    }
-
-    async fn assign_canary(&self, fence: Fence, host: PeerKey, build: BuildId) -> Result<(), String> {
-        let start = lock(&self.view).get(&host).map(|now| now.start).ok_or("nothing is known of it")?;
-        let tries = self.shared.with(|l| l.builds().get(build).map(|b| b.attempts.len())).ok_or("no such build")?;
-        let attempt = Attempt(tries as u32 + 1);
-        self.note(Deed::Proposed { fence, build, attempt, to: host });
-        let attempts = vec![Assignment { build, attempt, host, start }];
-        match self.write_as_leader(fence, Command::Assign(Assign { attempts })).await {
-            true => Ok(()),
-            false => Err("the canary was not taken".into()),
-        }
     }
 
     /// Writes an order and that the case waits for it; then it goes its way by itself.
@@ -210,7 +191,7 @@ impl Inner {
             let names: Vec<String> = got.signed.keys().map(|by| self.name_of(by)).collect();
             let by = names.join(", ");
             self.remark(order.target, Some(order.id), Told::Signed, by.clone());
-            match self.bring(call, &signed, got.signed.into_values()).await {
+            match self.bring(call, &signed, &[], got.signed.into_values()).await {
                 Ok(receipt) => {
                     tracing::info!(host, order = %order.id, signed = by, "an order was taken on");
                     let _ = self.write_healing(Entry::Receipt(receipt), None).await;

@@ -3,7 +3,7 @@
 //!
 //! The leader's task asks [`mesh::healing::plan`] and writes its steps into the ledger, one at a time. An order goes
 //! from the ledger to its target by [`deliver`]: hello, the voters' signatures ([`voters`]), warrant, receipt; a person's is
-//! signed by the signer alone ([`by_hand`]). Every
+//! signed by the signer alone ([`by_hand`]), who shows how it became one ([`vouch`]). Every
 //! host is a target as well ([`target`]) and tells what became of it ([`lives`]). Nothing here judges: rules and checks are the pure
 //! parts', and what is on the disk first is [`crate::guard`]'s.
 
@@ -16,6 +16,7 @@ mod lives;
 mod sights;
 mod target;
 mod voters;
+mod vouch;
 
 pub use voters::Ask;
 
@@ -47,6 +48,7 @@ pub(super) struct Healing {
     leading: Mutex<leader::Leading>,
     target: Mutex<target::Target>,
     seen: Mutex<voters::Seen>,
+    vouched: Mutex<vouch::Vouched>,
 }
 
 impl Healing {
@@ -60,6 +62,7 @@ impl Healing {
             leading: Mutex::default(),
             target: Mutex::default(),
             seen: Mutex::default(),
+            vouched: Mutex::default(),
         }
     }
 }

@@ -42,6 +42,7 @@ impl Inner {
     fn sights(&self) -> BTreeMap<PeerKey, Sight> {
         let refused = self.consensus.refused();
         let mut only_paths = self.only_paths();
+        let now = self.now();
         let members = lock(&self.members);
         let sight = |(peer, view): (&PeerKey, std::borrow::Cow<'_, mesh::membership::HostView>)| {
             let presence = view.presence.as_ref()?;
@@ -57,6 +58,7 @@ impl Inner {
                 allow_reboot: presence.facts.allow_reboot,
                 protected: presence.facts.protected,
                 only_path_of: only_paths.remove(peer).unwrap_or_default().into_iter().collect(),
+                flaps: members.flaps(peer, now),
             };
             Some((*peer, sight))
         };

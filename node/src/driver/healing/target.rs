@@ -1,7 +1,7 @@
 //! A target hears a warrant, and does what it says.
 //!
 //! Each stream is one hearing: hello, links, warrant, receipt ([`mesh::warrant`] has the frames). Whoever is enrolled may
-//! bring one, since the warrant convicts itself; each peer one at a time, a few in all, and each for [`HEARING_WITHIN`].
+//! bring one, and whoever a member vouches for, since the warrant convicts itself; each peer one at a time, a few in all, and each for [`HEARING_WITHIN`].
 //! The receipt leaves when what was accepted is on the disk. Then the host says to its journal and to its users who orders
 //! what and why, gives running builds their grace, and acts. The proof is the next life's ([`super::lives`]).
 
@@ -19,6 +19,7 @@ use mesh::limits::{NONCE_MS_MAX, WARRANT_FRAME_BYTES_MAX};
 use mesh::order::BootId;
 use mesh::warrant::{Frame, Host, Known, Licence, Order, OrderId, Warrant};
 use rand::RngExt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,6 +28,8 @@ use tokio::time::Instant;
 const HEARING_WITHIN: Duration = Duration::from_millis(NONCE_MS_MAX + 1_000);
 /// Hearings at one time: the leader, its successor, a signer, and some who have no business here.
 const HEARINGS_MAX: usize = 8;
+/// Those of peers that this host does not know to be enrolled: anybody whom a member vouches for may be one.
+const STRANGERS_MAX: usize = 2;
 /// How long the receipt may take into the ledger before the host acts without it.
 const RECEIPT_WITHIN: Duration = Duration::from_secs(2);
 /// Refusals of one bringer are written down this often at most.
@@ -75,8 +78,11 @@ impl Inner {
     }
 
     fn take_place(&self, by: PeerKey) -> Result<Place<'_>, String> {
+        let members = self.shared.with(|l| l.roster().members().map(|(key, _)| *key).collect::<BTreeSet<_>>());
         let mut target = lock(&self.healing.target);
-        if target.hearings.len() >= HEARINGS_MAX || target.hearings.contains(&by) {
+        let strangers = target.hearings.iter().chain([&by]).filter(|peer| !members.contains(peer)).count();
+        let full = target.hearings.len() >= HEARINGS_MAX || (!members.contains(&by) && strangers > STRANGERS_MAX);
+        if full || target.hearings.contains(&by) {
             return Err("this host is hearing as many warrants as it can: try again in some seconds".into());
         }
         target.hearings.push(by);

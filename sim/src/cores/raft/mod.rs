@@ -216,8 +216,12 @@ pub struct Raft {
     /// No vote and no candidacy before this.
     pub quiet_until: Time,
     members: Vec<(u64, Arc<Members>)>,
-    /// Voters by the ledger: a host that is behind may not know the newest by its log.
-    pub vouched: BTreeSet<PeerKey>,
+    /// Voters by the ledger, at their epoch, and those that have shown since that they vote: a host that is behind may not
+    /// know the newest by its log. As `node::consensus::vouched`.
+    vouched: (u64, BTreeSet<PeerKey>),
+    shown: BTreeSet<PeerKey>,
+    /// The term in which this process has accepted a leader, and whom.
+    accepted: Option<(u64, PeerKey)>,
     /// Up to where the owner has applied the log.
     pub applied: u64,
 }
@@ -242,7 +246,9 @@ impl Raft {
             elect_at: now,
             quiet_until: now,
             members: vec![],
-            vouched: BTreeSet::new(),
+            vouched: (0, BTreeSet::new()),
+            shown: BTreeSet::new(),
+            accepted: None,
             applied: 0,
         };
         for (index, item) in (1..).zip(&raft.store.log) {
@@ -401,17 +407,41 @@ impl Raft {
 
     /// Whether this host may hear such things from a peer: one that votes, as far as this host can know.
     fn knows(&self, peer: &PeerKey) -> bool {
-        self.newest().is_none_or(|m| m.votes(peer)) || self.vouched.contains(peer)
+        self.newest().is_none_or(|m| m.votes(peer)) || self.vouched.1.contains(peer) || self.shown.contains(peer)
     }
 
-    /// Somebody said something, on its own connection.
+    /// The ledger's voters, at their epoch, and whom a newcomer was told of. What was shown is walked anew for others.
+    pub fn vouch(&mut self, epoch: u64, voters: BTreeSet<PeerKey>) {
+        if self.vouched.0 != epoch {
+            self.shown.clear();
+        }
+        self.vouched = (epoch, voters);
+    }
+
+    /// A peer has shown that it votes.
+    pub fn shown(&mut self, peer: PeerKey) {
+        self.shown.insert(peer);
+    }
+
+    /// Whether what a peer says is heard. Whom this process has accepted as the leader of a term it hears to the end of
+    /// that, whatever the part of the log that has come so far says of voters.
+    pub fn hears(&self, from: &PeerKey, talk: &Talk) -> bool {
+        match talk {
+            Talk::Ask { .. } => self.knows(from),
+            Talk::Append { term, .. } => {
+                self.knows(from) || (*term == self.store.term && self.accepted == Some((*term, *from)))
+            }
+            Talk::Vote { .. } | Talk::Appended { .. } => true,
+        }
+    }
+
+    /// Somebody who is heard said something, on its own connection.
     pub fn hear(&mut self, from: PeerKey, talk: Talk, now: Time, dice: &mut Dice) {
         match talk {
-            Talk::Ask { term, pre, last } if self.knows(&from) => self.asked(from, term, pre, last, now, dice),
-            Talk::Append { term, before, items, commit, sent } if self.knows(&from) => {
+            Talk::Ask { term, pre, last } => self.asked(from, term, pre, last, now, dice),
+            Talk::Append { term, before, items, commit, sent } => {
                 self.appended(from, term, before, items, commit, sent, now, dice);
             }
-            Talk::Ask { .. } | Talk::Append { .. } => {}
             Talk::Vote { term, pre, granted } => self.voted(from, term, pre, granted, now),
             Talk::Appended { term, index, sent } => self.answered(from, term, index, sent, now),
         }
@@ -480,6 +510,7 @@ impl Raft {
         }
         self.follow(term);
         self.leader = Some(from);
+        self.accepted = Some((term, from));
         self.heard = Some(now);
         self.rest(now, dice);
         if self.store.term_at(before.0) != Some(before.1) {

@@ -1,0 +1,81 @@
+//! A host that was cut off while all voters changed hears the new ones, on bare cores and in whole nodes; where nothing
+//! that is shown to it counts, it stays behind for ever, and that is seen (seed 2289).
+
+use mesh::mutants::Mutant;
+use sim::action::Action;
+use sim::cores::run_cores;
+use sim::invariants::{Jury, all};
+use sim::nodes::run_nodes;
+use sim::plan::{Plan, Tier, Timed};
+use sim::stage::{Failure, Played};
+use sim::trace::Trace;
+
+const HOSTS: [&str; 7] = ["h1", "h2", "h3", "h4", "h5", "h6", "h7"];
+
+/// Those that vote at first.
+const VOTED: [&str; 3] = ["h1", "h2", "h6"];
+
+/// All links of h7 are cut. One after another, whoever voted is put out; then the links are whole again.
+fn plan(tier: Tier, mutant: Option<Mutant>) -> Plan {
+    let name = |host: &str| host.to_owned();
+    let mut actions: Vec<Timed> = vec![];
+    for other in &HOSTS[..6] {
+        for (from, to) in [("h7", *other), (*other, "h7")] {
+            actions.push(Timed { at_ms: 2_000, action: Action::Cut { from: name(from), to: name(to) } });
+        }
+    }
+    for (number, out) in VOTED.iter().enumerate() {
+        let at_ms = 3_000 + 8_000 * number as u64;
+        actions.push(Timed { at_ms, action: Action::Evict { host: name(out), by: name("h3") } });
+    }
+    Plan {
+        scenario: "new-voters".into(),
+        tier,
+        seed: 1,
+        topology: "lan-8".into(),
+        mutant,
+        hosts: HOSTS.iter().map(|&host| host.into()).collect(),
+        safety_ms: 31_000,
+        liveness_ms: 30_000,
+        actions,
+        expect: vec![],
+    }
+}
+
+fn on_cores(mutant: Option<Mutant>) -> Played {
+    run_cores(&plan(Tier::Cores, mutant), &mut Jury::new(all()), None).0
+}
+
+fn in_nodes(mutant: Option<Mutant>) -> Played {
+    run_nodes(&plan(Tier::Nodes, mutant), Trace::new(None), || Jury::new(all()))
+}
+
+fn is_heard(played: &Played) {
+    assert_eq!(played.failure, None, "skipped: {:?}", played.skipped);
+    assert_eq!(played.done.get("evict"), Some(&3), "skipped: {:?}", played.skipped);
+}
+
+fn stays_behind(played: &Played) {
+    let Some(Failure::Liveness { pending }) = &played.failure else { panic!("{:?}", played.failure) };
+    assert!(pending.iter().any(|what| what.contains("h7")), "{pending:?}");
+}
+
+#[test]
+fn a_host_that_missed_all_voters_hears_the_new_ones_on_bare_cores() {
+    is_heard(&on_cores(None));
+}
+
+#[test]
+fn where_nothing_that_is_shown_counts_it_stays_behind_on_bare_cores() {
+    stays_behind(&on_cores(Some(Mutant::NewVotersUnheard)));
+}
+
+#[test]
+fn a_host_that_missed_all_voters_hears_the_new_ones_in_whole_nodes() {
+    is_heard(&in_nodes(None));
+}
+
+#[test]
+fn where_nothing_that_is_shown_counts_it_stays_behind_in_whole_nodes() {
+    stays_behind(&in_nodes(Some(Mutant::NewVotersUnheard)));
+}
