@@ -138,8 +138,10 @@ impl Cores {
             }
             Action::Backup { host } => {
                 let host = self.host(host)?;
+                let alone = self.voter_sets().iter().any(|set| set.len() == 1) && self.votes(host);
                 let m = &mut self.hosts[host].machine;
                 check(m.disk.folder.is_some(), "is not enrolled")?;
+                check(!alone, "is the only voter: brought back later it would lead by itself")?;
                 let mut copy = m.disk.clone();
                 copy.settle();
                 m.backup = Some(copy);

@@ -1,6 +1,7 @@
 //! Nothing is done that is not in the ledger, with who asked and why; and the order of a leader is there by the leader.
 //!
-//! A ledger is looked at after each step, so what is done in a step may have been written in it.
+//! A ledger is looked at after each step, so what is done in a step may have been written in it. Who stopped by what it
+//! did cannot be looked at: then another's ledger, or its own when it is back, has to show it [`SHOWN_WITHIN`].
 
 use super::{Deed, Fact, HostSeen, Invariant, Name, Truth};
 use mesh::limits::{GRACE_MS_MAX, TEXT_BYTES_MAX};
@@ -8,13 +9,18 @@ use mesh::warrant::OrderHash;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Who was about to hear of what is decided hears of it in this time, or of nothing any more.
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+
 /// See the module.
 #[derive(Default)]
 pub struct ActsAreWritten {
     written: BTreeSet<OrderHash>,
     /// How many lines the trail of each host's ledger ended with at its last look, by index.
     looked: BTreeMap<Name, u64>,
-    done: Vec<Deed>,
+    /// Who was looked at in this step.
+    seen: BTreeSet<Name>,
+    done: Vec<(Duration, Deed)>,
     judged: u64,
 }
 
@@ -27,14 +33,15 @@ impl Invariant for ActsAreWritten {
         "rule 3 of the design: written before done; incident 18; write-ahead logging, Gray and Reuter (1993)"
     }
 
-    fn fact(&mut self, _at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
+    fn fact(&mut self, at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
         if let Fact::Carried(deed) = fact {
-            self.done.push((**deed).clone());
+            self.done.push((at, (**deed).clone()));
         }
         Ok(())
     }
 
     fn look(&mut self, _at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
+        self.seen.insert(host.name.clone());
         let looked = self.looked.entry(host.name.clone()).or_default();
         if *looked != host.ledger.index() {
             *looked = host.ledger.index();
@@ -44,11 +51,17 @@ impl Invariant for ActsAreWritten {
         Ok(())
     }
 
-    fn step(&mut self, _at: Duration) -> Result<(), String> {
-        for deed in std::mem::take(&mut self.done) {
-            self.judged += 1;
+    fn step(&mut self, at: Duration) -> Result<(), String> {
+        let seen = std::mem::take(&mut self.seen);
+        for (since, deed) in std::mem::take(&mut self.done) {
             let (host, id) = (&deed.host, deed.order.id);
-            if !self.written.contains(&deed.hash) {
+            let written = self.written.contains(&deed.hash);
+            if !written && !seen.contains(host) && at - since < SHOWN_WITHIN {
+                self.done.push((since, deed));
+                continue;
+            }
+            self.judged += 1;
+            if !written {
                 return Err(format!("{host} carried out {id}, which is in no ledger"));
             }
             let said = [&deed.order.reason, &deed.order.requester];
@@ -88,5 +101,15 @@ mod tests {
         let mut silent = good;
         silent.order.reason.clear();
         assert!(judge(&mut rule, silent).is_err());
+        // Who stops by its act shows its ledger later; what nobody ever shows was not written.
+        let order = deed(&fleet, 1, 3);
+        rule.fact(second(2), &Fact::Carried(Box::new(order.clone())), &fleet).unwrap();
+        assert_eq!(rule.step(second(2)), Ok(()));
+        let mut other = ActsAreWritten::default();
+        other.fact(second(2), &Fact::Carried(Box::new(write(&mut fleet, order))), &fleet).unwrap();
+        assert_eq!(other.step(second(2)), Ok(()));
+        other.look(second(3), &fleet.seen(1), &fleet).unwrap();
+        assert_eq!(other.step(second(3)), Ok(()));
+        assert!(rule.step(second(2) + SHOWN_WITHIN).is_err());
     }
 }

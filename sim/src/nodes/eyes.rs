@@ -225,7 +225,13 @@ impl NodesStage {
         self.eyes.truth.leases = leases;
     }
 
-    pub(super) fn look_at_deeds(&mut self, name: &str, node: &Arc<Inner>, jury: &mut Jury, at: Duration) -> Result<(), Failure> {
+    pub(super) fn look_at_deeds(
+        &mut self,
+        name: &str,
+        node: &Arc<Inner>,
+        jury: &mut Jury,
+        at: Duration,
+    ) -> Result<(), Failure> {
         let Some(seen) = self.eyes.seen.get_mut(name) else { return Ok(()) };
         let key = node.key();
         let (count, new) = node.deeds_since(seen.deeds);

@@ -265,6 +265,9 @@ impl NodesStage {
             }
             Action::Backup { host } => {
                 let host = self.named(host)?;
+                if self.votes_alone(&host) {
+                    return skip(format!("{host} is the only voter: brought back later it would lead by itself"));
+                }
                 let Some(station) = self.station(&host) else { return skip("gone") };
                 let backup = Backup {
                     folder: station.desk.folder.borrow().clone(),

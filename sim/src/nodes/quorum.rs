@@ -39,6 +39,12 @@ impl NodesStage {
             || told.into_iter().any(|(_, voters)| voters.contains(&key))
     }
 
+    /// Whether a host is the only voter in some view: a limit that the README states.
+    pub(super) fn votes_alone(&self, name: &str) -> bool {
+        let alone = |node: &Inner| node.ledger(|l| l.voters().voters().len() == 1);
+        self.votes(name) && self.nodes.stations.values().filter_map(Station::node).any(|node| alone(&node))
+    }
+
     /// The store of a host is gone.
     pub(super) fn note_emptied(&mut self, name: &str) {
         self.quorum.emptied.insert(name.to_owned());
