@@ -249,7 +249,7 @@ impl Inner {
             (members, l.recovery_epoch(), revoked)
         });
         lock(&self.networks).retain(|peer| members.contains(peer));
-        self.settle_in(&members, epoch);
+        self.settle_in(&self.heard(&members, &revoked), epoch);
         // Whom we were told of when we joined, or had found, may be missing only because our ledger is behind.
         let told = self.policy.told().chain(self.found.iter().copied()).filter(|peer| !revoked.contains(peer));
         lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
@@ -493,10 +493,20 @@ impl Inner {
     /// The same when somebody has said that it is elsewhere: at most once a tick, for at a start everybody says so.
     fn settle_anew(&self) {
         if self.replaced.swap(false, Ordering::Relaxed) {
-            let (members, epoch) =
-                self.shared.with(|l| (l.roster().members().map(|(k, _)| *k).collect(), l.recovery_epoch()));
-            self.settle_in(&members, epoch);
+            let (members, epoch, revoked) = self.shared.with(|l| {
+                let revoked: Vec<PeerKey> = l.roster().all_revoked().map(|(k, _)| *k).collect();
+                (l.roster().members().map(|(k, _)| *k).collect(), l.recovery_epoch(), revoked)
+            });
+            self.settle_in(&self.heard(&members, &revoked), epoch);
         }
+    }
+
+    /// Who is heard and watched. A newcomer's ledger begins with the members of long ago: until it has come to its own
+    /// enrolment, whoever it was told of counts as well, or nobody who moved meanwhile could be found.
+    fn heard(&self, members: &BTreeSet<PeerKey>, revoked: &[PeerKey]) -> BTreeSet<PeerKey> {
+        let behind = !members.contains(&self.me);
+        let told = self.policy.told().filter(|peer| behind && !revoked.contains(peer));
+        members.iter().copied().chain(told).chain(behind.then_some(self.me)).collect()
     }
 
     /// Where this host can be found, as it tells others: relays that it waits behind, whether it relays itself,

@@ -256,19 +256,20 @@ impl Process {
         let now = self.now(env);
         let members: BTreeSet<PeerKey> = self.ledger.roster().members().map(|(k, _)| *k).collect();
         let revoked: Vec<PeerKey> = self.ledger.roster().all_revoked().map(|(k, _)| *k).collect();
-        self.members.set_members(&Members::new(members.iter().copied(), self.ledger.recovery_epoch()), now);
-        let told = self.told.iter().copied().filter(|peer| !revoked.contains(peer));
-        self.addresses.set_members(&members.iter().copied().chain(told).collect());
+        // A newcomer's ledger begins with the members of long ago: until it has come to its own enrolment, whoever it was
+        // told of is heard as well, or nobody who moved meanwhile could be found.
+        let behind = !members.contains(&self.me);
+        let told = || self.told.iter().copied().filter(|peer| !revoked.contains(peer));
+        let heard = members.iter().copied().chain(told().filter(|_| behind)).chain([self.me]);
+        self.members.set_members(&Members::new(heard, self.ledger.recovery_epoch()), now);
+        self.addresses.set_members(&members.iter().copied().chain(told()).collect());
         for peer in &members {
             for address in env.cx.configured(self.host, peer) {
                 self.addresses.learn(*peer, &address, Source::Configured, None, now);
             }
         }
-        // A newcomer's ledger begins with the voters of long ago: until it has come to its own enrolment, whoever it was
-        // told of may lead.
-        let behind = !members.contains(&self.me);
-        let told = self.told.iter().copied().filter(|peer| behind && !revoked.contains(peer));
-        let vouched = self.ledger.voters().voters().iter().copied().chain(told).collect();
+        // It begins with the voters of long ago as well: whoever it was told of may lead.
+        let vouched = self.ledger.voters().voters().iter().copied().chain(told().filter(|_| behind)).collect();
         self.raft.vouch(self.ledger.voters().epoch(), vouched);
         for peer in revoked {
             if peer == self.me && !self.leaving {
