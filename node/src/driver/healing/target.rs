@@ -167,6 +167,8 @@ impl Inner {
             }
             target.carries_out = Some(order.id);
         }
+        // From here on it is done: whoever leads next finds the receipt, and what is left is courtesy.
+        self.note(Deed::Acts { order: order.id, target: order.target, act: licence.act(), fence: order.fence });
         let receipt = Entry::Receipt(licence.receipt().clone());
         let told = async {
             let written = tokio::time::timeout(RECEIPT_WITHIN, self.write_healing(receipt, None)).await;
@@ -183,7 +185,6 @@ impl Inner {
         if tokio::time::timeout(grace, runs_nothing).await.is_err() {
             tracing::warn!("builds are still running: they begin anew elsewhere");
         }
-        self.note(Deed::Acts { order: order.id, target: order.target, act: licence.act(), fence: order.fence });
         let (requester, reason) = (order.requester.clone(), order.reason.clone());
         let errand = Errand { act: licence.act(), order: order.id, requester, reason };
         if let Err(error) = self.machine.act(&errand).await {
