@@ -5,7 +5,7 @@ use crate::build::{BuildSpec, Phase};
 use crate::healing::{Change, Clear, Entry, Event, Lift, Measure, Policy};
 use crate::ledger::tests::{World, failed, spec};
 use crate::ledger::{Command, Lose};
-use crate::limits::TIME_IDLE_MS_MAX;
+use crate::limits::{RETURNED_MS, TIME_IDLE_MS_MAX};
 use crate::mutants::with;
 use crate::placement::{HostNow, Plan, View, held_back, plan};
 use proptest::prelude::*;
@@ -190,6 +190,16 @@ fn who_is_set_aside_gets_a_canary_and_nothing_else() {
     let told = restraint(&world).host(&key(2)).map(str::to_owned);
     assert_eq!(told.as_deref(), Some("set aside: b1.1, b2.1"));
     assert_eq!(why(&world, 3, id), "", "it merely waits for its turn");
+}
+
+#[test]
+fn who_was_merely_down_has_a_moment_to_be_let_back_before_it_is_tried_out() {
+    let mut world = World::new(3);
+    case(&mut world, 2, &[Event::Down, Event::Recovered]);
+    world.submit(vec![BuildSpec { retries: 1, ..spec("c", &[]) }, BuildSpec { retries: 1, ..spec("d", &[]) }]);
+    assert_eq!(given(&world, 3), sorted(&[3]));
+    pass(&mut world, 2 * RETURNED_MS);
+    assert_eq!(given(&world, 3), sorted(&[2, 3]));
 }
 
 /// Incident 8: a host that fails at once rests, longer each time, while the others build.
