@@ -314,7 +314,7 @@ fn inputs_that_nobody_could_fetch_are_tried_again_after_a_while() {
     let rest_ms = Rules::default().rest_ms;
     assert!(why(&world, 4, id).starts_with("far is held: nobody can fetch or unpack its inputs"));
     let verdicts = judge(&world.ledger, &Rules::default());
-    assert_eq!(wakes_ms(&world.ledger, &verdicts), Some(world.ledger.time_ms() + rest_ms), "time moves for it");
+    assert_eq!(wakes_ms(&world.ledger, &verdicts), world.ledger.time_ms() + rest_ms, "time moves for it");
     pass(&mut world, rest_ms);
     assert_eq!(why(&world, 4, id), "");
     assert_eq!(given(&world, 4).len(), 1);
