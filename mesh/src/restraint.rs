@@ -70,7 +70,8 @@ impl Restraint {
         }
         let due = |(host, case): (&PeerKey, &crate::healing::Case)| {
             let held = record.measures.of(host, now).is_some();
-            (matches!(case.stage, Stage::On(_, Phase::CanaryDue)) && !held).then_some(*host)
+            let due = matches!(case.stage, Stage::On(_, Phase::CanaryDue)) && !case.is_returning(now);
+            (due && !held).then_some(*host)
         };
         let frozen = record.policy().heal == 0 || verdicts.iter().any(|v| matches!(v, Verdict::Mesh { .. }));
         let canaries = record.cases().filter_map(due).filter(|_| !frozen && pause.is_none()).collect();

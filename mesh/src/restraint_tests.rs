@@ -5,7 +5,7 @@ use crate::build::{BuildSpec, Phase};
 use crate::healing::{Change, Clear, Entry, Event, Lift, Measure, Policy};
 use crate::ledger::tests::{World, failed, spec};
 use crate::ledger::{Command, Lose};
-use crate::limits::TIME_IDLE_MS_MAX;
+use crate::limits::{RETURNED_MS, TIME_IDLE_MS_MAX};
 use crate::mutants::with;
 use crate::placement::{HostNow, Plan, View, held_back, plan};
 use proptest::prelude::*;
@@ -192,6 +192,16 @@ fn who_is_set_aside_gets_a_canary_and_nothing_else() {
     assert_eq!(why(&world, 3, id), "", "it merely waits for its turn");
 }
 
+#[test]
+fn who_was_merely_down_has_a_moment_to_be_let_back_before_it_is_tried_out() {
+    let mut world = World::new(3);
+    case(&mut world, 2, &[Event::Down, Event::Recovered]);
+    world.submit(vec![BuildSpec { retries: 1, ..spec("c", &[]) }, BuildSpec { retries: 1, ..spec("d", &[]) }]);
+    assert_eq!(given(&world, 3), sorted(&[3]));
+    pass(&mut world, 2 * RETURNED_MS);
+    assert_eq!(given(&world, 3), sorted(&[2, 3]));
+}
+
 /// Incident 8: a host that fails at once rests, longer each time, while the others build.
 #[test]
 fn who_fails_fast_rests() {
@@ -304,7 +314,7 @@ fn inputs_that_nobody_could_fetch_are_tried_again_after_a_while() {
     let rest_ms = Rules::default().rest_ms;
     assert!(why(&world, 4, id).starts_with("far is held: nobody can fetch or unpack its inputs"));
     let verdicts = judge(&world.ledger, &Rules::default());
-    assert_eq!(wakes_ms(&world.ledger, &verdicts), Some(world.ledger.time_ms() + rest_ms), "time moves for it");
+    assert_eq!(wakes_ms(&world.ledger, &verdicts), world.ledger.time_ms() + rest_ms, "time moves for it");
     pass(&mut world, rest_ms);
     assert_eq!(why(&world, 4, id), "");
     assert_eq!(given(&world, 4).len(), 1);

@@ -95,11 +95,16 @@ impl Ward {
     }
 
     fn order(&mut self, host: &str, reboot: bool, force: bool) -> Vec<OrderEvent> {
+        self.order_at("a", host, reboot, force)
+    }
+
+    /// The same of a person at another host.
+    fn order_at(&mut self, asked: &str, host: &str, reboot: bool, force: bool) -> Vec<OrderEvent> {
         let request = OrderRequest { reboot, reason: "a new kernel".into(), force, user: "root".into() };
         let host = host.to_owned();
         let told = std::rc::Rc::new(std::cell::RefCell::new(None));
         let heard = told.clone();
-        let _asked = self.nodes.ask("a", move |node| async move {
+        let _asked = self.nodes.ask(asked, move |node| async move {
             let mut all = vec![];
             match node.order(host, request).await {
                 Err(error) => all.push(OrderEvent::Failed { text: error.message, hint: String::new() }),
@@ -303,6 +308,45 @@ fn asked_twice(seed: u64, naive: Option<Mutant>) -> (bool, bool) {
 fn a_voter_that_signs_two_warrants_for_one_order_is_reported() {
     assert_eq!(asked_twice(5, None), (false, true));
     assert_eq!(asked_twice(5, Some(Mutant::CosignTwice)), (true, false));
+}
+
+/// Who was cut off while a signer came is brought that signer's record with its order, and the voters' word for it: it knows
+/// the one that orders neither by its ledger nor as a member, and takes the order on.
+#[test]
+fn a_host_that_was_away_takes_the_order_of_a_signer_that_it_has_never_heard_of() {
+    det::run(6, Options::default(), || {
+        let mut ward = Ward::new(6);
+        let off = Entry::Policy(Policy { heal: 0, proof_ms: 60_000, ..Policy::default() }); // a person's order alone
+        let set = ward.nodes.ask("a", move |node| async move { node.write_healing(off, None).await });
+        assert!(ward.nodes.answered("a policy", MINUTE, &set).unwrap().unwrap().is_ok());
+        for other in ["a", "b", "c"] {
+            ward.nodes.network.set_cut("d", other, true);
+            ward.nodes.network.set_cut(other, "d", true);
+        }
+        ward.nodes.joiner("e", 4);
+        let request = InviteRequest { name: "e".to_owned(), expires_ms: 3_600_000, signer: true };
+        let invited = ward.nodes.ask("a", |node| async move { node.invite(request).await });
+        let token = ward.nodes.answered("an invitation", MINUTE, &invited).unwrap().unwrap();
+        ward.nodes.hand_token("e", token);
+        ward.until("it joins", |nodes| {
+            nodes.ledger("e", |l| l.leader().is_some() && l.roster().len() == 5) == Some(true)
+        });
+        let newcomer = ward.nodes.key("e");
+        // It may have no path yet: whoever is not reached is asked again.
+        let mut told = vec![];
+        for _ in 0..20 {
+            told = ward.order_at("e", "d", false, false);
+            if told.iter().any(|event| matches!(event, OrderEvent::TakenOn { .. })) {
+                break;
+            }
+            let soon = ward.nodes.world.elapsed() + Duration::from_secs(5);
+            ward.until("a while", |nodes| nodes.world.elapsed() >= soon);
+        }
+        assert!(told.iter().any(|event| matches!(event, OrderEvent::TakenOn { .. })), "{told:?}");
+        assert_eq!(ward.nodes.ledger("d", |l| l.roster().is_member(&newcomer)), Some(false), "it never caught up");
+        let done: Vec<_> = ward.done.iter().map(|(name, acted)| (&name[..], acted.act.is_reboot())).collect();
+        assert_eq!(done, [("d", false)]);
+    });
 }
 
 /// By hand: the machine that is named starts anew, proves it, and counts for the pace from then on. One that starts anew

@@ -258,6 +258,7 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
             let why = format!("it was down and nothing else, and has been up for {}", span(up_ms));
             Some((What::Note(Event::Lapsed), why))
         }
+        Stage::On(_, Phase::CanaryDue) if case.is_returning(now) => None,
         Stage::On(_, Phase::CanaryDue) => {
             let builder = facts.view.get(host)?;
             let build = next_canary(facts.ledger, host, |spec| can_run(builder, spec))?;

@@ -12,7 +12,7 @@ use super::ladder::{Event, Phase, Rung, Stage};
 use super::measure::Measures;
 use super::policy::Policy;
 use crate::identity::PeerKey;
-use crate::limits::HEAL_STEPS_MAX;
+use crate::limits::{HEAL_STEPS_MAX, RETURNED_MS};
 use crate::order::BootId;
 use crate::roster::cut;
 use crate::warrant::OrderId;
@@ -52,6 +52,15 @@ pub struct Case {
     pub why: String,
     /// What it waits for, while acting.
     pub order: Option<Pending>,
+}
+
+impl Case {
+    /// Whether a host that was merely down has just come back: it is let back in a moment if it stays up, and a canary that
+    /// takes hours would only keep it. When nothing has come of that after twice the time, it is tried out.
+    pub(crate) fn is_returning(&self, now_ms: u64) -> bool {
+        let back = self.stage == Stage::On(Rung::Aside, Phase::CanaryDue);
+        back && !self.blamed && now_ms < self.since_ms.saturating_add(2 * RETURNED_MS)
+    }
 }
 
 /// Something that was done to a host.

@@ -3,12 +3,18 @@
 use super::tests::*;
 use super::*;
 use crate::blame::tests::key;
+use crate::build::BuildSpec;
+use crate::ledger::tests::{World, spec};
 use crate::limits::RETURNED_MS;
 use crate::mutants::with;
 
 /// Host 6 was down for a moment, was set aside, and is back.
 fn back() -> Ward {
-    let mut ward = Ward::new(&hospital());
+    back_in(&hospital())
+}
+
+fn back_in(world: &World) -> Ward {
+    let mut ward = Ward::new(world);
     ward.down();
     ward.note(SICK, Event::Down);
     ward.pass(2_000);
@@ -68,6 +74,24 @@ fn who_comes_and_goes_or_is_missed_or_was_blamed_is_tried_out() {
     ward.sick().flaps = 1;
     ward.pass(RETURNED_MS);
     assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)));
+}
+
+/// A build that takes hours would keep it, and it is let back in a moment; one that is not is tried out after all.
+#[test]
+fn who_is_let_back_in_a_moment_is_given_no_canary_first() {
+    let mut world = hospital();
+    let id = world.submit(vec![BuildSpec { retries: 9, ..spec("long", &[]) }])[0];
+    let mut ward = back_in(&world);
+    ward.pass(RETURNED_MS - 1);
+    assert_eq!(ward.says(), None);
+    let mut flaps = ward.clone();
+    ward.pass(1);
+    assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)));
+    flaps.sick().flaps = 2;
+    flaps.pass(RETURNED_MS);
+    assert_eq!(flaps.says(), None);
+    flaps.pass(1);
+    assert_eq!(flaps.says(), Some(What::Canary(id)));
 }
 
 /// Setting aside does nothing to a host, and is no reason to make a person say `--force`; what was really done is.

@@ -8,7 +8,7 @@ use crate::api::healing::{BuildWhy, CaseReport, OrderTold, TryWhy};
 use crate::api::types::{ApiError, BuildState, VERSION};
 use mesh::blame::{Charge, Verdict, charge_of};
 use mesh::build::{BuildId, End};
-use mesh::healing::{Facts, Phase, Rung, Stage, Written};
+use mesh::healing::{Case, Facts, Phase, Rung, Stage, Written};
 use mesh::identity::PeerKey;
 use mesh::ledger::{AttemptRecord, AttemptState, Ledger};
 use mesh::restraint::Restraint;
@@ -30,7 +30,7 @@ impl Inner {
             let stage = ledger.healing().stage(host);
             CaseReport {
                 stage: stage_code(stage).to_owned(),
-                told: stage_words(stage, case.is_some_and(|case| case.down)),
+                told: stage_words(stage, case),
                 why: case.map(|case| case.why.clone()).unwrap_or_default(),
                 since_ms: case.map_or(0, |case| ledger.time_ms().saturating_sub(case.since_ms)),
                 kept: restraint.pause().or_else(|| restraint.host(host)).map(str::to_owned),
@@ -126,14 +126,18 @@ pub(super) fn stage_code(stage: Stage) -> &'static str {
 }
 
 /// Where a case stands, said of its host.
-pub(super) fn stage_words(stage: Stage, down: bool) -> String {
+pub(super) fn stage_words(stage: Stage, case: Option<&Case>) -> String {
+    let is = |of: fn(&Case) -> bool| case.is_some_and(of);
     match stage {
         Stage::Well => "nothing is known against it".to_owned(),
         Stage::On(rung, Phase::Acting) => format!("its {rung} is ordered, and not proved yet"),
+        Stage::On(Rung::Aside, Phase::CanaryDue) if !is(|case| case.blamed) => {
+            "set aside; it was merely down, and gets builds again when it stays up, or has built a canary".to_owned()
+        }
         Stage::On(Rung::Aside, Phase::CanaryDue) => "set aside; a canary build is to say whether it is well".to_owned(),
         Stage::On(rung, Phase::CanaryDue) => format!("after its {rung} a canary build is to say whether it is well"),
         Stage::On(_, Phase::Trial) => "its canary build is out".to_owned(),
-        Stage::On(Rung::Aside, Phase::Spent) if down => "set aside, because it is down".to_owned(),
+        Stage::On(Rung::Aside, Phase::Spent) if is(|case| case.down) => "set aside, because it is down".to_owned(),
         Stage::On(Rung::Aside, Phase::Spent) => "set aside, and its canary failed".to_owned(),
         Stage::On(rung, Phase::Spent) => format!("its {rung} did not help"),
         Stage::Human => "handed to a human: it gets no builds until somebody says that it is well".to_owned(),

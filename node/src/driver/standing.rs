@@ -47,7 +47,7 @@ impl Inner {
         }
         for (host, case) in record.cases() {
             let host = name(ledger, host);
-            let text = format!("{host}: {} ({})", stage_words(case.stage, case.down), case.why);
+            let text = format!("{host}: {} ({})", stage_words(case.stage, Some(case)), case.why);
             let advice = match case.stage {
                 Stage::Human => format!(
                     "look at {host} (`mesh why {host}`); when it is well: mesh clear {host} --reason \"what was done\""
@@ -55,7 +55,8 @@ impl Inner {
                 _ => format!("`mesh why {host}` says what was tried, and what holds the next step back"),
             };
             let code = if case.stage == Stage::Human { "human" } else { "healing" };
-            let lapses = matches!(case.stage, Stage::On(_, Phase::CanaryDue));
+            // Who was merely down is let back as soon as it stays up: when that is, nobody can say.
+            let lapses = matches!(case.stage, Stage::On(_, Phase::CanaryDue)) && case.blamed;
             let until = match &case.order {
                 Some(order) => Some(order.until_ms),
                 None => lapses.then(|| case.since_ms.saturating_add(record.policy().aside_ms)),

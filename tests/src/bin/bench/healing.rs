@@ -16,8 +16,10 @@ const BY_HAND: usize = 40;
 const MESHES: usize = 4;
 /// The shortest that a policy allows.
 const COOL_DOWN: Duration = Duration::from_secs(60);
-/// Meshes, of each of which one host is healed by itself: a small mesh heals one a day.
-const BY_ITSELF: usize = 5;
+/// Meshes, of each of which one host is healed by itself: a small mesh heals one a day. Some at a time, since each waits for
+/// a minute and works for a moment.
+const BY_ITSELF: usize = 20;
+const AT_A_TIME: usize = 4;
 
 pub(crate) fn healing() {
     let mut took_ms = vec![];
@@ -34,8 +36,16 @@ pub(crate) fn healing() {
     }
     println!("four daemons; {} restarts of one, by hand at a signer", took_ms.len());
     report("command to taken on", &mut took_ms);
-    let mut took_ms: Vec<f64> = (0..BY_ITSELF).map(|_| by_itself()).collect();
-    println!("{BY_ITSELF} meshes of four; a host whose canary fails when its cool-down is over is restarted by itself");
+    let mut took_ms = vec![];
+    for _ in 0..BY_ITSELF / AT_A_TIME {
+        std::thread::scope(|scope| {
+            let each: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(by_itself)).collect();
+            took_ms.extend(each.into_iter().map(|one| one.join().expect("measured")));
+        });
+    }
+    println!(
+        "{BY_ITSELF} meshes of four, {AT_A_TIME} at a time; a host whose canary fails when its cool-down is over is restarted by itself"
+    );
     report("end of the canary to the restart's start", &mut took_ms);
 }
 
