@@ -14,6 +14,7 @@ use mesh::membership::{
 };
 use mesh::time::Time;
 use mesh::wire::decode;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub enum Death {
 }
 
 /// What a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A watcher asks.
     Probe,

@@ -3,7 +3,9 @@
 //! It knows no table and no goal; the numbers go back to [`super::Figures`].
 
 use super::crowd::{Counts, Crowd, Death};
-use super::{Detection, Figures, Row, SECOND};
+#[cfg(test)]
+use super::Figures;
+use super::{Detection, Row, SECOND};
 use crate::det;
 use std::time::Duration;
 
@@ -49,12 +51,14 @@ impl Effort {
 }
 
 /// Simulates each size under each loss.
+#[cfg(test)]
 pub fn figures(sizes: &[usize], losses: &[u32], seed: u64, effort: Effort) -> Figures {
     let rows = sizes.iter().flat_map(|hosts| losses.iter().map(|loss| row(*hosts, *loss, seed, effort)));
     Figures { rows: rows.collect(), seed }
 }
 
-fn row(hosts: usize, loss: u32, seed: u64, effort: Effort) -> Row {
+/// Simulates one size under one loss.
+pub fn row(hosts: usize, loss: u32, seed: u64, effort: Effort) -> Row {
     forget_peak();
     let cpu = det::cpu_time();
     let lives = effort.deaths.min(effort.host_minutes / hosts as u64).max(1);

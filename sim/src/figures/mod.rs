@@ -11,9 +11,12 @@ pub mod goals;
 mod measure;
 mod plot;
 
-pub use measure::{Effort, figures};
+#[cfg(test)]
+use measure::figures;
+pub use measure::{Effort, row};
 
 use crowd::{Kind, PACKET_BYTES, PAYLOAD_MAX};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -26,7 +29,7 @@ pub const LOSSES: [u32; 3] = [0, 5, 25];
 const SECOND: u64 = 1_000_000;
 
 /// How long it took until all hosts that lived knew of a death, over the deaths.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
     /// Deaths.
     pub deaths: usize,
@@ -39,7 +42,7 @@ pub struct Detection {
 }
 
 /// One size under one loss.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Hosts.
     pub hosts: usize,
