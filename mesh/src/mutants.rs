@@ -45,6 +45,8 @@ mutants! {
     AckBeforeSync = "ack-before-sync",
     /// A new voter set counts without the signatures of a majority of the one before.
     VoterSetsUnchecked = "voter-sets-unchecked",
+    /// A voter is taken out while consensus still changes its voters, though its yes is needed for that.
+    LeavesMidChange = "leaves-mid-change",
     /// A host that missed a change of voters hears none of the new ones, whatever is shown to it.
     NewVotersUnheard = "new-voters-unheard",
     /// An entry counts whoever signed it.

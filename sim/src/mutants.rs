@@ -157,6 +157,7 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
         Mutant::CosignForce,
         "the ledger takes no leader's order that is forced, and what is not written is refused first",
     ),
+    (Mutant::LeavesMidChange, SELDOM),
     (Mutant::BlameInputsOnHosts, SELDOM),
     (Mutant::BlameWithoutComparison, SELDOM),
     (Mutant::BlameForOnePackage, SELDOM),

@@ -1,5 +1,6 @@
-//! A host that was cut off while all voters changed hears the new ones, on bare cores and in whole nodes; where nothing
-//! that is shown to it counts, it stays behind for ever, and that is seen (seed 2289).
+//! While voters change: a host that was cut off meanwhile hears the new ones, on bare cores and in whole nodes; where
+//! nothing that is shown to it counts, it stays behind for ever, and that is seen (seed 2289). And of voters that leave
+//! one after another the last to go waits until it is not needed any more (seed 328).
 
 use mesh::mutants::Mutant;
 use sim::action::Action;
@@ -78,4 +79,45 @@ fn a_host_that_missed_all_voters_hears_the_new_ones_in_whole_nodes() {
 #[test]
 fn where_nothing_that_is_shown_counts_it_stays_behind_in_whole_nodes() {
     stays_behind(&in_nodes(Some(Mutant::NewVotersUnheard)));
+}
+
+/// Two of three voters leave, each while the other is away; the third is left with a vote that counts.
+fn leavers(mutant: Option<Mutant>) -> Played {
+    let [stays, first, second] = ["relay", "east-router", "east-1"].map(str::to_owned);
+    let cut = |from: &String| Action::Cut { from: from.clone(), to: first.clone() };
+    let actions = [
+        (8_584, Action::PowerCut { host: stays.clone() }),
+        (8_650, Action::Leave { host: first.clone() }),
+        (9_526, Action::PowerCut { host: second.clone() }),
+        (9_557, Action::PowerOn { host: second.clone() }),
+        (10_976, Action::PowerOn { host: stays.clone() }),
+        (11_643, Action::Leave { host: second.clone() }),
+        (11_852, cut(&second)),
+        (11_852, cut(&stays)),
+        (26_590, Action::Mend { from: stays.clone(), to: first.clone() }),
+    ];
+    let plan = Plan {
+        scenario: "leavers".into(),
+        tier: Tier::Cores,
+        seed: 328,
+        topology: "symmetric-both".into(),
+        mutant,
+        hosts: vec![stays, first, second],
+        safety_ms: 41_590,
+        liveness_ms: 60_000,
+        actions: actions.map(|(at_ms, action)| Timed { at_ms, action }).into(),
+        expect: vec![],
+    };
+    run_cores(&plan, &mut Jury::new(all()), None).0
+}
+
+#[test]
+fn who_leaves_while_voters_change_waits_until_it_is_not_needed() {
+    let played = leavers(None);
+    assert_eq!(played.failure, None, "skipped: {:?}", played.skipped);
+    assert_eq!(played.done.get("leave"), Some(&2), "skipped: {:?}", played.skipped);
+    let Some(Failure::Liveness { pending }) = leavers(Some(Mutant::LeavesMidChange)).failure else {
+        panic!("all is well")
+    };
+    assert!(pending.iter().any(|what| what == "nobody leads"), "{pending:?}");
 }

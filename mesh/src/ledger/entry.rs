@@ -11,6 +11,7 @@ use crate::wire::{Label, Signed};
 use serde::{Deserialize, Serialize};
 use serde_repr::{Deserialize_repr, Serialize_repr};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
+use std::collections::BTreeSet;
 
 /// Made once by a client; the same id twice is the same request, however often it is sent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -39,6 +40,12 @@ impl Entry {
     pub fn seal(keys: &Keys, mesh: MeshId, request: RequestId, fence: Option<Fence>, command: Command) -> Signed {
         Signed::seal(keys, &Entry { mesh, request, fence, command })
     }
+}
+
+/// Whether an entry, genuine or not, takes out one of these.
+pub fn takes_out(entry: &Signed, peers: &BTreeSet<PeerKey>) -> bool {
+    let command = entry.open::<Entry>().map(|entry| entry.command);
+    matches!(command, Ok(Command::Revoke(revoke)) if peers.contains(&revoke.peer))
 }
 
 tagged! {

@@ -11,6 +11,7 @@ use crate::net::{Protocol, frame};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::{Assign, Assignment, Command, Entry, Lead, Lose};
+use mesh::mutants::{Mutant, on};
 use mesh::placement::{Plan, plan};
 use mesh::restraint::Restraint;
 use mesh::roster::{Cosignature, VoterChange};
@@ -116,7 +117,15 @@ impl Inner {
         if signatures.len() < majority {
             return false;
         }
+        *lock(&self.coming) = Some((fence, self.shared.with(|l| l.voters().epoch() + 1)));
         self.write_as_leader(fence, Command::Voters(VoterChange { body, signatures })).await
+    }
+
+    /// Whether a voter may be taken out by what this leader proposes now.
+    pub(super) fn has_settled(&self, voting: &BTreeSet<PeerKey>) -> bool {
+        let Some(fence) = self.consensus.grant().map(|grant| grant.fence) else { return false };
+        let coming = lock(&self.coming).filter(|(of, _)| *of == fence).map(|(_, epoch)| epoch);
+        on(Mutant::LeavesMidChange) || self.shared.with(|l| l.has_settled(self.me, fence, voting, coming))
     }
 
     async fn ask_cosignature(&self, voter: PeerKey, body: &[u8]) -> Result<Cosignature, String> {

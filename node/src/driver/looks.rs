@@ -11,9 +11,10 @@ use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::membership::{Input, State};
 use mesh::order::Act;
-use mesh::warrant::OrderId;
+use mesh::warrant::{Known, OrderId};
 use mesh::wire::Signed;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// Deeds that are remembered: more than a host does between two looks.
 const DEEDS_MAX: usize = 1_024;
@@ -23,7 +24,7 @@ const WORDS_MAX: usize = 16;
 const WORD_BYTES_MAX: usize = 2_048;
 
 /// What a node did of itself, before anybody else could know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Deed {
     /// As the leader it put an assignment forward.
     Proposed {
@@ -46,6 +47,8 @@ pub enum Deed {
         act: Act,
         /// Under which fence.
         fence: Fence,
+        /// By what it judged: what it knew when it said hello.
+        known: Arc<Known>,
     },
     /// An attempt ended here, whatever came of it.
     Ended {

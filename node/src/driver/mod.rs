@@ -196,6 +196,8 @@ pub struct Inner {
     anew: AtomicBool,
     /// A genuine record that contends with the recovery that this host follows.
     contender: Mutex<Option<VoterChange>>,
+    /// The voters that this host has proposed last as the leader: under which fence, and their epoch.
+    coming: Mutex<Option<(mesh::lease::Fence, u64)>>,
     /// Why this node cannot go on, when that is why it is leaving.
     broken: OnceLock<Broken>,
     /// Somebody connected since the last tick.
@@ -320,6 +322,7 @@ impl Node {
             retiring: AtomicBool::new(false),
             anew: AtomicBool::new(false),
             contender: Mutex::default(),
+            coming: Mutex::default(),
             broken: OnceLock::new(),
             newcomers: AtomicBool::new(false),
             keys: config.keys,

@@ -50,9 +50,18 @@ pub struct Leading {
     /// What the last plan wants written after it.
     todo: VecDeque<(Fence, Command)>,
     gathering: Option<Gathering>,
+    /// The voters that it has proposed last: under which fence, and their epoch.
+    proposed: Option<(Fence, u64)>,
     numbers: u64,
     /// It looked after hosts last, and not after builds.
     healed: bool,
+}
+
+impl Leading {
+    /// The epoch of the voters that were proposed under a fence.
+    pub fn coming(&self, fence: Fence) -> Option<u64> {
+        self.proposed.filter(|(of, _)| *of == fence).map(|(_, epoch)| epoch)
+    }
 }
 
 impl Process {
@@ -161,6 +170,7 @@ impl Process {
             && g.signatures.len() >= g.majority
         {
             let change = VoterChange { body: g.body, signatures: g.signatures };
+            self.leading.proposed = Some((g.fence, self.ledger.voters().epoch() + 1));
             self.write_as_leader(env, g.fence, Command::Voters(change));
         }
     }

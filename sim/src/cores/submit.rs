@@ -8,7 +8,8 @@ use mesh::blame::Verdict;
 use mesh::build::{Attempt, BuildId};
 use mesh::clock::LedgerClock;
 use mesh::identity::PeerKey;
-use mesh::ledger::{Batch, Code, Command, Entry, Reply};
+use mesh::ledger::{Batch, Code, Command, Entry, Reply, takes_out};
+use mesh::mutants::{Mutant, on};
 use mesh::restraint::wakes_ms;
 use mesh::time::Time;
 use mesh::wire::{Signed, encode};
@@ -125,7 +126,7 @@ impl Process {
         if !entries.is_empty() {
             delivery.stage = Stage::Rests(now + PAUSE);
             match self.raft.leader() {
-                Some(leader) if leader == self.me => {
+                Some(leader) if leader == self.me && !self.must_wait(env, &entries) => {
                     let payload = encode(&Batch { time_ms: self.ledger_time_ms(env), entries });
                     if let Some((index, term)) = self.raft.propose(payload, own) {
                         delivery.stage = Stage::Proposed { index, term, until: now + PROPOSED };
@@ -141,6 +142,14 @@ impl Process {
         for pending in late {
             self.answered(env, pending.asker, None);
         }
+    }
+
+    /// Whether one of them takes out a voter whose yes may be needed for the voters that come.
+    fn must_wait(&self, env: &mut Env<'_>, entries: &[Signed]) -> bool {
+        let voting = self.raft.members().voters();
+        let settled = |fence| self.ledger.has_settled(self.me, fence, &voting, self.leading.coming(fence));
+        let all_have = self.raft.grant(env.own()).is_some_and(|grant| settled(grant.fence));
+        !all_have && !on(Mutant::LeavesMidChange) && entries.iter().any(|entry| takes_out(entry, &voting))
     }
 
     /// What is due is tried again.

@@ -2,9 +2,9 @@
 //!
 //! It knows no table and no goal; the numbers go back to [`super::Figures`].
 
-use super::crowd::{Counts, Crowd, Death};
 #[cfg(test)]
 use super::Figures;
+use super::crowd::{Counts, Crowd, Death};
 use super::{Detection, Row, SECOND};
 use crate::det;
 use std::time::Duration;

@@ -20,6 +20,7 @@ pub struct Told {
     pub target: PeerKey,
     pub act: Act,
     pub fence: Fence,
+    pub known: Arc<Known>,
 }
 
 impl Nodes {
@@ -82,7 +83,7 @@ impl NodesStage {
         };
         let others = self.nodes.stations.values().filter_map(Station::node);
         let found = written(node).or_else(|| others.into_iter().find_map(|other| written(&other)));
-        let known = Arc::new(node.ledger(Known::of));
+        let known = told.known.clone();
         let machine = self.nodes.stations.get(name).map(|station| station.host.machine().facts());
         let boot = BootId(machine.map(|facts| facts.boot_id).unwrap_or_default());
         let start = node.start_number();

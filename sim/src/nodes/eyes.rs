@@ -239,8 +239,8 @@ impl NodesStage {
         for deed in new {
             let fact = match deed {
                 Deed::Proposed { fence, build, attempt, to } => Fact::Proposed { key, fence, build, attempt, to },
-                Deed::Acts { order, target, act, fence } => {
-                    let told = Told { order, target, act, fence };
+                Deed::Acts { order, target, act, fence, known } => {
+                    let told = Told { order, target, act, fence, known };
                     Fact::Carried(Box::new(self.deed(name, node, &told)))
                 }
                 Deed::Ended { build, attempt } => Fact::Ended { key, build, attempt },

@@ -57,7 +57,8 @@ fn kept(folder: &Path, seed: u64) -> io::Result<BTreeMap<(usize, u32), Row>> {
     for file in std::fs::read_dir(folder)? {
         let file = file?;
         let name = file.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix(seed)) && name.ends_with(".row")
+        if name.starts_with(&prefix(seed))
+            && name.ends_with(".row")
             && let Ok(row) = decode::<Row>(&std::fs::read(file.path())?, ROW_BYTES_MAX)
         {
             rows.insert((row.hosts, row.loss), row);

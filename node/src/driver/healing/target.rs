@@ -66,7 +66,7 @@ impl Inner {
             Err(why) => Ok(Err(why)),
         };
         let refused = match heard {
-            Ok(Ok(Some(licence))) => return self.obey(licence).await,
+            Ok(Ok(Some((licence, known)))) => return self.obey(licence, known).await,
             Ok(Ok(None)) => return, // its receipt was sent again
             Ok(Err(why)) => why,
             Err(_) => format!("no warrant came within {} s", HEARING_WITHIN.as_secs()),
@@ -99,7 +99,7 @@ impl Inner {
     }
 
     /// One hearing. The licence, when something is to be done; the receipt has been sent then.
-    async fn hear(self: &Arc<Self>, stream: &mut impl Duplex) -> Result<Option<Licence>, String> {
+    async fn hear(self: &Arc<Self>, stream: &mut impl Duplex) -> Result<Option<(Licence, Arc<Known>)>, String> {
         let host = Host {
             boot: BootId(self.facts.boot_id),
             start: self.start,
@@ -108,6 +108,7 @@ impl Inner {
             wall_ms: wall_ms(),
         };
         let (keys, known) = (self.keys.clone(), self.shared.with(Known::of));
+        let judges_by = Arc::new(known.clone());
         let nonce: [u8; 32] = lock(&self.random).random();
         let open = move |store: &crate::guard::Store| store.open(&keys, known, host, nonce, boottime());
         let (mut hearing, hello) = self.healing.papers(open).await.map_err(|error| error.to_string())?;
@@ -141,7 +142,7 @@ impl Inner {
                     if !matches!(sent, Ok(Ok(()))) {
                         tracing::info!("the receipt of a warrant did not leave; the ledger gets it");
                     }
-                    return Ok(Some(licence));
+                    return Ok(Some((licence, judges_by)));
                 }
                 // A link that does not hold teaches nothing; the warrant may hold without it.
                 Err(Refused::Rule(why)) if !is_last && hearing_goes_on(&why) => {
@@ -153,7 +154,7 @@ impl Inner {
     }
 
     /// Does what this host has taken on.
-    async fn obey(self: &Arc<Self>, licence: Licence) {
+    async fn obey(self: &Arc<Self>, licence: Licence, known: Arc<Known>) {
         let order = licence.order();
         let line = licence.journal();
         tracing::warn!("{line}");
@@ -168,7 +169,7 @@ impl Inner {
             target.carries_out = Some(order.id);
         }
         // From here on it is done: whoever leads next finds the receipt, and what is left is courtesy.
-        self.note(Deed::Acts { order: order.id, target: order.target, act: licence.act(), fence: order.fence });
+        self.note(Deed::Acts { order: order.id, target: order.target, act: licence.act(), fence: order.fence, known });
         let receipt = Entry::Receipt(licence.receipt().clone());
         let told = async {
             let written = tokio::time::timeout(RECEIPT_WITHIN, self.write_healing(receipt, None)).await;
