@@ -185,6 +185,8 @@ pub struct Inner {
     jobs: Mutex<BTreeMap<(BuildId, Attempt), Running>>,
     strangers: Mutex<Vec<status::Stranger>>,
     corrupt: Mutex<BTreeMap<PeerKey, u64>>,
+    /// What others have asked this host to take, while it does.
+    taking: Mutex<replicate::Taking>,
     /// Builds that ended here and wait for a second host to hold what they made.
     unheld: Mutex<BTreeSet<BuildId>>,
     /// For whoever looks on; see [`looks`].
@@ -318,6 +320,7 @@ impl Node {
             jobs: Mutex::default(),
             strangers: Mutex::default(),
             corrupt: Mutex::default(),
+            taking: Mutex::default(),
             unheld: Mutex::default(),
             deeds: Mutex::default(),
             words: Mutex::default(),
