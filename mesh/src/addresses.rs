@@ -24,6 +24,8 @@ pub use kept::{KEPT_BYTES_MAX, KEPT_MAX, KEPT_PEERS_MAX, Kept};
 
 /// Leads kept of one peer: interfaces of both families and an overlay, with room for old ones.
 pub const LEADS_MAX: usize = 16;
+/// Leads kept of one peer that came by mDNS: whoever makes them up takes no room from others.
+pub const MDNS_MAX: usize = 4;
 /// Observed source addresses kept of one peer.
 pub const OBSERVED_MAX: usize = 4;
 /// A lead that was not proved, nor told again, for so long is forgotten (incident 17).
@@ -50,6 +52,8 @@ pub enum Source {
     Gossip,
     /// The peer's identify message.
     Identify,
+    /// Somebody on this host's own network, by mDNS: anybody there can say so of any peer.
+    Mdns,
     /// The peer's own presence: it waits behind this relay.
     Relay,
     /// The source of an inbound connection: shown, never dialled.
@@ -236,7 +240,12 @@ impl Addresses {
 
     /// A dial of ours to this address ended in a handshake with this peer.
     pub fn proved(&mut self, peer: PeerKey, addr: &str, now: Time) {
-        let source = if relay_in(addr).is_some() { Source::Relay } else { Source::Identify };
+        let known = self.peers.get(&peer).and_then(|leads| leads.get(addr)).map(|lead| lead.source);
+        let source = match known {
+            Some(Source::Mdns) => Source::Mdns, // where it came from stays to be seen
+            _ if relay_in(addr).is_some() => Source::Relay,
+            _ => Source::Identify,
+        };
         self.note(peer, addr, source, None, now);
         if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
             lead.proved = Some(now);
@@ -294,7 +303,16 @@ impl Addresses {
         usable.into_iter().map(|(addr, _)| addr.clone()).collect()
     }
 
-    /// The same, without QUIC where a TCP lead has not failed since it was proved or told: when a process dies, its
+    /// The same for somebody else's use: what came by mDNS is not passed on before it is proved.
+    pub fn worth_telling(&self, peer: &PeerKey, now: Time) -> Vec<String> {
+        let told = |addr: &String| {
+            let lead = self.peers.get(peer).and_then(|leads| leads.get(addr));
+            lead.is_some_and(|lead| lead.source != Source::Mdns || lead.proved.is_some())
+        };
+        self.leads(peer, now).into_iter().filter(told).collect()
+    }
+
+    /// As [`Addresses::leads`], without QUIC where a TCP lead has not failed since it was proved or told: when a process dies, its
     /// kernel closes TCP in that moment, and QUIC merely falls silent. QUIC is for where TCP does not get through.
     pub fn first_leads(&self, peer: &PeerKey, now: Time) -> Vec<String> {
         let mut leads = self.leads(peer, now);
@@ -404,6 +422,9 @@ impl Addresses {
     fn note(&mut self, peer: PeerKey, addr: &str, source: Source, observer: Option<PeerKey>, now: Time) {
         let leads = self.peers.entry(peer).or_default();
         if let Some(lead) = leads.get_mut(addr) {
+            if source == Source::Mdns && lead.source != source {
+                return; // a stranger's word refreshes nobody's
+            }
             lead.last_seen = now;
             lead.claimed |= source == Source::Gossip;
             if source < lead.source {
@@ -412,18 +433,22 @@ impl Addresses {
             }
             return;
         }
-        let observed = source == Source::Observed;
-        let alike = |lead: &Lead| (lead.source == Source::Observed) == observed;
-        let max = match observed {
-            _ if mutants::on(Mutant::LeadsNeverExpire) => usize::MAX,
-            true => OBSERVED_MAX,
-            false => LEADS_MAX,
+        let class = |source: Source| match source {
+            Source::Observed => OBSERVED_MAX,
+            Source::Mdns => MDNS_MAX,
+            _ => LEADS_MAX,
         };
+        let alike = |lead: &Lead| match (lead.source, source) {
+            (Source::Observed | Source::Mdns, _) | (_, Source::Observed | Source::Mdns) => lead.source == source,
+            _ => true,
+        };
+        let max = if mutants::on(Mutant::LeadsNeverExpire) { usize::MAX } else { class(source) };
         if leads.values().filter(|lead| alike(lead)).count() >= max {
             // The least promising goes: configured and proved ones stay, then the freshest.
             let worst = leads
                 .iter()
                 .filter(|(_, lead)| alike(lead) && lead.source != Source::Configured)
+                .filter(|(_, lead)| source != Source::Mdns || lead.proved.is_none())
                 .min_by_key(|(addr, lead)| (lead.proved, lead.last_seen, (*addr).clone()))
                 .map(|(addr, _)| addr.clone());
             match worst {

@@ -319,3 +319,44 @@ fn tcp_is_dialled_first_and_quic_where_it_fails() {
     table.learn_presence(peer, &[QUIC.to_owned()], at(1));
     assert_eq!(table.first_leads(&peer, at(1)), [QUIC], "all that there is");
 }
+
+#[test]
+fn what_mdns_says_is_tried_and_told_to_nobody_before_it_is_proved() {
+    let (me, peer, other) = (key(1), key(2), key(3));
+    let mut table = Addresses::new(me);
+    let near = |n: u8| format!("/ip4/10.0.0.{n}/tcp/7400");
+    assert!(table.learn(peer, &near(9), Source::Mdns, None, at(0)));
+    assert_eq!(table.leads(&peer, at(0)), [near(9)]);
+    assert_eq!(table.worth_telling(&peer, at(0)), Vec::<String>::new(), "the naive table tells all that it may dial");
+    assert!(table.keep().is_empty());
+    table.proved(peer, &near(9), at(1));
+    assert_eq!(table.worth_telling(&peer, at(1)), [near(9)]);
+    let rows = table.rows(&peer, at(1));
+    assert_eq!((rows[0].source, rows[0].proved), (Source::Mdns, true));
+    // What another turned out to be at is that one's, whoever said otherwise.
+    assert!(table.learn(other, &near(9), Source::Mdns, None, at(2)));
+    assert_eq!(table.leads(&other, at(2)), Vec::<String>::new());
+}
+
+#[test]
+fn whoever_makes_up_neighbours_takes_no_room_from_other_leads() {
+    let (me, peer) = (key(1), key(2));
+    let mut table = Addresses::new(me);
+    let presence: Vec<String> = (0..LEADS_MAX).map(|n| format!("/ip4/10.1.0.{n}/tcp/7400")).collect();
+    table.learn_presence(peer, &presence, at(0));
+    assert!(table.learn(peer, "/ip4/10.2.0.1/tcp/7400", Source::Mdns, None, at(0)));
+    table.proved(peer, "/ip4/10.2.0.1/tcp/7400", at(1));
+    let made_up: Vec<String> = (0..200).map(|n| format!("/ip4/10.3.0.{n}/tcp/7400")).collect();
+    for (second, addr) in (2..).zip(&made_up) {
+        table.learn(peer, addr, Source::Mdns, None, at(second));
+        table.learn(peer, &presence[0], Source::Mdns, None, at(second));
+    }
+    let rows = table.rows(&peer, at(300));
+    let known = |addr: &String| rows.iter().any(|row| row.addr == *addr);
+    assert!(presence.iter().all(known), "{rows:#?}");
+    assert!(known(&"/ip4/10.2.0.1/tcp/7400".to_owned()), "what was proved stays");
+    assert_eq!(made_up.iter().filter(|addr| known(addr)).count(), MDNS_MAX - 1);
+    // Nor does it keep alive what the peer itself no longer says.
+    table.expire(at(0) + LEAD_LIFE);
+    assert!(!table.rows(&peer, at(0) + LEAD_LIFE).iter().any(|row| row.addr == presence[0]));
+}

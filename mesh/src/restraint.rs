@@ -19,8 +19,12 @@ use crate::limits::{TIME_IDLE_MS_MAX, TIME_STANDS_MS_MAX};
 use crate::mutants::{self, Mutant};
 use std::collections::BTreeMap;
 
-/// How far ledger time may be behind while a host is being healed: its cool-downs and proofs have a minute or more.
-const HEALING_STANDS_MS_MAX: u64 = 2_000;
+/// How far ledger time may be behind at least while a host is being healed: its cool-downs and proofs have a minute or
+/// more.
+const HEALING_STANDS_MS: u64 = 2_000;
+/// And by this part of how long its case has stood where it does: what it waits for comes that much later at most, and
+/// a host that waits for days, for a build say, keeps nobody's network busy.
+const HEALING_STANDS_PART: u64 = 8;
 
 /// Why a host gets no builds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -185,7 +189,9 @@ pub fn wakes_ms(ledger: &Ledger, verdicts: &[Verdict]) -> u64 {
         Verdict::Rest { until_ms, .. } if *until_ms > now => Some(*until_ms),
         _ => inputs_until_ms(ledger, v).filter(|until_ms| *until_ms > now),
     });
-    let healing = record.cases().any(|(_, case)| case.stage.is_open()).then(|| now + HEALING_STANDS_MS_MAX);
+    let stood = |since_ms: u64| now.saturating_sub(since_ms) / HEALING_STANDS_PART;
+    let open = record.cases().filter(|(_, case)| case.stage.is_open());
+    let healing = open.map(|(_, case)| now + stood(case.since_ms).max(HEALING_STANDS_MS));
     let storm = match storm(record, now) {
         Some(Rule::Storm { left_ms, .. }) => Some(now + left_ms),
         _ => None,

@@ -146,7 +146,12 @@ fn a_leader_knows_when_time_has_to_pass() {
     assert!(with(Some(Mutant::TimeStandsStill), || wakes(&world)) > TIME_IDLE_MS_MAX);
     pass(&mut world, 5_000);
     case(&mut world, 3, &[Event::Blamed]);
-    assert_eq!(wakes(&world), HEALING_STANDS_MS_MAX);
+    assert_eq!(wakes(&world), HEALING_STANDS_MS);
+    let mut later = world.clone();
+    pass(&mut later, 80_000);
+    assert_eq!(wakes(&later), 10_000, "an eighth of what it has waited");
+    pass(&mut later, 60 * MINUTE);
+    assert_eq!(wakes(&later), TIME_STANDS_MS_MAX, "and it is to be seen how long that is");
     let clear = Entry::Clear(Clear { host: Some(key(3)), why: "looked at it".into() });
     assert!(world.send(1, Command::Heal(clear)).is_ok());
     // Its cool-down ends to the moment, and so does the day in which the step counts.

@@ -176,6 +176,9 @@ pub struct TimingConfig {
 pub struct NetworkConfig {
     /// What its owner calls the network that it is in; a tag `net:NAME` says so to others. Without it, its interfaces do.
     pub name: Option<String>,
+    /// Whether members on the same network are looked for by mDNS, and those who look are answered. Anybody there sees
+    /// this host's key and addresses then, and that it belongs to some mesh.
+    pub mdns: bool,
 }
 
 #[derive(Deserialize)]

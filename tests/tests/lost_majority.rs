@@ -3,9 +3,10 @@
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use tests::daemon::{Daemon, Settings, said};
+use tests::daemon::{Daemon, PATIENCE, Settings, said};
 use tests::fleet::Fleet;
 use tests::status::Status;
+use tests::wait_for;
 
 /// Recovers with this host as the heir, the key in a file.
 #[track_caller]
@@ -35,6 +36,12 @@ fn lost(fleet: &mut Fleet, hosts: &[String], seen_by: &str) {
     });
 }
 
+/// Whether one has kept, for its next start, where another is.
+fn remembers(host: &Daemon, other: &Daemon) -> bool {
+    let kept = fs::read(host.dir.join("leads")).unwrap_or_default();
+    String::from_utf8_lossy(&kept).contains(&format!("/tcp/{}", other.listen.port()))
+}
+
 /// Two of three, the first host, the only signer and the leader among them.
 #[test]
 fn the_last_of_three_goes_on_with_what_was_queued() {
@@ -60,6 +67,9 @@ fn the_last_of_three_goes_on_with_what_was_queued() {
     // While a majority lives there is nothing to recover, and nobody's key is asked for.
     let refused = fleet["c"].fails(&["recover"]);
     assert!(refused.contains("3 of 3 voters survive"), "{refused}");
+    // So that it can be told later on: a host that knows nobody's address, and that nobody dials, is told nothing.
+    wait_for(PATIENCE, || ["b", "c"].iter().all(|other| remembers(&fleet["a"], &fleet[*other])).then_some(()))
+        .unwrap_or_else(|| panic!("a keeps nothing of where the others are\n{}", fleet["a"].log_tail(20)));
     lost(&mut fleet, &["a".into(), "b".into()], "c");
     let out = fleet["c"].run(&["status"]);
     assert_eq!(out.status.code(), Some(2), "{}", said(&out));
@@ -105,10 +115,20 @@ fn the_last_of_three_goes_on_with_what_was_queued() {
     assert!(!warns(&b, "disputed"));
     let build = fleet["b"].build(&ids["x0"]);
     assert_eq!(build["state"], "done");
-    // A start finds the log of the recovery again.
+    // A start finds the log of the recovery again, and its first host's old one counts for nothing.
     fleet["c"].stop();
     fleet["c"].up();
     fleet["c"].wait("in the recovered mesh", |s| epoch(s) == 1 && s.alive() == 3);
+    fleet["a"].up();
+    fleet["a"].ended();
+    let log = fleet["a"].log();
+    for word in
+        ["host=\"b\" refusal=revoked: a was taken", "host=\"c\" refusal=revoked: a was taken", "it stops, and needs"]
+    {
+        assert!(log.contains(word), "no {word}\n{}", fleet["a"].log_tail(20));
+    }
+    let again = fleet["a"].fails(&["up"]);
+    assert!(again.contains("this host was taken out of the mesh") && again.contains("new invitation"), "{again}");
     drop(heir);
 }
 

@@ -51,7 +51,12 @@ pub struct Config {
     /// Where answers come late it is half of what they take, but no more than this.
     pub grace_max: Duration,
     /// Accusers of one network are enough when nobody elsewhere who could tell has been heard for so long: until then
-    /// the networks may only be cut from each other, and nobody in the other is down.
+    /// the networks may only be cut from each other, and nobody in the other is down. Heard is any word, also one that
+    /// does not answer every accuser: liars may keep whom they like doubted, and cannot keep a signed word from arriving.
+    /// So fewer liars than a verdict needs convict nobody; as many, of one network, convict whom they like only where
+    /// neither it nor, for so long, any of its watchers in another network gets a word through. There honest hosts of that
+    /// network would say the same, and the first word ends it. In which network a host is it says itself: that two are
+    /// asked for protects from cuts, and only the number of accusers from liars.
     pub apart: Duration,
     /// With a single watcher nobody else can be asked: it waits so many silences.
     pub sole_factor: u32,
@@ -101,7 +106,7 @@ impl Default for Config {
             alarms_half_life: ms(30_000),
             doublings_max: 4,
             forgive: ms(60_000),
-            silence_closed: ms(600),
+            silence_closed: ms(500),
             newcomer: ms(10_000),
             accusers: 3,
             accusers_few: 2,

@@ -553,6 +553,8 @@ impl Membership {
 }
 
 #[cfg(test)]
+mod apart_tests;
+#[cfg(test)]
 mod order_tests;
 #[cfg(test)]
 mod patience_tests;

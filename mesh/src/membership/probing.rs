@@ -168,6 +168,7 @@ impl Membership {
     pub(super) fn connected(&mut self, peer: PeerKey, now: Time) {
         if let Some(slot) = self.subjects.slot_mut(&peer) {
             slot.connected = true;
+            self.meet(peer, now);
         } else if let Some(subject) = self.subjects.get_mut(&peer)
             && !subject.view.connected
         {
@@ -453,7 +454,7 @@ impl Membership {
     }
 
     /// How many can watch a host now, and in which networks they are; of each network since when all of them there
-    /// have been doubted, if they are. This host can, enrolled or not, where everybody does.
+    /// have been doubted and not heard, if they are. This host can, enrolled or not, where everybody does.
     fn watchers_of(&self, peer: &PeerKey) -> (usize, BTreeMap<u64, Option<Time>>) {
         let members = self.subjects.members();
         let Some(index) = members.index(peer) else { return (0, BTreeMap::new()) };
@@ -462,7 +463,9 @@ impl Membership {
         let mut networks: BTreeMap<u64, Option<Time>> = BTreeMap::new();
         for watcher in &watchers {
             let subject = self.subjects.get(&members.keys()[*watcher]);
-            let doubted = subject.filter(|s| s.view.state == State::Suspect).map(|s| s.view.since);
+            // From the last word on, be it one that does not answer every accuser: liars may keep a host doubted.
+            let unheard = |s: &Subject| s.view.last_heard.map_or(s.view.since, |at| at.max(s.view.since));
+            let doubted = subject.filter(|s| s.view.state == State::Suspect).map(unheard);
             let all = networks.entry(members.network(*watcher)).or_insert(doubted);
             *all = all.zip(doubted).map(|(one, other)| one.max(other));
         }

@@ -31,6 +31,9 @@ const PARTNER_FOR: Duration = Duration::from_secs(10);
 const TRIES: usize = 16;
 /// The first comparison after a start: connections stand by then.
 const FIRST: Duration = Duration::from_secs(2);
+/// Who is connected and has not been heard of after so long is compared with: gossip that loses its presence, as it
+/// does when many join at once, is made good in moments and not at a random member's turn.
+const MEET: Duration = Duration::from_secs(1);
 
 const _: () = assert!(ROWS_MAX * 64 < DIGEST_BYTES_MAX && BUCKETS * 9 < DIGEST_BYTES_MAX);
 
@@ -93,11 +96,13 @@ pub(super) struct Repair {
     at: Time,
     /// With whom, until when.
     partners: BTreeMap<PeerKey, Time>,
+    /// Members that have connected and whose presence is not known, and when to ask them.
+    unmet: BTreeMap<PeerKey, Time>,
 }
 
 impl Repair {
     pub fn new(now: Time) -> Repair {
-        Repair { at: now + FIRST, partners: BTreeMap::new() }
+        Repair { at: now + FIRST, partners: BTreeMap::new(), unmet: BTreeMap::new() }
     }
 
     /// Whether this one may take part now.
@@ -113,20 +118,51 @@ impl Repair {
 
 impl Membership {
     pub(super) fn compare_at(&self) -> Option<Time> {
-        (self.subjects.members().len() > 1).then_some(self.repair.at)
+        let first = self.repair.unmet.values().copied().min();
+        (self.subjects.members().len() > 1).then(|| first.map_or(self.repair.at, |at| at.min(self.repair.at)))
+    }
+
+    /// A member has connected: it is compared with when nothing is heard of it soon.
+    pub(super) fn meet(&mut self, peer: PeerKey, now: Time) {
+        if self.is_unmet(&peer) {
+            let at = now + MEET + self.jitter(MEET);
+            self.repair.unmet.entry(peer).or_insert(at);
+        }
+    }
+
+    fn is_unmet(&self, peer: &PeerKey) -> bool {
+        let index = self.subjects.members().index(peer);
+        index.is_some_and(|i| self.subjects.connected_at(i) && self.subjects.record_at(i).is_none())
+    }
+
+    fn meet_when_due(&mut self, now: Time) {
+        let due = |(peer, at): (&PeerKey, &Time)| (*at <= now).then_some(*peer);
+        let due: Vec<PeerKey> = self.repair.unmet.iter().filter_map(due).collect();
+        for peer in due {
+            self.repair.unmet.remove(&peer);
+            if self.is_unmet(&peer) {
+                self.compare_with(peer, now);
+                self.meet(peer, now); // should that get lost as well
+            }
+        }
+    }
+
+    fn compare_with(&mut self, peer: PeerKey, now: Time) {
+        if self.repair.begin(peer, now) {
+            let buckets = if self.subjects.members().len() < FEW { BUCKETS_FEW } else { BUCKETS };
+            self.tell(peer, &Exchange::Digest(Digest { sums: self.sums(buckets) }));
+        }
     }
 
     pub(super) fn compare_when_due(&mut self, now: Time) {
-        if self.compare_at().is_none_or(|at| now < at) {
+        self.meet_when_due(now);
+        if self.subjects.members().len() < 2 || now < self.repair.at {
             return;
         }
         let tenth = self.config.repair / 10;
         self.repair.at = now + 9 * tenth + self.jitter(2 * tenth);
-        if let Some(peer) = self.somebody()
-            && self.repair.begin(peer, now)
-        {
-            let buckets = if self.subjects.members().len() < FEW { BUCKETS_FEW } else { BUCKETS };
-            self.tell(peer, &Exchange::Digest(Digest { sums: self.sums(buckets) }));
+        if let Some(peer) = self.somebody() {
+            self.compare_with(peer, now);
         }
     }
 

@@ -370,3 +370,50 @@ fn a_host_keeps_little_of_ten_thousand() {
     }
     assert!(woken < 9 * 8 * 11, "{woken} times");
 }
+
+/// Thirty join at once, gossip loses somebody's presence, and no random member's turn comes for long.
+#[test]
+fn who_has_connected_and_is_unheard_of_is_asked_soon() {
+    let hosts = 30;
+    let members = Members::new((0..hosts).map(|h| keys(h).key()), 0);
+    let watched = members.subjects(&keys(0).key());
+    let mut others = (1..hosts).map(|h| keys(h).key()).filter(|key| !watched.contains(key));
+    let (unheard, heard) = (others.next().expect("one"), others.next().expect("another"));
+    let rare = Config { repair: Duration::from_secs(3_600), ..Config::default() };
+    let compared = |connects: bool| {
+        let begin = Time::from_millis(1_000);
+        let mut core = Membership::new(own(0, 1), 7, rare.clone(), begin);
+        core.set_members(&members, begin);
+        let other = (1..hosts).find(|h| keys(*h).key() == heard).expect("just chosen");
+        let facts = PresenceFacts { name: "heard".into(), ..Default::default() };
+        let mut speaker = Membership::new(own(other, 1), 8, rare.clone(), begin);
+        speaker.set_facts(facts, begin);
+        let said = std::iter::from_fn(|| speaker.poll()).find_map(|output| match output {
+            Output::Publish(bytes) => Some(bytes),
+            _ => None,
+        });
+        core.handle(Input::Statement(said.expect("its presence")), begin);
+        if connects {
+            core.handle(Input::Connected(unheard), begin);
+            core.handle(Input::Connected(heard), begin);
+        }
+        let mut asked = vec![];
+        // Past the first turn of all, which is anybody's; a partner is asked again as long as nothing comes of it.
+        for ms in (2_500..9_000).step_by(50) {
+            core.handle_timeout(Time::from_millis(1_000 + ms));
+            while let Some(output) = core.poll() {
+                if let Output::Digest { to, .. } = output {
+                    asked.push(to);
+                }
+            }
+        }
+        asked
+    };
+    let asked = compared(true);
+    assert!(asked.iter().filter(|to| **to == unheard).count() >= 3, "{asked:?}");
+    assert!(
+        asked.iter().filter(|to| **to == heard).count() <= 1,
+        "but for the turn of all, who is known is not: {asked:?}"
+    );
+    assert!(compared(false).len() <= 1, "without a connection only the first turn of all is taken");
+}

@@ -25,10 +25,10 @@ pub const IDLE: Duration = if cfg!(test) { Duration::from_millis(500) } else { D
 const WORKING: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
 
 /// How long a blob that broke off waits for a stream that brings more of it: a path is found in a few seconds.
-const RESUME_WITHIN: Duration = Duration::from_secs(30);
+pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
 
 /// Between two tries.
-const RESUME_PAUSE: Duration = Duration::from_millis(200);
+pub const RESUME_PAUSE: Duration = Duration::from_millis(200);
 
 /// Ids in one question. More are asked in turns.
 pub const HAVE_IDS_MAX: usize = 1_000;
@@ -127,7 +127,7 @@ impl Label for Answer {
     const MAX: usize = 16 << 10;
 }
 
-/// Who answers [`Hold`]: the driver.
+/// Who answers [`Hold`] and [`Keep`]: the driver.
 #[async_trait]
 pub trait Holder: Send + Sync {
     /// Pulls from `from` what is lacking, then signs a receipt.
@@ -311,22 +311,21 @@ where
             },
             Err(error) => error,
         };
-        let is_answer = matches!(
-            error.kind(),
-            io::ErrorKind::NotFound
-                | io::ErrorKind::InvalidData
-                | io::ErrorKind::PermissionDenied
-                | io::ErrorKind::StorageFull
-        );
         if download.have > had {
             until = Some(Instant::now() + RESUME_WITHIN);
         }
-        if is_answer || until.is_none_or(|until| Instant::now() >= until) {
+        if is_answer(&error) || until.is_none_or(|until| Instant::now() >= until) {
             return Err(error);
         }
         tracing::info!(%source, %id, have = download.have, %error, "a blob broke off, and goes on on another stream");
         sleep(RESUME_PAUSE).await;
     }
+}
+
+/// Whether that is what a peer has to say, or this host's own store, and asking again would change nothing.
+pub fn is_answer(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, PermissionDenied, StorageFull};
+    matches!(error.kind(), NotFound | InvalidData | PermissionDenied | StorageFull)
 }
 
 /// Checks and keeps what has come; a source that sent other bytes is told.

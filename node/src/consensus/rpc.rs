@@ -13,7 +13,7 @@ use super::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use super::vouched::Vouched;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use mesh::identity::PeerKey;
 use mesh::roster::VoterChange;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -111,16 +111,13 @@ fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// Writes one message with its length.
+/// Writes one message with its length, in one piece: each piece becomes a packet of its own.
 pub(super) async fn write<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin + ?Sized),
     message: &T,
 ) -> io::Result<()> {
     let bytes = mesh::wire::encode(message);
-    let len = u32::try_from(bytes.len()).map_err(|_| invalid(format!("a message of {} bytes", bytes.len())))?;
-    stream.write_all(&len.to_be_bytes()).await?;
-    stream.write_all(&bytes).await?;
-    stream.flush().await
+    crate::net::frame::write_frame(stream, &bytes).await
 }
 
 /// Reads one message of at most `max` bytes; `None` when the stream ended before it.

@@ -11,9 +11,10 @@ use mesh::addresses::Kept;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often it is looked whether there is something new to write: a host that ran for seconds only may be one of the
-/// two that have to find each other. In a mesh at rest there is nothing new.
-pub const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// From one write to the next. The first comes at once: a host that ran for a second only may be one of the two that
+/// have to find each other, or one that was taken out of the mesh and is told so by nobody whom it cannot dial. In a
+/// mesh at rest there is nothing new.
+const KEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// What the last start kept, when that is of any use.
 pub(super) fn kept(notes: &dyn Notes) -> Kept {
@@ -28,7 +29,7 @@ impl Inner {
     /// Writes what is to be kept, when it is not what was written last.
     pub(super) async fn run_keeper(self: Arc<Self>, notes: Arc<dyn Notes>, blocking: Blocking, mut written: Kept) {
         loop {
-            tokio::time::sleep(KEEP_EVERY).await;
+            self.leads_changed.notified().await;
             let kept = lock(&self.addresses).keep();
             if kept == written {
                 continue;
@@ -38,6 +39,7 @@ impl Inner {
                 Ok(()) => written = kept,
                 Err(error) => tracing::warn!(%error, "the others' addresses are not kept for the next start"),
             }
+            tokio::time::sleep(KEEP_EVERY).await;
         }
     }
 }

@@ -139,6 +139,7 @@ impl HostNode {
             listen: config.listen.clone(),
             known: joined.members,
             leads: config.leads.clone(),
+            mdns: config.network.mdns,
             timing: if config.timing.lan { Timing::lan() } else { Timing::default() },
             allow_reboot: config.machine.allow_reboot,
             protected: config.machine.protected,

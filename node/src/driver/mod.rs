@@ -41,7 +41,6 @@ mod watch;
 mod why;
 
 pub use healing::Ask;
-pub use keep::KEEP_EVERY;
 pub use local::HostNode;
 pub use looks::{Deed, Word};
 pub use policy::{Joined, Known};
@@ -97,6 +96,8 @@ pub struct NodeConfig {
     pub known: Vec<Known>,
     /// Addresses from the host's own configuration.
     pub leads: Vec<Multiaddr>,
+    /// Whether members on the same network are looked for by mDNS.
+    pub mdns: bool,
     /// How quick consensus is.
     pub timing: Timing,
     /// Slow facts that the host's owner decided.
@@ -176,12 +177,16 @@ pub struct Inner {
     networks: Mutex<Networks>,
     replaced: AtomicBool,
     addresses: Mutex<Addresses>,
+    /// Something was learned of where others are.
+    leads_changed: Notify,
     paths: Mutex<paths::Paths>,
     probe_out: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
     probe_in: Mutex<BTreeMap<PeerKey, mpsc::Sender<Vec<u8>>>>,
     jobs: Mutex<BTreeMap<(BuildId, Attempt), Running>>,
     strangers: Mutex<Vec<status::Stranger>>,
     corrupt: Mutex<BTreeMap<PeerKey, u64>>,
+    /// What others have asked this host to take, while it does.
+    taking: Mutex<replicate::Taking>,
     /// Builds that ended here and wait for a second host to hold what they made.
     unheld: Mutex<BTreeSet<BuildId>>,
     /// For whoever looks on; see [`looks`].
@@ -202,6 +207,8 @@ pub struct Inner {
     broken: OnceLock<Broken>,
     /// Somebody connected since the last tick.
     newcomers: AtomicBool,
+    /// When this host may next say where it is because somebody has.
+    announce_at: Mutex<Time>,
 }
 
 /// Inputs for the membership core that wait for the loop.
@@ -235,6 +242,7 @@ impl Node {
             admission: policy.clone(),
             agent: concat!("mesh/", env!("CARGO_PKG_VERSION")).into(),
             limits: net::Limits::default(),
+            mdns: config.mdns,
         };
         let (net, events) = net::start(net_config, seams.transport, seams.spawn)?;
         let consensus_seed = random.random();
@@ -307,12 +315,14 @@ impl Node {
             networks: Mutex::default(),
             replaced: AtomicBool::new(false),
             addresses: Mutex::new(Addresses::new(me)),
+            leads_changed: Notify::new(),
             paths: Mutex::default(),
             probe_out: Mutex::default(),
             probe_in: Mutex::default(),
             jobs: Mutex::default(),
             strangers: Mutex::default(),
             corrupt: Mutex::default(),
+            taking: Mutex::default(),
             unheld: Mutex::default(),
             deeds: Mutex::default(),
             words: Mutex::default(),
@@ -325,6 +335,7 @@ impl Node {
             coming: Mutex::default(),
             broken: OnceLock::new(),
             newcomers: AtomicBool::new(false),
+            announce_at: Mutex::default(),
             keys: config.keys,
         });
         policy.attach(&inner);

@@ -74,6 +74,7 @@ impl Inner {
         self.circuit_settled(peer, address);
         if dialed {
             lock(&self.addresses).proved(peer, &plain(address), now);
+            self.leads_changed.notify_one();
         } else if !address.iter().any(|part| part == libp2p::multiaddr::Protocol::P2pCircuit)
             && let Some(ip) = ip_of(address)
         {

@@ -1,25 +1,41 @@
 //! Blobs between hosts: found, fetched, held for one another.
 //!
 //! A blob is asked for where it should be, then wherever a connection stands; what arrives is verified
-//! by the store. A host that holds an attempt's blobs signs a receipt, and only then.
+//! by the store. A host that holds an attempt's blobs signs a receipt, and only then. What a host was asked to take it
+//! goes on taking when the stream breaks on which it was asked, and whoever asked asks again: a path that dies costs
+//! neither what had arrived.
 
 use super::Inner;
 use super::shared::lock;
-use crate::blobs::transfer::{self, Hold, Holder, Keep};
+use crate::blobs::transfer::{self, Hold, Holder, Keep, RESUME_PAUSE, RESUME_WITHIN, Request};
 use crate::net::{Protocol, Stream};
 use async_trait::async_trait;
 use mesh::build::{BlobId, BuildSpec, Receipt};
 use mesh::identity::PeerKey;
 use mesh::limits::BLOB_BYTES_MAX;
 use mesh::membership::State;
-use mesh::wire::Signed;
-use std::collections::BTreeSet;
+use mesh::wire::{Signed, encode};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long a host may take to pull an attempt's blobs, before another is asked.
 const HOLD_WITHIN: Duration = Duration::from_secs(600);
+
+/// A question that lived for so long was answered by somebody who works: its break is another than the last one's.
+const LIVED: Duration = Duration::from_secs(15);
+
+/// Others' requests that are being carried out: more at a time would only be slower.
+const TAKING_MAX: usize = 64;
+
+/// What comes of a request; the receipt, of one to hold.
+type Taken = Result<Option<Signed>, String>;
+
+/// Requests that are being carried out, by the hash of who asks what.
+pub(super) type Taking = BTreeMap<[u8; 32], watch::Receiver<Option<Taken>>>;
 
 impl Inner {
     /// Makes sure that a blob is in the local store, intact: asks `first`, then every connected host. A
@@ -101,10 +117,10 @@ impl Inner {
             log: receipt.log,
         };
         for peer in self.possible_holders().into_iter().filter(|p| have.iter().all(|r| r.by != *p)) {
-            let ask = async {
-                let mut stream = self.net.open(peer, Protocol::Blobs).await.map_err(io::Error::other)?;
-                transfer::hold(&mut stream, peer, request.clone()).await
-            };
+            let ask = self.ask_until_answered(peer, |mut stream| {
+                let request = request.clone();
+                async move { transfer::hold(&mut stream, peer, request).await }
+            });
             match tokio::time::timeout(HOLD_WITHIN, ask).await {
                 Ok(Ok(signed)) if signed.by == peer && signed.open::<Receipt>().as_ref() == Ok(receipt) => {
                     return Some(signed);
@@ -129,15 +145,97 @@ impl Inner {
             return;
         }
         for peer in self.possible_holders() {
-            let give = async {
-                let mut stream = self.net.open(peer, Protocol::Blobs).await.map_err(io::Error::other)?;
-                transfer::keep(&mut stream, peer, &ids).await
-            };
+            let give = self.ask_until_answered(peer, |mut stream| {
+                let ids = &ids;
+                async move { transfer::keep(&mut stream, peer, ids).await }
+            });
             match tokio::time::timeout(HOLD_WITHIN, give).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => tracing::info!(host = self.name_of(&peer), %error, "inputs were not taken there"),
                 Err(_) => tracing::info!(host = self.name_of(&peer), "inputs were not taken there in time"),
             }
+        }
+    }
+
+    /// Asks a peer for what may take it minutes, on another stream when one breaks: it goes on meanwhile. Not for long
+    /// when no stream comes about, and not when it is taken for dead.
+    async fn ask_until_answered<T, F>(&self, peer: PeerKey, ask: impl Fn(Stream) -> F) -> io::Result<T>
+    where
+        F: Future<Output = io::Result<T>>,
+    {
+        let mut until = None;
+        loop {
+            let begun = Instant::now();
+            let error = match self.net.open(peer, Protocol::Blobs).await {
+                Ok(stream) => match ask(stream).await {
+                    Ok(done) => return Ok(done),
+                    Err(error) if transfer::is_answer(&error) => return Err(error),
+                    Err(error) => {
+                        until = until.filter(|_| begun.elapsed() < LIVED).or(Some(Instant::now() + RESUME_WITHIN));
+                        error
+                    }
+                },
+                Err(error) => io::Error::other(error),
+            };
+            let gone = |state: State| matches!(state, State::Down | State::Left);
+            let lives = lock(&self.members).host(&peer).is_some_and(|h| !gone(h.state));
+            if !lives || until.is_none_or(|until| Instant::now() >= until) {
+                return Err(error);
+            }
+            tracing::info!(host = self.name_of(&peer), %error, "a stream broke under a question: it is asked again");
+            tokio::time::sleep(RESUME_PAUSE).await;
+        }
+    }
+
+    /// Carries a request out, in a task of its own; the same once more, by the same peer, waits for that one.
+    async fn take_once(self: &Arc<Self>, from: PeerKey, request: Request) -> Taken {
+        let key = *blake3::Hasher::new().update(from.as_bytes()).update(&encode(&request)).finalize().as_bytes();
+        let mut done = {
+            let mut taking = lock(&self.taking);
+            match taking.get(&key) {
+                Some(done) => done.clone(),
+                None if taking.len() >= TAKING_MAX => {
+                    return Err(format!("this host takes {TAKING_MAX} things from others already: ask another"));
+                }
+                None => {
+                    let (tell, done) = watch::channel(None);
+                    taking.insert(key, done.clone());
+                    let this = self.clone();
+                    self.task(async move {
+                        let taken = this.carry_out(from, request).await;
+                        lock(&this.taking).remove(&key);
+                        let _ = tell.send(Some(taken)); // whoever asked may be gone
+                    });
+                    done
+                }
+            }
+        };
+        let taken = done.wait_for(Option::is_some).await.ok().and_then(|taken| taken.clone());
+        taken.unwrap_or_else(|| Err("this host is stopping".into()))
+    }
+
+    async fn carry_out(&self, from: PeerKey, request: Request) -> Taken {
+        let text = |error: io::Error| error.to_string();
+        match request {
+            Request::Hold(Hold { mesh, build, attempt, manifest, log }) => {
+                if mesh != self.mesh.0 {
+                    return Err("of another mesh".into());
+                }
+                if let Some(manifest) = manifest {
+                    self.fetch_manifest(manifest, &[from]).await.map_err(text)?;
+                }
+                if let Some(log) = log {
+                    self.fetch_blob(log, &[from]).await.map_err(text)?;
+                }
+                Ok(Some(Signed::seal(&self.keys, &Receipt { mesh, build, attempt, manifest, log })))
+            }
+            Request::Keep(Keep { ids }) => {
+                for id in ids {
+                    self.fetch_blob(id, &[from]).await.map_err(text)?;
+                }
+                Ok(None)
+            }
+            _ => Err("nothing that a host takes".into()),
         }
     }
 
@@ -155,24 +253,11 @@ struct ForPeer(Arc<Inner>);
 #[async_trait]
 impl Holder for ForPeer {
     async fn hold(&self, from: PeerKey, request: Hold) -> Result<Signed, String> {
-        let Hold { mesh, build, attempt, manifest, log } = request;
-        if mesh != self.0.mesh.0 {
-            return Err("of another mesh".into());
-        }
-        let text = |error: io::Error| error.to_string();
-        if let Some(manifest) = manifest {
-            self.0.fetch_manifest(manifest, &[from]).await.map_err(text)?;
-        }
-        if let Some(log) = log {
-            self.0.fetch_blob(log, &[from]).await.map_err(text)?;
-        }
-        Ok(Signed::seal(&self.0.keys, &Receipt { mesh, build, attempt, manifest, log }))
+        let taken = self.0.take_once(from, Request::Hold(request)).await?;
+        taken.ok_or_else(|| "no receipt came of it".into())
     }
 
     async fn keep(&self, from: PeerKey, request: Keep) -> Result<(), String> {
-        for id in request.ids {
-            self.0.fetch_blob(id, &[from]).await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        self.0.take_once(from, Request::Keep(request)).await.map(drop)
     }
 }

@@ -412,6 +412,7 @@ pub(super) fn source_word(source: Source) -> &'static str {
         Source::Interface => "interface",
         Source::Gossip => "gossip",
         Source::Identify => "identify",
+        Source::Mdns => "mdns",
         Source::Relay => "relay",
         Source::Observed => "observed",
     }

@@ -25,6 +25,9 @@ use tokio::sync::mpsc;
 const PROBES_WAITING: usize = 8;
 /// A message of a comparison is worth nothing after this.
 const DIGEST_WITHIN: Duration = Duration::from_secs(10);
+/// Each member says anew where it is no sooner than after so long for each that there is: when many join at once,
+/// everybody connects to everybody, and what all say to all grows with the square.
+const ANNOUNCE_SHARE: Duration = Duration::from_millis(100);
 /// A connection on which nothing was heard for so long is dead, whatever the kernel thinks.
 const DEAD_AFTER: Duration = Duration::from_secs(15);
 
@@ -139,6 +142,12 @@ impl Inner {
                 tracing::debug!(host = self.name_of(&peer), %address, dialed, "connected once more");
                 self.learn_path(peer, &address, dialed);
             }
+            NetEvent::Nearby { peer, address } => {
+                if self.others().contains(&peer) && !is_loopback(&address) {
+                    tracing::info!(host = self.name_of(&peer), %address, "mDNS says that a member is near");
+                    lock(&self.addresses).learn(peer, &plain(&address), Source::Mdns, None, now);
+                }
+            }
             NetEvent::Reserved { relay, ended } => self.on_reserved(relay, ended),
             NetEvent::Disconnected { peer, why } => {
                 tracing::debug!(host = self.name_of(&peer), why, "disconnected");
@@ -159,6 +168,7 @@ impl Inner {
                         other => Failure::Other(other.to_string()),
                     };
                     lock(&self.addresses).failed(peer, &plain(&address), failure, now);
+                    self.leads_changed.notify_one();
                 }
             }
             NetEvent::Stranger { peer, address, reason, text } => {
@@ -253,6 +263,7 @@ impl Inner {
         // Whom we were told of when we joined, or had found, may be missing only because our ledger is behind.
         let told = self.policy.told().chain(self.found.iter().copied()).filter(|peer| !revoked.contains(peer));
         lock(&self.addresses).set_members(&members.iter().copied().chain(told).collect());
+        self.leads_changed.notify_one();
         self.learn_configured(&members);
         self.vouch();
         for peer in revoked {
@@ -295,9 +306,12 @@ impl Inner {
         });
         let dead: Vec<PeerKey> = {
             let mut members = lock(&self.members);
-            if self.newcomers.swap(false, Ordering::Relaxed) {
+            let mut announce_at = lock(&self.announce_at);
+            if now >= *announce_at && self.newcomers.swap(false, Ordering::Relaxed) {
                 members.announce(now); // it, and who is behind it, may not know where we are
+                *announce_at = now + ANNOUNCE_SHARE * members.hosts().count() as u32;
             }
+            drop(announce_at);
             members.set_load(self.facts.cores.saturating_sub(used), wall_ms(), now);
             let dead = |peer: &PeerKey| members.mute_since(peer).is_some_and(|at| now.since(at) > DEAD_AFTER);
             members.hosts().filter(|(p, h)| h.connected && dead(p)).map(|(p, _)| *p).collect()
@@ -478,6 +492,7 @@ impl Inner {
         }
         if peer != self.me {
             lock(&self.addresses).learn_presence(peer, &facts.addresses, self.now());
+            self.leads_changed.notify_one();
         }
     }
 
@@ -529,7 +544,7 @@ impl Inner {
         if *peer == self.me {
             return self.own_listeners();
         }
-        lock(&self.addresses).leads(peer, self.now())
+        lock(&self.addresses).worth_telling(peer, self.now())
     }
 }
 

@@ -6,17 +6,22 @@
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use std::io;
 
+/// Frames up to this size are written in one piece: each piece becomes a packet of its own on a connection.
+const ONE_PIECE_BYTES: usize = 64 << 10;
+
 /// Writes one frame and flushes it.
 ///
 /// # Errors
 /// When the stream fails, or the message is longer than a length can say.
-pub async fn write_frame<W: AsyncWrite + Unpin>(w: &mut W, bytes: &[u8]) -> io::Result<()> {
+pub async fn write_frame<W: AsyncWrite + Unpin + ?Sized>(w: &mut W, bytes: &[u8]) -> io::Result<()> {
     let len = u32::try_from(bytes.len())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a frame holds at most 4 GiB"))?;
-    let mut frame = Vec::with_capacity(4 + bytes.len());
-    frame.extend_from_slice(&len.to_be_bytes());
-    frame.extend_from_slice(bytes);
-    w.write_all(&frame).await?;
+    if bytes.len() <= ONE_PIECE_BYTES {
+        w.write_all(&[&len.to_be_bytes(), bytes].concat()).await?;
+    } else {
+        w.write_all(&len.to_be_bytes()).await?;
+        w.write_all(bytes).await?;
+    }
     w.flush().await
 }
 
@@ -48,13 +53,15 @@ mod tests {
     #[tokio::test]
     async fn frames_come_back_one_by_one() {
         let mut wire = Cursor::new(Vec::new());
-        for message in [&b"first"[..], b"", b"third"] {
+        let large = vec![7; ONE_PIECE_BYTES + 1];
+        for message in [&b"first"[..], b"", b"third", &large] {
             write_frame(&mut wire, message).await.unwrap();
         }
         wire.set_position(0);
         assert_eq!(read_frame(&mut wire, 5).await.unwrap(), b"first");
         assert_eq!(read_frame(&mut wire, 0).await.unwrap(), b"");
         assert_eq!(read_frame(&mut wire, 99).await.unwrap(), b"third");
+        assert_eq!(read_frame(&mut wire, large.len()).await.unwrap(), large);
         assert_eq!(read_frame(&mut wire, 99).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 

@@ -13,6 +13,7 @@ pub mod hello;
 mod introduce;
 mod join;
 mod muxer;
+mod neighbours;
 mod paths;
 mod relaying;
 mod streams;
@@ -57,6 +58,8 @@ pub struct NetConfig {
     pub agent: String,
     /// Bounds on those who wait for admission.
     pub limits: Limits,
+    /// Whether to ask for members on the same network by mDNS, and to answer those who ask.
+    pub mdns: bool,
 }
 
 /// What the network tells the driver. Its channel is bounded: while nobody takes events, peers wait.
@@ -86,6 +89,13 @@ pub enum NetEvent {
         address: Multiaddr,
         /// Whether we dialled.
         dialed: bool,
+    },
+    /// Somebody says by mDNS that a peer is on this network. Nothing has proved it.
+    Nearby {
+        /// Who is said to be there.
+        peer: PeerKey,
+        /// Where.
+        address: Multiaddr,
     },
     /// A relay will pass on who dials us through it, or does so no longer.
     Reserved {

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// A direct connection that has stood for so long is trusted with what the relay carried.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
@@ -40,7 +41,12 @@ pub enum Path {
 }
 
 /// The streams of one connection, of both ends: each stream has an end here.
-pub(super) struct Usage(Mutex<Counts>);
+pub(super) struct Usage {
+    counts: Mutex<Counts>,
+    /// The connection is no more. Yamux wakes nobody who reads when it is dropped in the middle of its farewell to a peer
+    /// that does not answer: the reader would wait until its own patience ends.
+    gone: CancellationToken,
+}
 
 struct Counts {
     open: usize,
@@ -51,13 +57,19 @@ struct Counts {
 
 impl Usage {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Usage(Mutex::new(Counts { open: 0, pinned: 0, idle_since: Instant::now() })))
+        let counts = Mutex::new(Counts { open: 0, pinned: 0, idle_since: Instant::now() });
+        Arc::new(Usage { counts, gone: CancellationToken::new() })
+    }
+
+    /// The connection has ended, and with it what waits on its streams.
+    pub(super) fn end(&self) {
+        self.gone.cancel();
     }
 
     /// Counts a stream until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>, protocol: Protocol) -> Using {
         let pinned = matches!(protocol, Protocol::Logs | Protocol::Blobs);
-        let mut counts = super::lock(&self.0);
+        let mut counts = super::lock(&self.counts);
         counts.open += 1;
         counts.pinned += usize::from(pinned);
         drop(counts);
@@ -65,11 +77,11 @@ impl Usage {
     }
 
     fn is_pinned(&self) -> bool {
-        super::lock(&self.0).pinned > 0
+        super::lock(&self.counts).pinned > 0
     }
 
     fn is_idle(&self, now: Instant) -> bool {
-        let counts = super::lock(&self.0);
+        let counts = super::lock(&self.counts);
         counts.open == 0 && now.duration_since(counts.idle_since) >= IDLE
     }
 }
@@ -82,7 +94,7 @@ pub(super) struct Using {
 
 impl Drop for Using {
     fn drop(&mut self) {
-        let mut counts = super::lock(&self.usage.0);
+        let mut counts = super::lock(&self.usage.counts);
         counts.open -= 1;
         counts.pinned -= usize::from(self.pinned);
         counts.idle_since = Instant::now();
@@ -93,11 +105,25 @@ impl Drop for Using {
 pub struct Stream {
     inner: libp2p::Stream,
     _using: Using,
+    /// For who reads and for who writes: they may be two.
+    gone: [Pin<Box<WaitForCancellationFutureOwned>>; 2],
 }
 
 impl Stream {
     pub(super) fn new(inner: libp2p::Stream, using: Using) -> Self {
-        Stream { inner, _using: using }
+        let gone = [(); 2].map(|()| Box::pin(using.usage.gone.clone().cancelled_owned()));
+        Stream { inner, _using: using, gone }
+    }
+
+    /// What comes of waiting: nothing more when the connection is no more.
+    fn unless_gone<T>(&mut self, by: usize, waits: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match waits {
+            Poll::Pending => self.gone[by]
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection has ended"))),
+            done => done,
+        }
     }
 }
 
@@ -109,19 +135,23 @@ impl std::fmt::Debug for Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_read(cx, into)
+        let waits = Pin::new(&mut self.inner).poll_read(cx, into);
+        self.unless_gone(0, waits, cx)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let waits = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.unless_gone(1, waits, cx)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let waits = Pin::new(&mut self.inner).poll_flush(cx);
+        self.unless_gone(1, waits, cx)
     }
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_close(cx)
+        let waits = Pin::new(&mut self.inner).poll_close(cx);
+        self.unless_gone(1, waits, cx)
     }
 }
 

@@ -434,7 +434,9 @@ impl NetworkBehaviour for Streams {
         let Some(peer) = PeerKey::from_peer_id(&peer_id) else { return };
         let mut connections = lock(&self.table.connections);
         if let Some(of_peer) = connections.get_mut(&peer) {
-            of_peer.remove(&connection_id);
+            if let Some(ended) = of_peer.remove(&connection_id) {
+                ended.rank.usage.end();
+            }
             if of_peer.is_empty() {
                 connections.remove(&peer);
                 lock(&self.table.spares).asked.remove(&peer);

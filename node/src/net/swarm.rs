@@ -12,6 +12,7 @@ use super::errors::{answered, chain, dial_failure, hung_up, other, verdict};
 use super::gate::Gate;
 use super::hello::{Reason, Refusal};
 use super::introduce::Introduce;
+use super::neighbours::{Nearby, Neighbours};
 use super::relaying::{self, is_circuit};
 use super::streams::{Streams, Table};
 use super::{Dial, DialFailure, Mailbox, Net, NetConfig, NetError, NetEvent, Shared, lock, transport as transports};
@@ -61,6 +62,7 @@ struct Behaviour {
     relay: relay::Behaviour,
     circuits: relay::client::Behaviour,
     punch: dcutr::Behaviour,
+    neighbours: Neighbours,
 }
 
 /// What the behaviours tell.
@@ -71,6 +73,7 @@ enum Told {
     Relay(Box<relay::Event>),
     Circuits(Box<relay::client::Event>),
     Punch(Box<dcutr::Event>),
+    Nearby(Nearby),
 }
 
 impl From<identify::Event> for Told {
@@ -100,6 +103,12 @@ impl From<relay::client::Event> for Told {
 impl From<dcutr::Event> for Told {
     fn from(event: dcutr::Event) -> Self {
         Told::Punch(Box::new(event))
+    }
+}
+
+impl From<Nearby> for Told {
+    fn from(event: Nearby) -> Self {
+        Told::Nearby(event)
     }
 }
 
@@ -136,6 +145,7 @@ pub fn start(
         relay: relaying::server(id),
         circuits: circuits_client,
         punch: dcutr::Behaviour::new(id),
+        neighbours: Neighbours::new(config.mdns, id).map_err(failed)?,
     };
     let mut swarm = assemble(admission::wrap(raw, Arc::new(usher)), behaviour, &pair, spawn);
     // A reservation has to name an address of its relay, and members find a relay by its key. A real address would
@@ -268,6 +278,7 @@ impl Task {
         match event {
             SwarmEvent::Behaviour(Told::Identify(event)) => self.on_identify(*event),
             SwarmEvent::Behaviour(Told::Gossip(event)) => self.on_gossip(*event),
+            SwarmEvent::Behaviour(Told::Nearby(Nearby(found))) => self.on_nearby(found),
             SwarmEvent::Behaviour(told) => self.on_circuits(told),
             SwarmEvent::NewListenAddr { listener_id, address } if is_circuit(&address) => {
                 self.on_reserved(listener_id);
@@ -336,6 +347,13 @@ impl Task {
         let (observed, mut agent) = (info.observed_addr, info.agent_version);
         agent.truncate(agent.floor_char_boundary(mesh::limits::TEXT_BYTES_MAX));
         self.outbox.push_back(NetEvent::Identified { peer, listen, observed, agent });
+    }
+
+    /// Neighbours, who may be made up: told of while there is room.
+    fn on_nearby(&mut self, found: Vec<(PeerId, Multiaddr)>) {
+        let room = OUTBOX_MAX.saturating_sub(self.outbox.len());
+        let keyed = found.into_iter().filter_map(|(id, address)| Some((PeerKey::from_peer_id(&id)?, address)));
+        self.outbox.extend(keyed.take(room).map(|(peer, address)| NetEvent::Nearby { peer, address }));
     }
 
     /// Takes a statement from a member, and passes it on; what comes through or from a peer that may

@@ -9,13 +9,14 @@ use mesh::ledger::Changes;
 use mesh::membership::{Input, Members, Output, PresenceFacts, State};
 use mesh::placement::{HostNow, View};
 use mesh::roster::VoterChange;
-use node::driver::KEEP_EVERY;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// A connection on which nothing was heard for so long is dead, whatever the kernel thinks.
 const DEAD_AFTER: Duration = Duration::from_secs(15);
+/// How often where others are is kept: a node does so when it changes.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Process {
     /// Says something to a peer on the oldest connection.

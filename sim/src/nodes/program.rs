@@ -147,6 +147,7 @@ async fn run(
     }
     desk.folder.borrow_mut().member = Some(member.clone());
     let config = NodeConfig {
+        mdns: false,
         keys,
         genesis: member.genesis,
         credential: member.credential,

@@ -92,7 +92,7 @@ impl Task {
                 let dcutr::Event { remote_peer_id: peer, result } = *event;
                 tracing::debug!(%peer, failure = result.err().map(|e| e.to_string()), "hole punching");
             }
-            Told::Identify(_) | Told::Gossip(_) => {}
+            Told::Identify(_) | Told::Gossip(_) | Told::Nearby(_) => {}
         }
     }
 }

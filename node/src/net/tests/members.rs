@@ -221,6 +221,7 @@ async fn a_taken_port_is_told_at_once() {
         admission: Club::presenting(Vec::new()),
         agent: "test".into(),
         limits: Limits::default(),
+        mdns: false,
     };
     let error = start(config, transport::real(), SPAWN).unwrap_err();
     assert!(matches!(&error, NetError::Listen { .. }) && error.to_string().contains("in use"), "{error}");

@@ -178,6 +178,7 @@ impl Node {
             admission: Arc::clone(&club) as Arc<dyn Admission>,
             agent: format!("mesh-test/{n}"),
             limits,
+            mdns: false,
         };
         let (net, events) = start(config, make(&keys(n), &counts), SPAWN).unwrap();
         Node { key: keys(n).key(), net, club, counts, events, seen: Vec::new() }
