@@ -1,7 +1,11 @@
 //! Thousands of orders over generated fleets, and not one wrong act. The million is a part of `scripts/sweep`.
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
+use mesh::mutants::Mutant;
+use sim::draw::Ground;
+use sim::nodes::run_orders;
 use sim::orders::{Counts, Size, run};
+use sim::scenarios::fleets;
 
 /// Seeds of the share that every run of the tests plays; `SIM_SEED_BASE` moves them.
 fn base() -> u64 {
@@ -45,4 +49,50 @@ fn a_voter_that_lies_may_bring_what_is_right() {
     let ran = run(200_020, Size { orders: 2_000, ..Size::LARGE }, None);
     assert_eq!(ran.failure, None, "see it: sim orders --count 2000 --seed 200020");
     assert!(ran.counts.lies.get("another brings it").is_some_and(|n| *n > 3), "{}", ran.counts);
+}
+
+fn grounds() -> Vec<Ground> {
+    fleets::shipped().unwrap().into_iter().map(|(name, fleet)| Ground::new(name, fleet)).collect()
+}
+
+/// A share of the ten thousand that `scripts/sweep` plays.
+#[test]
+fn no_order_through_whole_nodes_is_carried_out_wrongly() {
+    let (grounds, mut counts) = (grounds(), Counts::default());
+    for seed in base()..base() + 4 {
+        let ran = run_orders(seed, 80, &grounds, None).unwrap();
+        assert_eq!(ran.failure, None, "see it: sim orders --tier nodes --count 80 --seed {seed}");
+        counts.add(&ran.counts);
+    }
+    println!("{counts}");
+    assert!(counts.orders() >= 150 && counts.acts >= 5, "{counts}");
+    let of_acts = ["orders-hit-their-target", "acts-are-fenced", "acts-once", "vetoes-hold"];
+    assert!(of_acts.iter().all(|name| counts.judged[name] == counts.acts), "{counts}");
+    assert!(counts.lies.len() >= 12 && counts.replayed > 0 && counts.by_hand > 0, "{counts}");
+}
+
+#[test]
+fn a_target_that_leaves_out_a_check_is_caught_in_whole_nodes() {
+    let grounds = grounds();
+    for mutant in [
+        Mutant::WarrantForOther,
+        Mutant::WarrantOfOtherBoot,
+        Mutant::WarrantNonceIgnored,
+        Mutant::WarrantFenceIgnored,
+        Mutant::WarrantCosignatureUnchecked,
+    ] {
+        let caught =
+            (base()..base() + 6).find_map(|seed| run_orders(seed, 80, &grounds, Some(mutant)).unwrap().failure);
+        let caught = caught.map(|failure| failure.invariant);
+        println!("{mutant}: {caught:?}");
+        assert!(caught.is_some_and(|by| by.starts_with("acts-") || by.starts_with("orders-")), "{mutant}: {caught:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_orders_through_whole_nodes() {
+    let grounds = grounds();
+    let first = run_orders(base(), 40, &grounds, None).unwrap();
+    assert_eq!(run_orders(base(), 40, &grounds, None).unwrap(), first);
+    assert_ne!(run_orders(base() + 1, 40, &grounds, None).unwrap().hash, first.hash);
 }

@@ -76,13 +76,11 @@ impl NodesStage {
     /// signatures it went by is not seen from outside.
     pub(super) fn deed(&mut self, name: &str, node: &Arc<Inner>, told: &Told) -> invariants::Deed {
         let id = told.order;
-        let written = |node: &Arc<Inner>| {
-            node.ledger(|l| {
-                l.healing().orders().rev().find(|w| w.order.id == id).map(|w| (w.hash, w.order.clone(), w.by))
-            })
-        };
-        let others = self.nodes.stations.values().filter_map(Station::node);
-        let found = written(node).or_else(|| others.into_iter().find_map(|other| written(&other)));
+        // Those that hold it may be down by now: what was in some ledger before this step counts.
+        for other in self.nodes.stations.values().filter_map(Station::node).collect::<Vec<_>>() {
+            self.read_orders(&other);
+        }
+        let found = self.eyes.orders.get(&id).cloned();
         let known = told.known.clone();
         let machine = self.nodes.stations.get(name).map(|station| station.host.machine().facts());
         let boot = BootId(machine.map(|facts| facts.boot_id).unwrap_or_default());
@@ -111,6 +109,16 @@ impl NodesStage {
         let (host, key) = (self.eyes.name(name), node.key());
         let (nonce, took_ms, stored, ails) = (None, 0, true, true);
         invariants::Deed { host, key, order, hash, author, life, nonce, took_ms, known, stored, ails }
+    }
+
+    /// Remembers what orders stand in a ledger.
+    pub(super) fn read_orders(&mut self, node: &Arc<Inner>) {
+        let orders = &mut self.eyes.orders;
+        node.ledger(|l| {
+            for w in l.healing().orders().rev().take_while(|w| !orders.contains_key(&w.order.id)).collect::<Vec<_>>() {
+                orders.insert(w.order.id, (w.hash, w.order.clone(), w.by));
+            }
+        });
     }
 
     /// A person at a host orders another to restart; what comes of it is told to nobody, for it is in the ledger.

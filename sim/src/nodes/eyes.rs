@@ -11,6 +11,7 @@ use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::Ledger;
 use mesh::membership::State;
+use mesh::warrant::{Order, OrderHash, OrderId};
 use node::blobs::memory::MemoryBlobs;
 use node::driver::{Deed, Inner, Word};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -58,6 +59,10 @@ pub struct Eyes {
     pub(super) acted: bool,
     /// What each host has sent, the newest at the end: kept by nobody in particular.
     pub(super) said: BTreeMap<String, VecDeque<Word>>,
+    /// Orders that were carried out, since this was asked last.
+    pub(super) carried: u64,
+    /// Every order that has stood in a ledger, with its name in signatures and who signed it.
+    pub(super) orders: BTreeMap<OrderId, (OrderHash, Order, PeerKey)>,
     /// What was done from outside and is told with the next look.
     pub(super) untold: Vec<Fact>,
     truth: World,
@@ -119,6 +124,7 @@ impl NodesStage {
         }
         for (name, node) in &active {
             self.note_voters(name, node.raft_voters());
+            self.read_orders(node);
         }
         self.look_at_truth(&active);
         self.look_at_leases();
@@ -241,6 +247,7 @@ impl NodesStage {
                 Deed::Proposed { fence, build, attempt, to } => Fact::Proposed { key, fence, build, attempt, to },
                 Deed::Acts { order, target, act, fence, known } => {
                     let told = Told { order, target, act, fence, known };
+                    self.eyes.carried += 1;
                     Fact::Carried(Box::new(self.deed(name, node, &told)))
                 }
                 Deed::Ended { build, attempt } => Fact::Ended { key, build, attempt },

@@ -91,7 +91,7 @@ impl NodesStage {
     }
 
     /// A host whose process runs.
-    fn up(&self, name: &str) -> Result<String, String> {
+    pub(super) fn up(&self, name: &str) -> Result<String, String> {
         let name = self.named(name)?;
         match self.runs(&name) {
             true => Ok(name),

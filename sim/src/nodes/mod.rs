@@ -6,15 +6,18 @@
 //! after its crash is a leak, and [`Nodes::is_gone`] tells.
 
 mod acts;
+mod bearer;
 mod clients;
 mod eyes;
 mod faults;
 mod liars;
+mod orders;
 mod owners;
 mod program;
 mod quorum;
 mod stage;
 
+pub use orders::run_orders;
 pub use stage::{NodesStage, fleet, run_nodes};
 
 use crate::host::Host;

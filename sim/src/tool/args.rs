@@ -59,6 +59,9 @@ pub struct Orders {
     /// Leave out a rule: see `sim list mutants`
     #[arg(long, value_parser = mutant)]
     pub mutant: Option<Mutant>,
+    /// Where: the machines of warrants alone, or whole nodes in the middle of drawn plans
+    #[arg(long, value_enum, default_value_t = TierName::Cores)]
+    pub tier: TierName,
     /// Few hosts and few orders a run
     #[arg(long)]
     pub small: bool,

@@ -1,8 +1,11 @@
 //! `sim orders`: orders by the thousand over generated fleets ([`crate::orders`]), and what became of them.
 
-use super::args::Orders;
+use super::args::{Orders, TierName};
 use super::{ENDED, Io, Wrong};
+use crate::draw::Ground;
+use crate::nodes::run_orders;
 use crate::orders::{Counts, Ran, Size, run};
+use crate::scenarios::fleets;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -12,20 +15,33 @@ struct Shared {
     counts: Counts,
     runs: u64,
     broken: Option<(u64, Ran)>,
+    wrong: Option<String>,
 }
 
 /// Plays seeds until so many orders were made, or one run breaks a rule.
 pub fn orders(args: &Orders, io: &mut Io) -> Result<u8, Wrong> {
     let size = if args.small { Size::SMALL } else { Size::LARGE };
     let size = if args.small { size } else { Size { orders: size.orders.min(args.count.max(1)), ..size } };
+    let nodes = args.tier == TierName::Nodes;
+    let grounds: Vec<Ground> = match nodes {
+        false => vec![],
+        true => {
+            let shipped = fleets::shipped().map_err(|error| Wrong::new(error, ""))?;
+            shipped.into_iter().map(|(name, fleet)| Ground::new(name, fleet)).collect()
+        }
+    };
+    let play_one = |seed: u64| match nodes {
+        true => run_orders(seed, args.count, &grounds, args.mutant),
+        false => Ok(run(seed, size, args.mutant)),
+    };
     let begin = Instant::now();
     let until = args.budget.map(|budget| begin + budget);
     let (next, counts) = (args.seed, Counts::default());
-    let shared = Mutex::new(Shared { next, counts, runs: 0, broken: None });
+    let shared = Mutex::new(Shared { next, counts, runs: 0, broken: None, wrong: None });
     let jobs = args.jobs.max(1);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            scope.spawn(|| play(args, size, until, &shared));
+            scope.spawn(|| play(args, &play_one, until, &shared));
         }
     });
     let shared = shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -36,6 +52,9 @@ pub fn orders(args: &Orders, io: &mut Io) -> Result<u8, Wrong> {
         args.seed,
         begin.elapsed().as_secs_f64()
     ));
+    if let Some(text) = shared.wrong {
+        return Err(Wrong::new(text, ""));
+    }
     let Some((seed, ran)) = shared.broken else {
         let (made, asked) = (shared.counts.orders(), args.count);
         if made < asked {
@@ -47,27 +66,39 @@ pub fn orders(args: &Orders, io: &mut Io) -> Result<u8, Wrong> {
         io.error(&format!("seed {seed}: {failure}"));
         let small = if args.small { " --small" } else { "" };
         let mutant = args.mutant.map_or(String::new(), |mutant| format!(" --mutant {mutant}"));
-        let count = size.orders;
-        io.hint(&format!("see it again: sim orders --count {count} --seed {seed}{small}{mutant}"));
+        let count = if nodes { args.count } else { size.orders };
+        let tier = if nodes { " --tier nodes" } else { "" };
+        io.hint(&format!("see it again: sim orders --count {count} --seed {seed}{tier}{small}{mutant}"));
     }
     Ok(2)
 }
 
-fn play(args: &Orders, size: Size, until: Option<Instant>, shared: &Mutex<Shared>) {
+/// Plays a seed.
+type Play<'a> = dyn Fn(u64) -> Result<Ran, String> + Sync + 'a;
+
+fn play(args: &Orders, one: &Play<'_>, until: Option<Instant>, shared: &Mutex<Shared>) {
     let lock = || shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut told = Instant::now();
     loop {
         let seed = {
             let mut shared = lock();
-            let enough = shared.counts.orders() >= args.count || shared.broken.is_some();
+            let over = shared.broken.is_some() || shared.wrong.is_some();
+            let enough = shared.counts.orders() >= args.count || over;
             if enough || until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }
             shared.next += 1;
             shared.next - 1
         };
-        let ran = run(seed, size, args.mutant);
+        let ran = one(seed);
         let mut shared = lock();
+        let ran = match ran {
+            Ok(ran) => ran,
+            Err(text) => {
+                shared.wrong = Some(text);
+                return;
+            }
+        };
         shared.counts.add(&ran.counts);
         shared.runs += 1;
         if args.verbose && told.elapsed() > Duration::from_secs(10) {
