@@ -20,7 +20,7 @@ pub struct Others {
     pub good: bool,
     /// On one its command failed.
     pub failed_alike: bool,
-    /// One could not fetch or unpack its inputs, and nobody anywhere could.
+    /// One could not fetch or unpack its inputs either: whoever has them was away then, or they are damaged.
     pub lack_inputs: bool,
 }
 
@@ -42,7 +42,7 @@ pub enum Charge {
 /// | the command | its command failed as well | the package |
 /// | the command | it was built | the host |
 /// | the command | nobody has tried | nobody yet |
-/// | inputs | nobody could fetch or unpack them | the package |
+/// | inputs | another could not fetch or unpack them either | the package |
 /// | inputs | anything else | the host |
 /// | the host's own | anything | the host |
 pub fn charge(failure: Failure, others: Others) -> Charge {

@@ -114,7 +114,7 @@ impl<'a> Package<'a> {
         Others {
             good: self.good.iter().any(|other| other != host),
             failed_alike: self.command.iter().any(|other| other != host),
-            lack_inputs: self.good.is_empty() && self.inputs.iter().any(|other| other != host),
+            lack_inputs: self.inputs.iter().any(|other| other != host),
         }
     }
 }

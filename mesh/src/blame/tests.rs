@@ -141,6 +141,11 @@ fn the_hosts_own_phases_are_the_hosts() {
     assert_eq!(with(Some(Mutant::BlameInputsOnHosts), || blamed(&world).1), [key(6)]);
     let text = judge(&world.ledger, &Rules::default())[0].text(world.ledger.roster());
     assert!(text.contains("nobody can fetch or unpack its inputs"), "{text}");
+    // They could be fetched again later: that they could not before is not the fault of who tried then.
+    for n in 0..3 {
+        tried(&mut world, &format!("p{n}"), &[(3, None)]);
+    }
+    assert_eq!(blamed(&world).1, []);
 }
 
 /// Incident 9: a newer tree, all hosts fail all packages. Nobody is blamed, healing has to freeze.

@@ -10,6 +10,8 @@ use super::shared::lock;
 use crate::blobs::transfer::{self, Hold, Holder, Keep, RESUME_PAUSE, RESUME_WITHIN, Request};
 use crate::net::{Protocol, Stream};
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::Shared;
 use mesh::build::{BlobId, BuildSpec, Receipt};
 use mesh::identity::PeerKey;
 use mesh::limits::BLOB_BYTES_MAX;
@@ -19,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// How long a host may take to pull an attempt's blobs, before another is asked.
@@ -35,7 +37,7 @@ const TAKING_MAX: usize = 64;
 type Taken = Result<Option<Signed>, String>;
 
 /// Requests that are being carried out, by the hash of who asks what.
-pub(super) type Taking = BTreeMap<[u8; 32], watch::Receiver<Option<Taken>>>;
+pub(super) type Taking = BTreeMap<[u8; 32], Shared<oneshot::Receiver<Taken>>>;
 
 impl Inner {
     /// Makes sure that a blob is in the local store, intact: asks `first`, then every connected host. A
@@ -190,7 +192,7 @@ impl Inner {
     /// Carries a request out, in a task of its own; the same once more, by the same peer, waits for that one.
     async fn take_once(self: &Arc<Self>, from: PeerKey, request: Request) -> Taken {
         let key = *blake3::Hasher::new().update(from.as_bytes()).update(&encode(&request)).finalize().as_bytes();
-        let mut done = {
+        let done = {
             let mut taking = lock(&self.taking);
             match taking.get(&key) {
                 Some(done) => done.clone(),
@@ -198,20 +200,20 @@ impl Inner {
                     return Err(format!("this host takes {TAKING_MAX} things from others already: ask another"));
                 }
                 None => {
-                    let (tell, done) = watch::channel(None);
+                    let (tell, done) = oneshot::channel();
+                    let done = done.shared();
                     taking.insert(key, done.clone());
                     let this = self.clone();
                     self.task(async move {
                         let taken = this.carry_out(from, request).await;
                         lock(&this.taking).remove(&key);
-                        let _ = tell.send(Some(taken)); // whoever asked may be gone
+                        let _ = tell.send(taken); // whoever asked may be gone
                     });
                     done
                 }
             }
         };
-        let taken = done.wait_for(Option::is_some).await.ok().and_then(|taken| taken.clone());
-        taken.unwrap_or_else(|| Err("this host is stopping".into()))
+        done.await.unwrap_or_else(|_| Err("this host is stopping".into()))
     }
 
     async fn carry_out(&self, from: PeerKey, request: Request) -> Taken {

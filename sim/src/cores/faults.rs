@@ -163,6 +163,8 @@ impl Cores {
                 check(!twin, "has a copy already")?;
                 // Its copy would promise what it does not know of, and each lead with it: a limit that the README states.
                 check(!self.votes(host), "votes: a voter must not be two")?;
+                // Beside nobody it would be the host itself, may come to vote, and the original go back behind it.
+                check(self.hosts[host].process.is_some(), "does not run: its copy would be the host itself")?;
                 let copy = self.add_copy(host).ok_or("its network is full")?;
                 self.start(copy);
                 Ok(())

@@ -28,6 +28,11 @@ pub struct HealthyIsNotDown {
 }
 
 impl HealthyIsNotDown {
+    fn is_out(&self, host: &Name, truth: &dyn Truth) -> bool {
+        let mut its = self.keys.iter().filter(|(_, name)| *name == host);
+        its.next().is_some_and(|(key, _)| !truth.is_member(key))
+    }
+
     fn verdict(&self, at: Duration, host: &Name, of: &Name) -> Result<(), String> {
         let long = |since: Duration| at.saturating_sub(since) > SETTLED;
         let well = |name: &Name| self.well.get(name).is_some_and(|since| long(*since));
@@ -49,7 +54,7 @@ impl Invariant for HealthyIsNotDown {
         "Chandra and Toueg (1996), accuracy; Das et al., SWIM (2002); rule 5 of the design"
     }
 
-    fn fact(&mut self, at: Duration, fact: &Fact, _truth: &dyn Truth) -> Result<(), String> {
+    fn fact(&mut self, at: Duration, fact: &Fact, truth: &dyn Truth) -> Result<(), String> {
         let set = |map: &mut BTreeMap<Name, Duration>, host: &Name, is: bool| match is {
             true => drop(map.entry(host.clone()).or_insert(at)),
             false => drop(map.remove(host)),
@@ -70,6 +75,10 @@ impl Invariant for HealthyIsNotDown {
                 if self.cut.get(host).is_none_or(|(now, _)| *now != from) {
                     self.cut.insert(host.clone(), (from, at));
                 }
+            }
+            // Nobody speaks to who is out, and it may not have heard yet that it is.
+            Fact::Believes { host, .. } if self.is_out(host, truth) => {
+                self.down.retain(|(believer, _), _| believer != host);
             }
             Fact::Believes { host, of, state: State::Down } => {
                 self.down.entry((host.clone(), *of)).or_insert(at);

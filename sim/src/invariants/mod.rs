@@ -345,6 +345,11 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Judged on bare cores alone, by the facts that only they tell: what a voter saw for itself before it signed, why a target
+/// refused, and what was truly wrong with a host when its leader took a step, which in a run of whole nodes seldom takes one.
+pub const OF_CORES: [&str; 4] =
+    ["heals-do-no-harm", "healthy-is-not-healed", "refusals-are-true", "signatures-are-due"];
+
 /// Every invariant there is, fresh for a run.
 pub fn all() -> Vec<Box<dyn Invariant>> {
     let mut all = of_orders();

@@ -408,6 +408,10 @@ impl NodesStage {
         if self.votes(&name) {
             return skip(format!("{name} votes: a voter must not be two"));
         }
+        // Beside nobody it would be the host itself, may come to vote, and the original go back behind it.
+        if !self.runs(&name) {
+            return skip(format!("{name} does not run: its copy would be the host itself"));
+        }
         let Some(station) = self.station(&name) else { return skip("gone") };
         let folder = station.desk.folder.borrow().clone();
         if folder.member.is_none() {
