@@ -165,6 +165,9 @@ impl Desk {
 
     async fn answer(&self, peer: PeerKey, asker: Process, request: Request) -> Result<Reply, Refusal> {
         match request {
+            // Whoever is heard anyhow has nothing to show. To one that is about to take over another recovery than the one it
+            // followed, nothing could be shown: what it still has of voters is of the other.
+            Request::Voters(_) if self.known(peer).is_ok() => Ok(Reply::Voters(true)),
             Request::Voters(links) => {
                 self.vouched.show(peer, links).map(Reply::Voters).map_err(|error| Refusal::Unproved(peer, error))
             }
