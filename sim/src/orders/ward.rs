@@ -260,7 +260,10 @@ impl World {
     fn against_blame(&self, host: usize) -> Option<&'static str> {
         let packages = self.fresh.healing().policy().blame.packages;
         let built = |other: usize| other != host && self.recent_all(other).any(|end| !end.bad);
-        if self.failed(host, |end| end.own) < packages {
+        // What failed by another's fault, and is built elsewhere since, may count as well: nobody can tell. Enough has to be
+        // its own.
+        let own = self.recent(host).iter().filter(|end| end.bad && end.own).map(|end| end.build);
+        if (own.collect::<BTreeSet<_>>().len() as u64) < packages || self.failed(host, |_| true) < packages {
             return Some("too little has failed on it");
         }
         (!self.members().into_iter().any(built)).then_some("nobody else has built anything")
