@@ -63,7 +63,7 @@ pub const CAUGHT: &[Catch] = &[
     cores(Mutant::RequestIdIgnored, "requests-count-once", &["crash"], 15),
     cores(Mutant::RetriesWithoutBound, "tries-are-bounded", &["bad-tree"], 20),
     cores(Mutant::PackageFailureBlamesHost, "liveness", &["bad-tree"], 8),
-    cores(Mutant::BlameRestsForEach, "liveness", &["bad-tree"], 20),
+    cores(Mutant::BlameRestsForEach, "liveness", &["bad-tree"], 60),
     cores(Mutant::AssignsWhatRuns, "runs-once", &["crash"], 8),
     cores(Mutant::RetryChangesTheBuild, "definition-stays", &["second-thoughts"], 8),
     cores(Mutant::FinishedForgotten, "no-build-lost", &["crash"], 8),

@@ -197,7 +197,7 @@ pub fn draw(asked: &Asked<'_>) -> Result<Plan, DrawError> {
         mutant: None,
         hosts: draft.hosts,
         safety_ms,
-        liveness_ms: 180_000 + Rules::default().rest_ms * failing,
+        liveness_ms: 180_000 + Rules::default().rest_ms * failing * 3 / 2,
         actions: draft.actions,
         expect: vec![],
     })
