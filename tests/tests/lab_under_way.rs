@@ -121,7 +121,7 @@ fn a_blob_and_a_followed_log_outlive_the_overlay_that_they_lead_over() {
         "it went on where it was: {total} bytes for {BLOB_BYTES} twice"
     );
     let went_on = |host: &&str| lab.mesh_log(host).contains("a blob broke off, and goes on on another stream");
-    assert!(OTHERS.iter().any(|host| went_on(&host)), "the blob was under way when the overlay died");
+    assert!(OTHERS.iter().any(went_on), "the blob was under way when the overlay died");
     assert!(took < SOON, "held by a second host only {took:?} after the overlay had died");
     let sum = builds.iter().find(|b| b["name"] == "sum").expect("just seen");
     assert_eq!(sum["tries"].as_u64().unwrap_or(1), 1, "one attempt was enough: {sum:#}");

@@ -345,10 +345,12 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Judged on bare cores alone, by the facts that only they tell: what a voter saw for itself before it signed, why a target
-/// refused, and what was truly wrong with a host when its leader took a step, which in a run of whole nodes seldom takes one.
-pub const OF_CORES: [&str; 4] =
-    ["heals-do-no-harm", "healthy-is-not-healed", "refusals-are-true", "signatures-are-due"];
+/// Judged in `sim orders` alone, which knows what is truly wrong with a host when its leader takes a step; a mesh of a
+/// minute seldom takes one.
+pub const OF_ORDERS: [&str; 2] = ["heals-do-no-harm", "healthy-is-not-healed"];
+
+/// Judged on bare cores, by facts that only they tell: what a voter saw for itself before it signed, and why a target refused.
+pub const OF_CORES: [&str; 2] = ["refusals-are-true", "signatures-are-due"];
 
 /// Every invariant there is, fresh for a run.
 pub fn all() -> Vec<Box<dyn Invariant>> {

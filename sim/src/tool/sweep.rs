@@ -7,7 +7,7 @@ use super::table::Table;
 use super::{DIFFER, ENDED, Io, Stages, UNTRIED, Wrong, run, tell};
 use crate::det::Options;
 use crate::draw::KINDS;
-use crate::invariants::OF_CORES;
+use crate::invariants::{OF_CORES, OF_ORDERS};
 use crate::plan::Tier;
 use crate::stage::Failure;
 use crate::trace::Watch;
@@ -169,8 +169,10 @@ fn clear(io: &mut Io) {
 /// What a sweep of this source has to try.
 fn expected(source: &Source, stages: &Stages) -> Table {
     let all = (stages.invariants)();
-    let told = |name: &&'static str| source.tier() == Tier::Cores || !OF_CORES.contains(name);
-    let invariants: Vec<&'static str> = all.iter().map(|invariant| invariant.name()).filter(told).collect();
+    let elsewhere =
+        |name: &&'static str| OF_ORDERS.contains(name) || source.tier() == Tier::Nodes && OF_CORES.contains(name);
+    let invariants: Vec<&'static str> =
+        all.iter().map(|invariant| invariant.name()).filter(|name| !elsewhere(name)).collect();
     // Of an action: a request that is sent again is a submission. Who asks for some faults wants to see those.
     let all = KINDS.iter().filter(|kind| source.is_drawn() && kind.name != "request-again");
     let asked = all.filter(|kind| source.faults().is_none_or(|only| only.contains(kind.name)));
