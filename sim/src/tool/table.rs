@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Counts over many runs.
 #[derive(Default)]
 pub struct Table {
-    /// Actions that must be done.
+    /// Invariants that must be judged, and actions that must be done.
+    invariants: BTreeSet<&'static str>,
     expected: BTreeSet<&'static str>,
     done: BTreeMap<&'static str, u64>,
     skipped: BTreeMap<&'static str, u64>,
@@ -19,7 +20,13 @@ impl Table {
     pub fn expecting(invariants: &[&'static str], actions: &[&'static str]) -> Table {
         let zero = |names: &[&'static str]| names.iter().map(|name| (*name, 0)).collect();
         let expected = actions.iter().copied().collect();
-        Table { expected, done: zero(actions), skipped: BTreeMap::new(), exercised: zero(invariants) }
+        Table {
+            invariants: invariants.iter().copied().collect(),
+            expected,
+            done: zero(actions),
+            skipped: BTreeMap::new(),
+            exercised: zero(invariants),
+        }
     }
 
     /// Adds a run.
@@ -38,9 +45,10 @@ impl Table {
 
     /// What was never judged or never done.
     pub fn untried(&self) -> Vec<String> {
-        let zero = |(name, count): (&&'static str, &u64), what| (*count == 0).then(|| format!("{what} {name}"));
-        let invariants = self.exercised.iter().filter_map(|pair| zero(pair, "invariant"));
-        let kinds = self.expected.iter().filter(|kind| self.done.get(*kind).is_none_or(|count| *count == 0));
+        let zero = |counts: &BTreeMap<&'static str, u64>, name| counts.get(name).is_none_or(|count| *count == 0);
+        let invariants = self.invariants.iter().filter(|name| zero(&self.exercised, *name));
+        let kinds = self.expected.iter().filter(|kind| zero(&self.done, *kind));
+        let invariants = invariants.map(|name| format!("invariant {name}"));
         invariants.chain(kinds.map(|kind| format!("action {kind}"))).collect()
     }
 
@@ -74,7 +82,7 @@ mod tests {
             ended: Duration::ZERO,
             done: counts(&[("crash", 2)]),
             skipped: counts(&[("clone", 1), ("crash", 1)]),
-            exercised: counts(&[("one-leader", 9), ("no-loss", 0)]),
+            exercised: counts(&[("one-leader", 9), ("no-loss", 0), ("of-others", 0)]),
         });
         assert_eq!(table.untried(), ["invariant no-loss", "action cut"]);
     }
