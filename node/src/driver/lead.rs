@@ -86,7 +86,11 @@ impl Inner {
 
     pub(super) async fn write_as_leader(&self, fence: Fence, command: Command) -> bool {
         let entry = Entry::seal(&self.keys, self.mesh, self.request_id(), Some(fence), command);
-        match self.submit(entry, PATIENCE).await {
+        let answered = self.submit(entry, PATIENCE).await;
+        if answered.is_ok() {
+            *lock(&self.coming) = None; // taken or refused: of what this leader proposed nothing is on its way any more
+        }
+        match answered {
             Ok((reply, _)) if reply.is_ok() => true,
             Ok((reply, _)) => {
                 tracing::debug!(code = ?reply.code, text = reply.text, "the ledger refused a leader's entry");

@@ -201,7 +201,7 @@ pub struct Inner {
     anew: AtomicBool,
     /// A genuine record that contends with the recovery that this host follows.
     contender: Mutex<Option<VoterChange>>,
-    /// The voters that this host has proposed last as the leader: under which fence, and their epoch.
+    /// Voters that this host has proposed as the leader, while that has no answer: under which fence, and their epoch.
     coming: Mutex<Option<(mesh::lease::Fence, u64)>>,
     /// Why this node cannot go on, when that is why it is leaving.
     broken: OnceLock<Broken>,

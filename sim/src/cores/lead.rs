@@ -50,7 +50,7 @@ pub struct Leading {
     /// What the last plan wants written after it.
     todo: VecDeque<(Fence, Command)>,
     gathering: Option<Gathering>,
-    /// The voters that it has proposed last: under which fence, and their epoch.
+    /// Voters that it has proposed, while that has no answer: under which fence, and their epoch.
     proposed: Option<(Fence, u64)>,
     numbers: u64,
     /// It looked after hosts last, and not after builds.
@@ -142,6 +142,9 @@ impl Process {
     /// The ledger has answered the leader's entry, or nobody did.
     pub(super) fn led(&mut self, _env: &mut Env<'_>, reply: Option<Reply>) {
         self.leading.writing = false;
+        if reply.is_some() {
+            self.leading.proposed = None; // taken or refused: nothing of it is on its way any more
+        }
         // What was refused is planned anew at the next look, not at once: it would be refused again.
         self.leading.woken |= reply.is_some_and(|r| r.is_ok());
     }
