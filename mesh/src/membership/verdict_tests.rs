@@ -85,7 +85,8 @@ fn judged(court: &Court, words: &[(u64, Said)], end_ms: u64, config: &Config) ->
     verdicts
 }
 
-/// The same, from all that was said so far, asked anew at every millisecond.
+/// The same, from all that was said so far, asked anew at every millisecond. A verdict ends with a word of the accused and
+/// with nothing else: an accuser that takes its claim back has heard nothing.
 fn model(court: &Court, words: &[(u64, Said)], end_ms: u64) -> Vec<(u64, State)> {
     const GRACE_MS: u64 = 350;
     let mut verdicts = vec![];
@@ -97,10 +98,13 @@ fn model(court: &Court, words: &[(u64, Said)], end_ms: u64) -> Vec<(u64, State)>
         // Since when each accuser's claim stands: from its first word after the last fresh word that answers it.
         let mut standing: Vec<(usize, u64, u64)> = vec![]; // who, since, silent since by the accused's clock
         let mut fresh = stamp(0, 0);
+        let mut spoke = false;
         for (when, said) in said {
             match said {
                 Said::Alive { back_ms } => {
-                    fresh = fresh.max(stamp(when, back_ms.min(when)));
+                    let word = stamp(when, back_ms.min(when));
+                    spoke = when == now && word > fresh;
+                    fresh = fresh.max(word);
                     standing.retain(|(_, _, silent)| *silent >= fresh);
                 }
                 Said::Accusation { by, back_ms } => {
@@ -120,6 +124,7 @@ fn model(court: &Court, words: &[(u64, Said)], end_ms: u64) -> Vec<(u64, State)>
         };
         let ripe: Vec<_> = standing.iter().filter(|(_, since, _)| since + GRACE_MS <= now).collect();
         let next = match (standing.is_empty(), state) {
+            (true, State::Down) if !spoke => State::Down,
             (true, _) => State::Alive,
             (false, State::Down) => State::Down,
             (false, _) if enough(&ripe) => State::Down,
@@ -143,7 +148,7 @@ fn words() -> impl Strategy<Value = Vec<(u64, Said)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn the_core_judges_when_the_model_does(words in words(), networks: bool) {
         let court = court(networks);
