@@ -139,6 +139,10 @@ pub const MEASURE_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// probes by every watcher, and longer than a daemon that ends at once takes to start anew.
 pub const RETURNED_MS: u64 = 10_000;
 
+/// For how long a host may be healed on what its last canary said, in milliseconds. A step that was held back for longer,
+/// by a budget or by a person, is tried out again first: an hour costs one build, and a host may well have been mended.
+pub const CANARY_COUNTS_MS: u64 = 3_600_000;
+
 /// Returns from being down within ten minutes that are forgiven so: whoever comes back a second time has a canary to
 /// build.
 pub const FLAPS_FORGIVEN: usize = 1;

@@ -239,6 +239,8 @@ mutants! {
     WithdrawsWhatArrived = "withdraws-what-arrived",
     /// A host that is back is well, whatever builds have said of it and however often it was gone.
     ReturnIsHealth = "return-is-health",
+    /// A host is healed on what a canary said of it long ago.
+    HealsOnOldWord = "heals-on-old-word",
     /// A case counts as ordered without an order in the ledger.
     OrderedUnwritten = "ordered-unwritten",
     /// A recovery counts whoever signed it.

@@ -177,6 +177,7 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
     (Mutant::HealsProgressing, SELDOM),
     (Mutant::HealsOnOneWord, SELDOM),
     (Mutant::HealsTheRecovered, SELDOM),
+    (Mutant::HealsOnOldWord, SELDOM),
     (Mutant::HealsWithoutSigners, SELDOM),
     (Mutant::HealsHeldHost, SELDOM),
     (Mutant::HealsLastBuilder, SELDOM),

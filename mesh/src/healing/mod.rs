@@ -30,7 +30,7 @@ use crate::blame::{Canary, Verdict, canary, next_canary};
 use crate::build::BuildId;
 use crate::identity::PeerKey;
 use crate::ledger::Ledger;
-use crate::limits::{FLAPS_FORGIVEN, RETURNED_MS};
+use crate::limits::{CANARY_COUNTS_MS, FLAPS_FORGIVEN, RETURNED_MS};
 use crate::mutants::{self, Mutant};
 use crate::order::{Act, BootId, Gently};
 use crate::placement::{HostNow, View, can_run};
@@ -256,7 +256,7 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
         }
         Stage::On(rung, Phase::CanaryDue) if let Some(up_ms) = proved_by_itself(facts, host, case, rung) => {
             let why = format!("it was down and nothing else, and has been up for {}", span(up_ms));
-            Some((What::Note(Event::Lapsed), why))
+            Some((What::Note(Event::Returned), why))
         }
         Stage::On(_, Phase::CanaryDue) if case.is_returning(now) => None,
         Stage::On(_, Phase::CanaryDue) => {
@@ -277,6 +277,15 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
             if case.down && !down && sight.is_some() && !mutants::on(Mutant::HealsTheRecovered) =>
         {
             said(Event::Recovered, "it is back by itself")
+        }
+        // All that is known against it is what its canary or its order came to at that time.
+        Stage::On(_, Phase::Spent)
+            if !(down || case.down)
+                && sight.is_some()
+                && now >= case.since_ms.saturating_add(CANARY_COUNTS_MS)
+                && !mutants::on(Mutant::HealsOnOldWord) =>
+        {
+            said(Event::Outdated, "what was known against it is an hour old")
         }
         Stage::On(rung, Phase::Spent) => Some(match rung.next() {
             Some(next) => (What::Order(next), case.why.clone()),

@@ -74,6 +74,10 @@ pub struct Taken {
     pub at_ms: u64,
     /// Whether it helped; `None` while nobody can say.
     pub helped: Option<bool>,
+    /// Whether it was for nothing: the host was set aside while it was down, and came back by itself before anything was
+    /// done to it. It counts for no budget.
+    #[serde(default)]
+    pub idle: bool,
 }
 
 /// A change of a case, as an entry of the leader brings it; a person's entry clears.
@@ -217,6 +221,7 @@ impl Record {
             (Event::Blamed | Event::Down, Stage::On(rung, _)) if stage == Stage::Well => self.step(host, rung, now_ms),
             (Event::Ordered, Stage::On(rung, _)) => self.step(host, rung, now_ms),
             (Event::Passed, _) => self.conclude(&host, true),
+            (Event::Returned, _) => self.returned(&host, stage),
             (Event::Failed | Event::Expired, _) => self.conclude(&host, false),
             // Down again after its restart: that did not help.
             (Event::Down, _) => self.conclude(&host, false),
@@ -246,7 +251,7 @@ impl Record {
 
     pub(super) fn step(&mut self, host: PeerKey, rung: Rung, now_ms: u64) {
         self.steps.retain(|step| step.at_ms.saturating_add(DAY_MS) > now_ms);
-        self.steps.push_back(Taken { host, rung, at_ms: now_ms, helped: None });
+        self.steps.push_back(Taken { host, rung, at_ms: now_ms, helped: None, idle: false });
         if self.steps.len() > HEAL_STEPS_MAX {
             self.steps.pop_front();
         }
@@ -260,6 +265,15 @@ impl Record {
         };
         if let Some(at) = self.steps.iter().rposition(its) {
             self.steps.remove(at);
+        }
+    }
+
+    /// A host has come back: by itself, or because of what was done.
+    fn returned(&mut self, host: &PeerKey, stage: Stage) {
+        let aside = stage == Stage::On(Rung::Aside, Phase::CanaryDue);
+        match self.steps.iter_mut().rev().find(|step| step.host == *host) {
+            Some(last) if aside && last.rung == Rung::Aside => last.idle = true,
+            _ => self.conclude(host, true),
         }
     }
 

@@ -31,7 +31,7 @@ fn who_was_down_and_nothing_else_is_let_back_when_it_stays_up() {
     ward.pass(RETURNED_MS - 1);
     assert_eq!(ward.says(), None, "not at once");
     ward.pass(1);
-    assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)));
+    assert_eq!(ward.says(), Some(What::Note(Event::Returned)));
     assert_eq!(ward.plan().steps[0].why, "it was down and nothing else, and has been up for 10 s");
     // Gone again before that: it begins anew.
     ward.down();
@@ -65,7 +65,7 @@ fn who_comes_and_goes_or_is_missed_or_was_blamed_is_tried_out() {
         ward.pass(60 * MINUTE);
         assert_eq!(ward.says(), None, "{what}");
         let naive = with(Some(Mutant::ReturnIsHealth), || ward.says());
-        assert_eq!(naive, Some(What::Note(Event::Lapsed)), "{what}");
+        assert_eq!(naive, Some(What::Note(Event::Returned)), "{what}");
         ward.pass(ward.record.policy().aside_ms);
         assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)), "{what}: what is temporary ends");
     }
@@ -73,7 +73,7 @@ fn who_comes_and_goes_or_is_missed_or_was_blamed_is_tried_out() {
     let mut ward = back();
     ward.sick().flaps = 1;
     ward.pass(RETURNED_MS);
-    assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)));
+    assert_eq!(ward.says(), Some(What::Note(Event::Returned)));
 }
 
 /// A build that takes hours would keep it, and it is let back in a moment; one that is not is tried out after all.
@@ -86,7 +86,7 @@ fn who_is_let_back_in_a_moment_is_given_no_canary_first() {
     assert_eq!(ward.says(), None);
     let mut flaps = ward.clone();
     ward.pass(1);
-    assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)));
+    assert_eq!(ward.says(), Some(What::Note(Event::Returned)));
     flaps.sick().flaps = 2;
     flaps.pass(RETURNED_MS);
     assert_eq!(flaps.says(), None);
@@ -100,7 +100,7 @@ fn a_person_does_not_wait_for_what_was_only_set_aside() {
     let restart = Act::Restart(Gently { grace_ms: 0 });
     let held = |ward: &Ward, host: u8| ward.with(|facts| by_hand(facts, &key(host), restart, false));
     let mut ward = back();
-    ward.note(SICK, Event::Lapsed);
+    ward.note(SICK, Event::Returned);
     assert_eq!(held(&ward, SICK), []);
     for host in [7, 8] {
         ward.note(host, Event::Down);

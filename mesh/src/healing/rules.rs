@@ -268,7 +268,9 @@ fn pace(facts: &Facts<'_>, host: &PeerKey, deed: Deed, hold: &mut Hold<'_>) {
     let person = matches!(deed, Deed::Order { by: By::Person, .. });
     let counts = |step: &&Taken| !person || step.rung > Rung::Aside;
     let steps = || record.steps(now).filter(counts);
-    let healed: BTreeSet<PeerKey> = steps().map(|step| step.host).filter(|other| other != host).collect();
+    // Who was only down for a moment was not healed: else one power cut would take the day's budget.
+    let others = steps().filter(|step| step.host != *host && !step.idle);
+    let healed: BTreeSet<PeerKey> = others.map(|step| step.host).collect();
     let allowed = (facts.ledger.roster().len() * policy.budget_percent as usize / 100).max(1);
     let spent = healed.len() >= allowed;
     hold(spent.then_some(Rule::Budget { healed: healed.len(), allowed }), Mutant::HealsBeyondBudget);

@@ -5,6 +5,7 @@ use crate::blame::judge;
 use crate::blame::tests::{key, pass, tried};
 use crate::build::{Attempt, BuildSpec, Phase as Failed};
 use crate::ledger::tests::{World, done, failed, keys, spec};
+use crate::mutants::with;
 use crate::warrant::tests::voters;
 
 pub(super) const SICK: u8 = 6;
@@ -128,8 +129,9 @@ fn trial(world: &mut World, ward: &mut Ward, name: &str, well: bool) {
 /// Waits for the cool-down, then orders what is due, and the host proves it.
 fn climb(world: &mut World, ward: &mut Ward, rung: Rung) {
     assert_eq!(ward.says(), None);
-    assert!(matches!(ward.plan().held[0].rules[..], [Rule::CoolDown { .. }]), "{:?}", ward.plan());
-    pass(world, 2 * 60 * MINUTE);
+    let plan = ward.plan();
+    let [Rule::CoolDown { left_ms }] = plan.held[0].rules[..] else { panic!("{plan:?}") };
+    pass(world, left_ms);
     ward.ledger = world.ledger.clone();
     assert_eq!(ward.says(), Some(What::Order(rung)));
     ward.note(SICK, Event::Ordered);
@@ -166,6 +168,53 @@ fn a_sick_host_climbs_rung_by_rung_to_a_human() {
     assert_eq!((ward.says(), ward.record.stage(&key(SICK))), (None, Stage::Human));
     ward.note(SICK, Event::Cleared);
     assert_eq!(ward.record.stage(&key(SICK)), Stage::Well);
+}
+
+/// Held back for an hour, by whatever: its canary has to be given again before anything stronger is done.
+#[test]
+fn what_a_canary_said_counts_for_an_hour() {
+    let mut world = hospital();
+    epidemic(&mut world);
+    let mut ward = Ward::new(&world);
+    ward.note(SICK, Event::Blamed);
+    trial(&mut world, &mut ward, "c1", false);
+    ward.sick().progress = true;
+    ward.pass(60 * MINUTE - 1);
+    assert_eq!(ward.says(), None);
+    assert!(matches!(ward.plan().held[0].rules[..], [Rule::Progress]), "{:?}", ward.plan());
+    ward.pass(1);
+    ward.sick().progress = false;
+    let naive = with(Some(Mutant::HealsOnOldWord), || ward.says());
+    assert_eq!(naive, Some(What::Order(Rung::Restart)));
+    assert_eq!(ward.says(), Some(What::Note(Event::Outdated)));
+    pass(&mut world, 60 * MINUTE);
+    ward.note(SICK, Event::Outdated);
+    trial(&mut world, &mut ward, "c2", true);
+    assert_eq!(ward.record.stage(&key(SICK)), Stage::Well);
+}
+
+/// One power cut of a minute would else take the budget of a day.
+#[test]
+fn who_was_only_down_for_a_moment_counts_for_no_budget() {
+    let mut ward = Ward::new(&hospital());
+    for (last, healed) in [(Event::Returned, None), (Event::Lapsed, Some(2))] {
+        for host in [7, 8] {
+            ward.note(host, Event::Down);
+            ward.note(host, Event::Recovered);
+            ward.note(host, last);
+        }
+        ward.down();
+        let plan = ward.plan();
+        let spent = plan.held.first().map(|held| held.rules.clone());
+        assert_eq!(spent, healed.map(|healed| vec![Rule::Budget { healed, allowed: 2 }]), "{last:?}");
+    }
+    // What was ordered of it counts, though it has helped.
+    let mut ward = Ward::new(&hospital());
+    for event in [Event::Down, Event::Ordered, Event::Proved, Event::Returned] {
+        ward.note(7, event);
+    }
+    let steps: Vec<_> = ward.record.steps(ward.ledger.time_ms()).map(|s| (s.rung, s.helped, s.idle)).collect();
+    assert_eq!(steps, [(Rung::Aside, None, false), (Rung::Restart, Some(true), false)]);
 }
 
 #[test]
@@ -208,8 +257,8 @@ fn a_host_that_is_down_needs_no_canary_until_it_is_back() {
     ward.pass(ward.record.policy().cool_ms - 1);
     assert_eq!(ward.says(), None, "it was rebooted for nothing else, and may fall again");
     ward.pass(1);
-    assert_eq!(ward.says(), Some(What::Note(Event::Lapsed)), "what is temporary ends");
-    ward.note(SICK, Event::Lapsed);
+    assert_eq!(ward.says(), Some(What::Note(Event::Returned)), "what is temporary ends");
+    ward.note(SICK, Event::Returned);
     assert_eq!(ward.plan(), Plan::default());
 }
 

@@ -87,6 +87,7 @@ impl Command {
     /// The ledger level from which on it may be written: a program of a lower one would stop at it.
     pub fn level(&self) -> u32 {
         match self {
+            Command::Heal(healing::Entry::Change(change)) if change.event >= healing::Event::Returned => 7,
             Command::Heal(healing::Entry::Withdraw(_)) => 6,
             Command::Heal(healing::Entry::Archive(_)) => 5,
             Command::Heal(_) => 2,

@@ -9,7 +9,7 @@ use super::{Command, Ledger};
 use crate::identity::PeerKey;
 
 /// The newest level of entries that this program knows. An entry of a later kind stops `apply`.
-pub const LEVEL: u32 = 6;
+pub const LEVEL: u32 = 7;
 
 pub(super) fn first() -> u32 {
     1

@@ -163,6 +163,8 @@ pub(super) fn event_words(event: Event) -> &'static str {
         Event::Lapsed => "gets builds again",
         Event::HandedOver => "was handed to a human",
         Event::Cleared => "was said to be well by a person",
+        Event::Returned => "was down and nothing else, and gets builds again",
+        Event::Outdated => "what was known against it is old: it is tried out again",
         Event::Withdrawn => "its order reached nobody before its leader was lost, and was taken back",
     }
 }
@@ -201,6 +203,8 @@ fn code(kind: Kind) -> &'static str {
         Kind::Case(Event::Lapsed) => "case-lapsed",
         Kind::Case(Event::HandedOver) => "case-handed-over",
         Kind::Case(Event::Cleared) => "case-cleared",
+        Kind::Case(Event::Returned) => "case-returned",
+        Kind::Case(Event::Outdated) => "case-outdated",
         Kind::Case(Event::Withdrawn) => "case-withdrawn",
         Kind::Told(Told::Refused) => "refused",
         Kind::Told(Told::Withheld) => "withheld",

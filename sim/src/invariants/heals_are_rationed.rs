@@ -44,7 +44,8 @@ impl Invariant for HealsAreRationed {
         let now = ledger.time_ms();
         let Some((healed, _)) = self.steps.newest(host, 8) else { return Ok(()) };
         self.judged += 1;
-        let known = |step: &&Taken| step.host != healed && step.at_ms + UNREAD_MS <= now;
+        // Who was only down for a moment was not healed.
+        let known = |step: &&Taken| step.host != healed && !step.idle && step.at_ms + UNREAD_MS <= now;
         let others: BTreeSet<PeerKey> = record.steps(now).filter(known).map(|s| s.host).collect();
         let allowed = (ledger.roster().len() * record.policy().budget_percent as usize / 100).max(1);
         match others.len() < allowed {
@@ -84,10 +85,16 @@ mod tests {
     fn more_than_the_budget_in_a_day_are_caught() {
         let mut fleet = Fleet::of(5);
         let mut rule = HealsAreRationed::default();
-        for event in [Event::Down, Event::Recovered, Event::Lapsed] {
+        for event in [Event::Down, Event::Recovered, Event::Returned] {
             fleet.case(4, event);
         }
         fleet.stamp(100_000);
+        fleet.case(3, Event::Down);
+        assert_eq!(rule.look(second(2), &fleet.seen(1), &fleet), Ok(()), "who came back by itself was not healed");
+        for event in [Event::Recovered, Event::Lapsed] {
+            fleet.case(3, event);
+        }
+        fleet.stamp(200_000);
         fleet.case(5, Event::Down);
         assert!(rule.look(second(2), &fleet.seen(1), &fleet).is_err(), "one of five may be");
     }

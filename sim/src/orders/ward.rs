@@ -2,7 +2,7 @@
 
 use super::count::kind;
 use super::journey::{Journey, Stage};
-use super::world::{End, Ill, World};
+use super::world::{End, Ill, WALL_MS, World};
 use crate::invariants::Fact;
 use mesh::blame::{Verdict, judge};
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End as Ends, Outcome, Phase, Receipt};
@@ -71,11 +71,19 @@ impl World {
         }
     }
 
+    /// A leader that waits for something lets the ledger's time go on.
+    fn let_time_pass(&mut self) {
+        if WALL_MS + self.now_ms > self.fresh.time_ms() + 60_000 {
+            self.commit(vec![]);
+        }
+    }
+
     fn lead_once(&mut self) {
         let by = self.leader;
         if !self.hosts[by].up() || !self.hosts[by].member {
             return;
         }
+        self.let_time_pass();
         self.judge(false);
         let down = |h: &usize| !self.hosts[*h].up() || !self.hosts[*h].missed_by.is_empty();
         let mut whom: Vec<PeerKey> = self.members().into_iter().filter(down).map(|h| self.hosts[h].key()).collect();
@@ -95,6 +103,7 @@ impl World {
         let spent = |rule: &healing::Rule| matches!(rule, healing::Rule::Budget { .. });
         if self.mood == 1 && planned.held.iter().any(|held| held.rules.iter().any(spent)) && self.dice.percent(25) {
             self.now_ms += healing::DAY_MS;
+            return self.let_time_pass();
         }
         if let Some(step) = planned.steps.into_iter().next() {
             self.take(by, step, &sights);

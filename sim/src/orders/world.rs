@@ -26,7 +26,7 @@ use std::time::Duration;
 use topology::{Fleet, Nat, Oracle};
 
 /// Wall clock of the world when it begins, in milliseconds since 1970.
-const WALL_MS: u64 = 1_767_225_600_000;
+pub const WALL_MS: u64 = 1_767_225_600_000;
 /// Batches that the ledger which lags may be behind.
 const BEHIND_MAX: usize = 60;
 
