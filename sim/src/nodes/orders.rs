@@ -22,6 +22,7 @@ use mesh::warrant::Authority;
 use node::api::Control;
 use node::api::order::{OrderEvent, OrderRequest};
 use std::collections::BTreeMap;
+use std::io::Write;
 
 /// A walk beside a plan.
 struct Walk<'a> {
@@ -33,15 +34,21 @@ struct Walk<'a> {
     next_ms: u64,
 }
 
-/// Plays a seed: about so many orders, and what the plan holds.
+/// Plays a seed: about so many orders, and what the plan holds. With a `timeline` what happens is written there.
 ///
 /// # Errors
 /// When no plan can be drawn, in words.
-pub fn run_orders(seed: u64, orders: u64, grounds: &[Ground], mutant: Option<Mutant>) -> Result<Ran, String> {
+pub fn run_orders(
+    seed: u64,
+    orders: u64,
+    grounds: &[Ground],
+    mutant: Option<Mutant>,
+    timeline: Option<Box<dyn Write + Send>>,
+) -> Result<Ran, String> {
     let asked = Asked { scenario: "orders", tier: Tier::Nodes, seed, fleets: grounds, faults: None };
     let plan = Plan { mutant, ..draw(&asked).map_err(|error| error.to_string())? };
     Ok(det::run(seed, Options::default(), move || {
-        let trace = Trace::new(None);
+        let trace = Trace::new(timeline);
         let recording = log::record(trace.clone());
         let (counts, failure) = with(mutant, || play(&plan, orders, &trace));
         drop(recording);

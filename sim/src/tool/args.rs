@@ -68,6 +68,9 @@ pub struct Orders {
     /// Say every ten seconds how far it is
     #[arg(long)]
     pub verbose: bool,
+    /// Write what happened in the run of the first seed to FILE, a line each: whole nodes only
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<std::path::PathBuf>,
 }
 
 /// `sim figures`.

@@ -1,6 +1,7 @@
 //! `sim orders`: orders by the thousand over generated fleets ([`crate::orders`]), and what became of them.
 
 use super::args::{Orders, TierName};
+use super::run::timeline;
 use super::{ENDED, Io, Wrong};
 use crate::draw::Ground;
 use crate::nodes::run_orders;
@@ -30,8 +31,17 @@ pub fn orders(args: &Orders, io: &mut Io) -> Result<u8, Wrong> {
             shipped.into_iter().map(|(name, fleet)| Ground::new(name, fleet)).collect()
         }
     };
+    let timeline = match &args.trace {
+        Some(_) if !nodes => return Err(Wrong::new("only whole nodes have a trace", "add `--tier nodes`")),
+        Some(file) => Some(timeline(file)?),
+        None => None,
+    };
+    let timeline = Mutex::new(timeline);
     let play_one = |seed: u64| match nodes {
-        true => run_orders(seed, args.count, &grounds, args.mutant),
+        true => {
+            let first = (seed == args.seed).then(|| timeline.lock().ok()?.take()).flatten();
+            run_orders(seed, args.count, &grounds, args.mutant, first)
+        }
         false => Ok(run(seed, size, args.mutant)),
     };
     let begin = Instant::now();

@@ -8,7 +8,7 @@ use crate::det::{Options, Source as From};
 use crate::stage::Failure;
 use crate::trace::Watch;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Runs a scenario.
@@ -34,6 +34,15 @@ pub fn write(file: &Path, text: &str) -> Result<(), Wrong> {
     })
 }
 
+/// A file for a timeline.
+pub fn timeline(file: &Path) -> Result<Box<dyn Write + Send>, Wrong> {
+    let open = File::create(file).map_err(|error| {
+        let text = format!("the trace {} cannot be written: {error}", file.display());
+        Wrong::new(text, "give a path in a folder that there is")
+    })?;
+    Ok(Box::new(BufWriter::new(open)))
+}
+
 /// Runs it once.
 pub fn once(made: &Made, options: Options, stages: &Stages, watch: Watch) -> Outcome {
     match made {
@@ -50,13 +59,7 @@ fn watch(made: &Made, look: &Look, again: &str, stages: &Stages, io: &mut Io) ->
     for number in 1..=look.repeat {
         let file = look.trace.as_deref().map(|file| numbered(file, number));
         let watch = match &file {
-            Some(file) => {
-                let open = File::create(file).map_err(|error| {
-                    let text = format!("the trace {} cannot be written: {error}", file.display());
-                    Wrong::new(text, "give a path in a folder that there is")
-                })?;
-                Watch { timeline: Some(Box::new(BufWriter::new(open))), history: true }
-            }
+            Some(file) => Watch { timeline: Some(timeline(file)?), history: true },
             None => Watch::default(),
         };
         let mut outcome = once(made, options, stages, watch);
