@@ -139,6 +139,10 @@ fn told(line: &Line, by: &str, host: Option<&str>) -> String {
         Kind::Lifted(stop) => format!("{by} ended that {host} was {}{why}", StopKind::from(stop).word()),
         Kind::Ordered => format!("{by} wrote an order for {host}{order}, good{until}{why}"),
         Kind::Case(Event::Cleared) => format!("{by} says that {host} is well{why}"),
+        // What its reason says is not said twice.
+        Kind::Case(Event::Blamed | Event::Down) => format!("{host} was set aside{why}"),
+        Kind::Case(Event::Returned | Event::Lapsed) => format!("{host} gets builds again{why}"),
+        Kind::Case(Event::Recovered) => format!("{host} is back by itself"),
         Kind::Case(event) => format!("{host}: {}{order}{why}", event_words(event)),
         Kind::Resumed => format!("{by} lets healing go on{why}"),
         Kind::Receipt => format!("{host} took the order on{order}{why}"),
@@ -238,6 +242,12 @@ mod tests {
         assert_eq!(
             say(Kind::Case(Event::Passed), "b7.1", None),
             "gamma: built its canary: it is well, and gets builds again: b7.1"
+        );
+        assert_eq!(say(Kind::Case(Event::Down), "it is down", None), "gamma was set aside: it is down");
+        assert_eq!(say(Kind::Case(Event::Recovered), "it is back by itself", None), "gamma is back by itself");
+        assert_eq!(
+            say(Kind::Told(Told::Unexplained), "boot 2 follows 1", None),
+            "gamma has started anew, and no order says why: boot 2 follows 1"
         );
         assert_eq!(say(Kind::Told(Told::Refused), "not for me", None), "gamma refused: not for me");
         assert_eq!(told(&line(Kind::Resumed, "seen to", None), "alpha", None), "alpha lets healing go on: seen to");

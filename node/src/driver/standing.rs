@@ -7,7 +7,7 @@ use super::cases::{order_word, stage_words};
 use super::plan::{left, moment, name};
 use crate::api::types::{Level, Standing};
 use mesh::blame::Verdict;
-use mesh::healing::{Kind, Phase, Rule, Stage, Stop, Told, storm};
+use mesh::healing::{Kind, Phase, Rule, Rung, Stage, Stop, Told, storm};
 use mesh::ledger::Ledger;
 
 /// For how long an unexplained reboot is told.
@@ -47,7 +47,12 @@ impl Inner {
         }
         for (host, case) in record.cases() {
             let host = name(ledger, host);
-            let text = format!("{host}: {} ({})", stage_words(case.stage, Some(case)), case.why);
+            let words = stage_words(case.stage, Some(case));
+            // Of one that is down there is no more to say here.
+            let text = match case.stage {
+                Stage::On(Rung::Aside, Phase::Spent) if case.down => format!("{host}: {words}"),
+                _ => format!("{host}: {words} ({})", case.why),
+            };
             let advice = match case.stage {
                 Stage::Human => format!(
                     "look at {host} (`mesh why {host}`); when it is well: mesh clear {host} --reason \"what was done\""

@@ -57,12 +57,8 @@ impl Inner {
         if self.shared.with(orders) {
             return;
         }
-        let text = format!(
-            "its machine has started anew, and no order says why: boot {:?} follows {:?}",
-            BootId(self.facts.boot_id),
-            before.boot
-        );
-        tracing::warn!(text, "an unexplained reboot of this host");
+        let text = format!("boot {:?} follows {:?}", BootId(self.facts.boot_id), before.boot);
+        tracing::warn!(text, "this machine has started anew, and no order says why");
         let remark = Remark { host: self.me, order: None, told: Told::Unexplained, text };
         while let Err(error) = self.write_healing(Entry::Remark(remark.clone()), None).await {
             tracing::debug!(error, "an unexplained reboot is not in the ledger yet");
