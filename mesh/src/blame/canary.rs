@@ -1,13 +1,14 @@
 //! A canary: one build that decides about a host that is set aside, before anything stronger is done to it.
 //!
 //! A canary is a build like any other, given to a host that gets no others. It says something when it was built, when
-//! it failed in the host's own phases, or when its command failed and another host has built the same; a failure that
-//! nobody else has tried yet says nothing. Nothing here gives builds: the leader does, by [`next_canary`].
+//! it failed in the host's own phases, or when its command failed, or its inputs did not come, and another host has built
+//! the same; what nobody else has tried yet says nothing. Nothing here gives builds: the leader does, by [`next_canary`].
 
-use super::{Charge, Evidence, charge, failure, held};
+use super::{Charge, Evidence, Failure, charge, failure, held};
 use crate::build::{BuildId, BuildSpec, End};
 use crate::identity::PeerKey;
 use crate::ledger::{AttemptRecord, Build, Ledger};
+use crate::mutants::{self, Mutant};
 
 /// Waiting builds among which a canary is looked for: each is compared with all that the ledger remembers.
 const CANDIDATES_MAX: usize = 16;
@@ -34,9 +35,7 @@ pub fn canary(ledger: &Ledger, host: &PeerKey, since_ms: u64) -> Canary {
             let says = match failure(attempt) {
                 _ if attempt.is_running() => return Canary::Running(evidence),
                 None if attempt.outcome().is_some_and(|o| o.end == End::Done) => Canary::Passed(evidence),
-                Some(failure) if charge(failure, others(ledger, build, host)) == Charge::Host => {
-                    Canary::Failed(evidence)
-                }
+                Some(failure) if is_telling(failure, others(ledger, build, host)) => Canary::Failed(evidence),
                 _ => continue,
             };
             if attempt.ended_ms >= newest.0 {
@@ -45,6 +44,13 @@ pub fn canary(ledger: &Ledger, host: &PeerKey, since_ms: u64) -> Canary {
         }
     }
     newest.1
+}
+
+/// Whether one failure is enough to do something to its host. Inputs that nobody else has tried to fetch are not: whoever
+/// has them may be away. As one of many failures they count ([`charge`]), since what fails there is built elsewhere then.
+fn is_telling(failure: Failure, others: super::Others) -> bool {
+    let compared = others.good || others.failed_alike || mutants::on(Mutant::BlameWithoutComparison);
+    charge(failure, others) == Charge::Host && (failure != Failure::Inputs || compared)
 }
 
 /// The build to give to a host as its canary: one that waits and that the host is able to run, has not been tried there

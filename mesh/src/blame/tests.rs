@@ -315,6 +315,23 @@ fn a_canary_decides_by_a_build_that_says_something() {
     pass(&mut world, 60_000);
     world.end_with(known, 1, 6, done(None), &[]);
     assert_eq!(told(&world, at), Canary::Passed(Evidence { build: known, attempt: Attempt(1) }));
+    // Inputs that did not come say nothing until another host has had them: whoever has them may be away.
+    let at = since(&world);
+    let away = world.submit(vec![BuildSpec { retries: 9, ..spec("away", &[]) }])[0];
+    world.assign(away, 1, 6);
+    pass(&mut world, 60_000);
+    world.end_with(away, 1, 6, failed(Phase::Fetch), &[]);
+    assert_eq!(told(&world, at), Canary::Wanted);
+    let evidence = Evidence { build: away, attempt: Attempt(1) };
+    let naive = with(Some(Mutant::BlameWithoutComparison), || told(&world, at));
+    assert_eq!(naive, Canary::Failed(evidence));
+    world.assign(away, 2, 5);
+    pass(&mut world, 60_000);
+    let mut gone = world.clone();
+    gone.end_with(away, 2, 5, failed(Phase::Fetch), &[]);
+    assert_eq!(told(&gone, at), Canary::Wanted, "nor when it could not get them either");
+    world.end_with(away, 2, 5, failed(Phase::Command), &[]);
+    assert_eq!(told(&world, at), Canary::Failed(evidence), "there they had come");
     // A package that is broken is no canary.
     let at = since(&world);
     let broken = tried(&mut world, "broken", &[(6, COMMAND), (2, COMMAND)]);
