@@ -40,7 +40,7 @@ impl Membership {
             origin: self.origin(),
             sequence: self.own_view.presence.as_ref().map_or(0, |p| p.sequence),
             free_cores: self.free_cores,
-            wall_ms: self.wall_ms(now).unwrap_or(0),
+            wall_ms: self.wall_ms(now).filter(|_| probe.nonce.is_multiple_of(CLOCK_ASKED)).unwrap_or(0),
             proof: probe.want_proof.then(|| self.signed_alive(now)),
             presence: self.own_view.presence.as_ref().filter(|_| probe.want_presence).map(|p| p.signed().clone()),
         };

@@ -258,10 +258,13 @@ tagged! {
     }
 }
 
+/// One probe of so many asks for the subject's clock: clocks drift by minutes a year.
+pub const CLOCK_ASKED: u64 = 8;
+
 /// A watcher's question. Not signed: the connection proves the speaker.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
 pub struct Probe {
-    /// Comes back in the reply.
+    /// Comes back in the reply. One that [`CLOCK_ASKED`] divides asks for the subject's wall clock.
     pub nonce: u64,
     /// Asks for the subject's presence.
     pub want_presence: bool,
@@ -288,7 +291,7 @@ pub struct Reply {
     pub sequence: u64,
     /// Cores that no build uses now.
     pub free_cores: u32,
-    /// The subject's wall clock, milliseconds since 1970; 0 when it was not told.
+    /// The subject's wall clock, milliseconds since 1970; 0 when it was not asked for, or not known.
     pub wall_ms: u64,
     /// A signed [`Alive`], when asked for.
     pub proof: Option<Signed>,
