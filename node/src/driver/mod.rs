@@ -11,6 +11,7 @@ mod cases;
 mod control;
 mod courier;
 mod doctor;
+mod enter;
 mod execute;
 mod find;
 mod hand_over;
@@ -40,6 +41,7 @@ mod topology;
 mod watch;
 mod why;
 
+pub use enter::ask_all;
 pub use healing::Ask;
 pub use local::HostNode;
 pub use looks::{Deed, Word};
