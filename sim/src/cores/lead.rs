@@ -104,7 +104,7 @@ impl Process {
                 return self.follow_voters(env);
             }
         }
-        let verdicts = self.judge.verdicts(&self.ledger, now);
+        let verdicts = self.verdicts(env);
         self.let_time_pass(env, &verdicts);
         let mut plan = plan(&self.ledger, &self.view, &Restraint::new(&self.ledger, &verdicts));
         if let Some(heir) = self.retiring.and_then(|_| heir(&self.ledger, &self.view, &self.me)) {
