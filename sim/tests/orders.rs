@@ -60,7 +60,7 @@ fn grounds() -> Vec<Ground> {
 fn no_order_through_whole_nodes_is_carried_out_wrongly() {
     let (grounds, mut counts) = (grounds(), Counts::default());
     for seed in base()..base() + 4 {
-        let ran = run_orders(seed, 80, &grounds, None).unwrap();
+        let ran = run_orders(seed, 80, &grounds, None, None).unwrap();
         assert_eq!(ran.failure, None, "see it: sim orders --tier nodes --count 80 --seed {seed}");
         counts.add(&ran.counts);
     }
@@ -82,7 +82,7 @@ fn a_target_that_leaves_out_a_check_is_caught_in_whole_nodes() {
         Mutant::WarrantCosignatureUnchecked,
     ] {
         let caught =
-            (base()..base() + 6).find_map(|seed| run_orders(seed, 80, &grounds, Some(mutant)).unwrap().failure);
+            (base()..base() + 6).find_map(|seed| run_orders(seed, 80, &grounds, Some(mutant), None).unwrap().failure);
         let caught = caught.map(|failure| failure.invariant);
         println!("{mutant}: {caught:?}");
         assert!(caught.is_some_and(|by| by.starts_with("acts-") || by.starts_with("orders-")), "{mutant}: {caught:?}");
@@ -92,7 +92,7 @@ fn a_target_that_leaves_out_a_check_is_caught_in_whole_nodes() {
 #[test]
 fn the_same_seed_gives_the_same_orders_through_whole_nodes() {
     let grounds = grounds();
-    let first = run_orders(base(), 40, &grounds, None).unwrap();
-    assert_eq!(run_orders(base(), 40, &grounds, None).unwrap(), first);
-    assert_ne!(run_orders(base() + 1, 40, &grounds, None).unwrap().hash, first.hash);
+    let first = run_orders(base(), 40, &grounds, None, None).unwrap();
+    assert_eq!(run_orders(base(), 40, &grounds, None, None).unwrap(), first);
+    assert_ne!(run_orders(base() + 1, 40, &grounds, None, None).unwrap().hash, first.hash);
 }
