@@ -203,8 +203,8 @@ pub struct Inner {
     anew: AtomicBool,
     /// A genuine record that contends with the recovery that this host follows.
     contender: Mutex<Option<VoterChange>>,
-    /// Voters that this host has proposed as the leader, while that has no answer: under which fence, and their epoch.
-    coming: Mutex<Option<(mesh::lease::Fence, u64)>>,
+    /// Voters that this host has proposed as the leader, while that has no answer.
+    coming: Mutex<mesh::ledger::Coming>,
     /// Why this node cannot go on, when that is why it is leaving.
     broken: OnceLock<Broken>,
     /// Somebody connected since the last tick.
