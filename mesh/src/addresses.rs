@@ -91,6 +91,8 @@ pub struct Lead {
     failures: u32,
     /// It was proved before the last restart, and no other peer has answered there since.
     kept: bool,
+    /// The peer was there at some time, whoever has answered since.
+    was_its: bool,
     /// The peer claims it: its newest presence names it, or the invitation does while no presence is known.
     claimed: bool,
 }
@@ -249,6 +251,7 @@ impl Addresses {
         self.note(peer, addr, source, None, now);
         if let Some(lead) = self.peers.get_mut(&peer).and_then(|leads| leads.get_mut(addr)) {
             lead.proved = Some(now);
+            lead.was_its = true;
             lead.failed = None;
             lead.failures = 0;
         }
@@ -368,7 +371,9 @@ impl Addresses {
         if leads.iter().filter(at).any(|(_, lead)| has(lead)) {
             return None;
         }
-        let mut others = self.peers.iter().filter(|(other, _)| *other != peer);
+        // Who was met on an address of this host's own has shared it once: a container and its host move together, and back.
+        let shares = leads.iter().filter(at).any(|(_, lead)| lead.was_its);
+        let mut others = self.peers.iter().filter(|(other, _)| *other != peer && !(shares && **other == self.me));
         let bare = ip.to_canonical().to_string();
         let came_from_it = |leads: &BTreeMap<String, Lead>| {
             leads.contains_key(&bare) && leads.iter().filter(at).any(|(_, lead)| lead.claimed)
@@ -465,6 +470,7 @@ impl Addresses {
             failed: None,
             failures: 0,
             kept: false,
+            was_its: false,
             claimed: matches!(source, Source::Invitation | Source::Gossip),
         };
         leads.insert(addr.to_owned(), lead);

@@ -94,7 +94,7 @@ impl Addresses {
                 if self.learn(*peer, addr, Source::Identify, None, now)
                     && let Some(lead) = self.peers.get_mut(peer).and_then(|leads| leads.get_mut(addr))
                 {
-                    lead.kept = true;
+                    (lead.kept, lead.was_its) = (true, true);
                 }
             }
         }

@@ -214,6 +214,34 @@ fn incident_2_a_container_dials_the_host_that_invited_it_on_the_address_they_sha
     assert_eq!(table.leads(&workstation, at(2)), [moved]);
 }
 
+/// Seed 9062 of the bare cores: a container and its host were elsewhere for a while, and nobody else is left.
+#[test]
+fn incident_2_a_container_that_moved_back_with_its_host_dials_it_there() {
+    let (container, workstation, third) = (key(1), key(2), key(3));
+    let at_home = ("/ip4/10.42.0.50/tcp/7401", "/ip4/10.42.0.50/tcp/7400");
+    let away = ("/ip4/10.42.0.51/tcp/7401", "/ip4/10.42.0.51/tcp/7400");
+    let mut table = Addresses::new(container);
+    table.set_members(&[container, workstation, third].into());
+    table.learn(container, at_home.0, Source::Interface, None, at(0));
+    table.learn_presence(workstation, &[at_home.1.to_owned()], at(0));
+    table.proved(workstation, at_home.1, at(0));
+    // Both move, and the third has the address that was theirs.
+    table.forget_own(at_home.0);
+    table.learn(container, away.0, Source::Interface, None, at(1));
+    table.learn_presence(workstation, &[away.1.to_owned()], at(1));
+    table.failed(workstation, at_home.1, Failure::Peer(third), at(1));
+    assert_eq!(table.leads(&workstation, at(60)), [away.1], "the third answers there");
+    // It leaves; both move back, and cannot tell each other.
+    table.set_members(&[container, workstation].into());
+    table.forget_own(away.0);
+    table.learn(container, at_home.0, Source::Interface, None, at(2));
+    assert_eq!(table.nat_of(&workstation, at_home.1), None);
+    assert!(table.leads(&workstation, at(60)).contains(&at_home.1.to_owned()));
+    // Whom it never met there is behind it, as ever.
+    table.learn(third, at_home.1, Source::Identify, Some(third), at(3));
+    assert_eq!(table.nat_of(&third, at_home.1), Some(container));
+}
+
 #[test]
 fn a_host_behind_a_relay_says_so_itself_and_nobody_else_can() {
     let (mut table, gateway, drone) = site_a();

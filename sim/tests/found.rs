@@ -54,3 +54,14 @@ fn a_seat_is_handed_over_although_the_heir_was_away_for_a_moment() {
     ];
     ends_well("lan-3", &["h1", "h2"], actions);
 }
+
+/// Seed 729. Two members had swapped addresses since a token was made: whoever came with it found each where the other had
+/// been, and asked neither.
+#[test]
+fn a_token_lets_in_although_its_members_have_swapped_addresses() {
+    let actions = vec![
+        (1_000, Action::Join { host: h("h3"), by: h("h1") }),
+        (1_010, Action::SwapAddresses { a: h("h1"), b: h("h2") }),
+    ];
+    ends_well("lan-3", &["h1", "h2"], actions);
+}

@@ -92,7 +92,7 @@ async fn counter(seams: Seams, starts: Rc<RefCell<Vec<Start>>>) -> turmoil::Resu
         let of_commit = database.clone();
         seams.blocking.run(move || commit(&of_commit, count)).await?;
         starts.borrow_mut().last_mut().unwrap().acknowledged = count;
-        tokio::time::sleep(SECOND / 10).await;
+        tokio::time::sleep(SECOND / 10).await; // virtual: its pace
     }
 }
 

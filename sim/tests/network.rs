@@ -95,13 +95,15 @@ fn behind_a_masquerade_an_observed_address_is_the_routers() {
                 async move {
                     let name = place.name.clone();
                     let mut swarm = swarm(place);
+                    let dial = || DialOpts::peer_id(peer("far")).addresses(vec![at(ip("10.42.0.201"))]).build();
                     if &*name == "inner" {
-                        let dial = DialOpts::peer_id(peer("far")).addresses(vec![at(ip("10.42.0.201"))]);
-                        tokio::time::sleep(SECOND / 10).await;
-                        swarm.dial(dial.build())?;
+                        swarm.dial(dial())?;
                     }
                     loop {
                         let event = swarm.select_next_some().await;
+                        if &*name == "inner" && matches!(event, SwarmEvent::OutgoingConnectionError { .. }) {
+                            swarm.dial(dial())?; // it may listen a moment later
+                        }
                         if &*name == "far" {
                             far(&mut swarm, event, &mut seen.borrow_mut());
                         }
@@ -162,7 +164,7 @@ fn clocks_agree_between_hosts_and_go_on_after_a_crash() {
                     loop {
                         let clocks = (Instant::now(), SystemTime::now(), tokio::time::Instant::now());
                         read.borrow_mut().push((name, clocks));
-                        tokio::time::sleep(SECOND).await;
+                        tokio::time::sleep(SECOND).await; // virtual: they are read once a second
                     }
                 }
             });
@@ -191,7 +193,7 @@ fn counting(fault: impl FnOnce(&mut World) -> Result<(), WorldError> + Send) -> 
             let (mut stream, _) = TcpListener::bind("0.0.0.0:80").await?.accept().await?;
             for count in 0..=u8::MAX {
                 stream.write_all(&[count]).await?;
-                tokio::time::sleep(SECOND / 10).await;
+                tokio::time::sleep(SECOND / 10).await; // virtual: its pace
             }
             pending().await
         });

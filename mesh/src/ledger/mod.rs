@@ -7,6 +7,7 @@
 //! back. Nothing here knows how the log is replicated; that is `node::consensus`.
 
 mod builds;
+mod coming;
 mod entry;
 mod heal;
 mod level;
@@ -15,6 +16,7 @@ mod recovery;
 mod succession;
 
 pub use builds::{AttemptRecord, AttemptState, Build, Builds, Counts, State, order_of};
+pub use coming::Coming;
 pub use entry::*;
 pub use level::{LEVEL, level_of, version};
 pub use links::{Link, Links};
@@ -190,15 +192,6 @@ impl Ledger {
         let voters = self.voters.voters();
         let stays = |voter: &&PeerKey| *voter != peer && self.roster.is_member(voter) && counts(voter);
         !voters.contains(peer) || voters.iter().filter(stays).count() >= self.voters.majority()
-    }
-    /// Whether a leader may take in what takes out one who votes in consensus: the ledger's word on who can be spared is
-    /// true only while consensus has the voters that stand here, and no others are on their way. `coming` is the epoch
-    /// of the newest set that the leader has proposed; `fence` its own. Else the yes of who goes may be the one without
-    /// which the voters that come are never decided.
-    pub fn has_settled(&self, leader: PeerKey, fence: Fence, voting: &BTreeSet<PeerKey>, coming: Option<u64>) -> bool {
-        self.leader() == Some((leader, fence))
-            && voting == self.voters.voters()
-            && coming.is_none_or(|epoch| epoch <= self.voters.epoch())
     }
     /// The builds.
     pub fn builds(&self) -> &Builds {

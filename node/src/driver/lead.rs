@@ -11,11 +11,10 @@ use crate::net::{Protocol, frame};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::{Assign, Assignment, Command, Entry, Lead, Lose};
-use mesh::mutants::{Mutant, on};
 use mesh::placement::{Plan, plan};
 use mesh::restraint::Restraint;
 use mesh::roster::{Cosignature, VoterChange};
-use mesh::wire::decode;
+use mesh::wire::{Signed, decode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +87,7 @@ impl Inner {
         let entry = Entry::seal(&self.keys, self.mesh, self.request_id(), Some(fence), command);
         let answered = self.submit(entry, PATIENCE).await;
         if answered.is_ok() {
-            *lock(&self.coming) = None; // taken or refused: of what this leader proposed nothing is on its way any more
+            lock(&self.coming).answered();
         }
         match answered {
             Ok((reply, _)) if reply.is_ok() => true,
@@ -121,15 +120,15 @@ impl Inner {
         if signatures.len() < majority {
             return false;
         }
-        *lock(&self.coming) = Some((fence, self.shared.with(|l| l.voters().epoch() + 1)));
+        self.shared.with(|l| lock(&self.coming).propose(fence, l));
         self.write_as_leader(fence, Command::Voters(VoterChange { body, signatures })).await
     }
 
-    /// Whether a voter may be taken out by what this leader proposes now.
-    pub(super) fn has_settled(&self, voting: &BTreeSet<PeerKey>) -> bool {
-        let Some(fence) = self.consensus.grant().map(|grant| grant.fence) else { return false };
-        let coming = lock(&self.coming).filter(|(of, _)| *of == fence).map(|(_, epoch)| epoch);
-        on(Mutant::LeavesMidChange) || self.shared.with(|l| l.has_settled(self.me, fence, voting, coming))
+    /// Whether one of these entries takes out a voter whose yes may be needed for the voters that come.
+    pub(super) fn keeps_back(&self, entries: &[Signed]) -> bool {
+        let leads = self.consensus.grant().map(|grant| (self.me, grant.fence));
+        let voting = self.consensus.voters();
+        self.shared.with(|l| lock(&self.coming).keeps_back(l, leads, &voting, entries))
     }
 
     async fn ask_cosignature(&self, voter: PeerKey, body: &[u8]) -> Result<Cosignature, String> {

@@ -1,5 +1,6 @@
 //! A node on a real host: founded or joined into its state folder, then run as a daemon.
 
+use super::enter::ask_all;
 use super::policy::Joined;
 use super::token::{Token, found, join_request, read_joined};
 use super::{Node, NodeConfig, make_store};
@@ -12,7 +13,7 @@ use crate::guard::{self, FolderVault};
 use crate::install::door::key_of;
 use crate::machine::act::Commands;
 use crate::machine::{BUILD_USER, HostMachine, MachineConfig};
-use crate::net::{join_once, transport};
+use crate::net::transport;
 use crate::seams::{Blocking, Machine, OpenStore, Seams, Spawn};
 use crate::state_folder::{FolderLock, StateFolder};
 use async_trait::async_trait;
@@ -29,8 +30,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The host's credential and what it was told of other members: bounded by the joining exchange.
 const CREDENTIAL_BYTES_MAX: usize = 64 << 10;
-/// How long one lead of a token is tried.
-const LEAD_WITHIN: Duration = Duration::from_secs(20);
 /// How long a farewell has to leave the host.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -178,28 +177,24 @@ impl Local for HostNode {
         }
         let request =
             join_request(&keys, &token, invitation.mesh, machine_id(folder, config)?, short_id(folder.store_id()?));
-        let mut tried = vec![];
-        for (lead, address) in token.ways(&config.leads) {
-            match join_once(&keys, transport::real(), lead.peer, address, request.clone(), LEAD_WITHIN).await {
-                Ok(answer) => {
-                    let joined = read_joined(&answer, &keys, invitation.mesh).map_err(Failure::new)?;
-                    let genesis: Genesis = joined.genesis.open().map_err(|e| Failure::new(e.to_string()))?;
-                    folder.write_credential(&encode(&joined))?;
-                    guard::provide(folder.path(), &keys, &joined.genesis).map_err(|e| Failure::new(e.to_string()))?;
-                    folder.write_genesis(&encode(&joined.genesis))?;
-                    return Ok(JoinDone {
-                        mesh_id: invitation.mesh.to_string(),
-                        mesh: genesis.name,
-                        host: invitation.name,
-                        peer: keys.key().to_string(),
-                    });
-                }
-                Err(error) => tried.push(format!("  {}: {error}", lead.name)),
-            }
-        }
-        let list = if tried.is_empty() { "  the token names no address".to_owned() } else { tried.join("\n") };
-        Err(Failure::new(format!("no member let this host in:\n{list}"))
-            .hint("is one of them up and reachable from here? an invitation is good for one host and ends; `mesh invite` makes another"))
+        let asked = ask_all(&keys, transport::real, &token, &config.leads, &request).await;
+        let answer = asked.map_err(|failed| {
+            let tried: Vec<String> = failed.iter().map(|(name, error)| format!("  {name}: {error}")).collect();
+            let list = if tried.is_empty() { "  the token names no address".to_owned() } else { tried.join("\n") };
+            Failure::new(format!("no member let this host in:\n{list}"))
+                .hint("is one of them up and reachable from here? an invitation is good for one host and ends; `mesh invite` makes another")
+        })?;
+        let joined = read_joined(&answer, &keys, invitation.mesh).map_err(Failure::new)?;
+        let genesis: Genesis = joined.genesis.open().map_err(|e| Failure::new(e.to_string()))?;
+        folder.write_credential(&encode(&joined))?;
+        guard::provide(folder.path(), &keys, &joined.genesis).map_err(|e| Failure::new(e.to_string()))?;
+        folder.write_genesis(&encode(&joined.genesis))?;
+        Ok(JoinDone {
+            mesh_id: invitation.mesh.to_string(),
+            mesh: genesis.name,
+            host: invitation.name,
+            peer: keys.key().to_string(),
+        })
     }
 
     async fn serve(

@@ -11,6 +11,7 @@ mod cases;
 mod control;
 mod courier;
 mod doctor;
+mod enter;
 mod execute;
 mod find;
 mod hand_over;
@@ -40,6 +41,7 @@ mod topology;
 mod watch;
 mod why;
 
+pub use enter::ask_all;
 pub use healing::Ask;
 pub use local::HostNode;
 pub use looks::{Deed, Word};
@@ -201,8 +203,8 @@ pub struct Inner {
     anew: AtomicBool,
     /// A genuine record that contends with the recovery that this host follows.
     contender: Mutex<Option<VoterChange>>,
-    /// Voters that this host has proposed as the leader, while that has no answer: under which fence, and their epoch.
-    coming: Mutex<Option<(mesh::lease::Fence, u64)>>,
+    /// Voters that this host has proposed as the leader, while that has no answer.
+    coming: Mutex<mesh::ledger::Coming>,
     /// Why this node cannot go on, when that is why it is leaving.
     broken: OnceLock<Broken>,
     /// Somebody connected since the last tick.

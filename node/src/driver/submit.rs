@@ -10,7 +10,7 @@ use crate::consensus::ProposeError;
 use crate::net::{Protocol, Stream, frame};
 use mesh::clock::LedgerClock;
 use mesh::identity::PeerKey;
-use mesh::ledger::{Batch, Code, Command, LEVEL, Reply, level_of, takes_out};
+use mesh::ledger::{Batch, Code, Command, LEVEL, Reply, level_of};
 use mesh::limits::{BATCH_BYTES_MAX, ENTRY_BYTES_MAX};
 use mesh::wire::{Signed, decode, encode};
 use serde_tuple::{Deserialize_tuple, Serialize_tuple};
@@ -154,8 +154,7 @@ impl Inner {
 
     /// Proposes a batch as the leader; an empty one lets ledger time pass.
     pub(super) async fn propose(&self, entries: Vec<Signed>) -> Result<(u64, Vec<Reply>), String> {
-        let voting = self.consensus.voters();
-        if !self.has_settled(&voting) && entries.iter().any(|entry| takes_out(entry, &voting)) {
+        if self.keeps_back(&entries) {
             return Err("the voters are being changed, and one who still votes is to go".into());
         }
         let payload = encode(&Batch { time_ms: self.ledger_time_ms(), entries });

@@ -66,6 +66,17 @@ pub enum JoinError {
     },
 }
 
+impl JoinError {
+    /// Who answered where another was expected, by its proved key.
+    pub fn answered_by(&self) -> Option<PeerKey> {
+        match self {
+            JoinError::WrongPeer { answered, .. } => answered.parse().ok(),
+            JoinError::Unreachable { failure: DialFailure::AnsweredBy(by), .. } => Some(*by),
+            _ => None,
+        }
+    }
+}
+
 /// Asks one member at one address to let this key in, and returns its answer.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use super::execute::spec_of;
 use super::host::Process;
 use super::net;
 use super::raft::{Payload, Store};
-use super::stage::Cores;
+use super::stage::{Cores, Host};
 use super::submit::Asker;
 use crate::action::{Action, LEADER, Task};
 use crate::invariants::Fact;
@@ -25,6 +25,21 @@ pub(super) type Done = Result<(), String>;
 
 pub(super) fn check(sensible: bool, why: &str) -> Done {
     if sensible { Ok(()) } else { Err(why.to_owned()) }
+}
+
+/// The sets of voters that count for a host, by its log.
+fn sets_of(host: &Host) -> Vec<BTreeSet<PeerKey>> {
+    let log = &host.machine.disk.store.log;
+    let newest = log.iter().rev().find_map(|item| match &item.payload {
+        Payload::Members(members) => Some(members.joint.clone()),
+        Payload::Blank | Payload::Batch(_) => None,
+    });
+    let mut sets: Vec<BTreeSet<PeerKey>> = newest.into_iter().flatten().collect();
+    if let Some(process) = &host.process {
+        sets.extend(process.raft.members().joint);
+        sets.push(process.ledger.voters().voters().clone());
+    }
+    sets
 }
 
 impl Cores {
@@ -138,7 +153,8 @@ impl Cores {
             }
             Action::Backup { host } => {
                 let host = self.host(host)?;
-                let alone = self.voter_sets().iter().any(|set| set.len() == 1) && self.votes(host);
+                let key = self.hosts[host].machine.keys.key();
+                let alone = sets_of(&self.hosts[host]).contains(&BTreeSet::from([key]));
                 let m = &mut self.hosts[host].machine;
                 check(m.disk.folder.is_some(), "is not enrolled")?;
                 check(!alone, "is the only voter: brought back later it would lead by itself")?;
@@ -344,16 +360,7 @@ impl Cores {
     fn voter_sets(&self) -> Vec<BTreeSet<PeerKey>> {
         let mut sets = vec![];
         for host in self.hosts.iter().filter(|h| h.copy_of.is_none() && !h.out) {
-            let log = &host.machine.disk.store.log;
-            let newest = log.iter().rev().find_map(|item| match &item.payload {
-                Payload::Members(members) => Some(members.joint.clone()),
-                Payload::Blank | Payload::Batch(_) => None,
-            });
-            sets.extend(newest.unwrap_or_default());
-            if let Some(process) = &host.process {
-                sets.extend(process.raft.members().joint);
-                sets.push(process.ledger.voters().voters().clone());
-            }
+            sets.extend(sets_of(host));
         }
         sets
     }
@@ -419,13 +426,32 @@ impl Cores {
         self.cx.fact(Fact::Wiped { host });
     }
 
+    /// A copy is switched off for good. One that has come to vote, of which its original knows nothing, has promised
+    /// what the other would not keep: then its owner keeps this one, in the original's place.
     fn retire(&mut self, copy: usize) {
         self.cx.net.powered[copy] = false;
         let of = self.hosts[copy].copy_of;
         self.stop(copy);
         self.hosts[copy].out = true;
-        if let Some(of) = of {
-            self.hosts[of].harmed = self.cx.now;
+        let Some(of) = of else { return };
+        self.hosts[of].harmed = self.cx.now;
+        let key = self.hosts[of].machine.keys.key();
+        let votes = |host: usize| sets_of(&self.hosts[host]).iter().any(|set| set.contains(&key));
+        if votes(copy) && !votes(of) {
+            self.take_over(of, copy);
+        }
+    }
+
+    fn take_over(&mut self, of: usize, copy: usize) {
+        let ran = self.hosts[of].process.is_some();
+        self.stop(of);
+        let mut disk = self.hosts[copy].machine.disk.clone();
+        let before = &mut self.hosts[of].machine.disk;
+        (disk.slow_ms, disk.lies, disk.start) = (before.slow_ms, before.lies, disk.start.max(before.start));
+        *before = disk;
+        self.wiped(of);
+        if ran {
+            self.start(of);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::host::{Env, Process};
 use super::orders::{ORDER_MS, order_id};
-use mesh::blame::{Verdict, judge};
+use mesh::blame::Verdict;
 use mesh::build::{Attempt, End};
 use mesh::healing::{self, Change, Event, Facts, Pending, Policy, Sight, What, act, objection};
 use mesh::identity::PeerKey;
@@ -17,6 +17,7 @@ use mesh::order::BootId;
 use mesh::warrant::{Authority, Order};
 use mesh::wire::Signed;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A build that ended well so shortly before is progress, in milliseconds.
 const PROGRESS_MS: u64 = 30_000;
@@ -34,9 +35,6 @@ pub fn policy() -> Policy {
         ..Policy::default()
     }
 }
-
-/// What blame said of a ledger, at which index.
-pub type Judged = Option<(u64, Vec<Verdict>)>;
 
 impl Process {
     /// What this host sees of the others now.
@@ -75,15 +73,16 @@ impl Process {
         all
     }
 
+    /// What blame says of the ledger as it is.
+    pub(super) fn verdicts(&mut self, env: &Env<'_>) -> Arc<[Verdict]> {
+        let now = self.now(env);
+        self.judge.verdicts(&self.ledger, now)
+    }
+
     fn facts<R>(&mut self, env: &Env<'_>, look: impl FnOnce(&Facts<'_>) -> R) -> R {
-        let record = self.ledger.healing();
-        if self.judged.as_ref().is_none_or(|(at, _)| *at != self.ledger.index()) {
-            self.judged = Some((self.ledger.index(), judge(&self.ledger, &record.policy().blame)));
-        }
-        let sights = self.sights(env);
-        let verdicts = self.judged.as_ref().map_or(&[][..], |(_, verdicts)| verdicts);
+        let (verdicts, sights) = (self.verdicts(env), self.sights(env));
         let (ledger, view) = (&self.ledger, &self.view);
-        look(&Facts { me: self.me, ledger, record: ledger.healing(), verdicts, view, sights: &sights })
+        look(&Facts { me: self.me, ledger, record: ledger.healing(), verdicts: &verdicts, view, sights: &sights })
     }
 
     /// What this voter's own healing says against an order.
@@ -98,8 +97,7 @@ impl Process {
             return vec![];
         }
         let quiet = self.ledger.healing().cases().next().is_none();
-        let index = self.ledger.index();
-        if quiet && self.judged.as_ref().is_some_and(|(at, v)| *at == index && v.is_empty()) && self.nobody_is_down() {
+        if quiet && self.nobody_is_down() && self.verdicts(env).is_empty() {
             return vec![];
         }
         let Some(step) = self.facts(env, healing::plan).steps.into_iter().next() else { return vec![] };

@@ -149,7 +149,6 @@ pub struct Process {
     pub(super) requests: u64,
     pub(super) known: BTreeMap<PeerKey, (u64, u64)>,
     pub(super) orders: super::orders::Orders,
-    pub(super) judged: super::heal::Judged,
     /// Orders of its own that it has begun to bring.
     pub(super) tried: BTreeSet<mesh::warrant::OrderId>,
     /// Orders of its own that it has written.
@@ -222,7 +221,6 @@ impl Process {
             requests: 0,
             known: BTreeMap::new(),
             orders: super::orders::Orders::default(),
-            judged: None,
             tried: BTreeSet::new(),
             written: BTreeMap::new(),
             unsynced: VecDeque::new(),

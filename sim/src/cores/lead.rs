@@ -7,7 +7,7 @@ use super::submit::Asker;
 use crate::invariants::Fact;
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
-use mesh::ledger::{Assign, Command, Entry, Lead, Lose, Reply, Revoke};
+use mesh::ledger::{Assign, Coming, Command, Entry, Lead, Lose, Reply, Revoke};
 use mesh::placement::{heir, plan};
 use mesh::restraint::Restraint;
 use mesh::roster::{Cosignature, VoterChange};
@@ -50,18 +50,11 @@ pub struct Leading {
     /// What the last plan wants written after it.
     todo: VecDeque<(Fence, Command)>,
     gathering: Option<Gathering>,
-    /// Voters that it has proposed, while that has no answer: under which fence, and their epoch.
-    proposed: Option<(Fence, u64)>,
+    /// Voters that it has proposed, while that has no answer.
+    pub coming: Coming,
     numbers: u64,
     /// It looked after hosts last, and not after builds.
     healed: bool,
-}
-
-impl Leading {
-    /// The epoch of the voters that were proposed under a fence.
-    pub fn coming(&self, fence: Fence) -> Option<u64> {
-        self.proposed.filter(|(of, _)| *of == fence).map(|(_, epoch)| epoch)
-    }
 }
 
 impl Process {
@@ -104,7 +97,7 @@ impl Process {
                 return self.follow_voters(env);
             }
         }
-        let verdicts = self.judge.verdicts(&self.ledger, now);
+        let verdicts = self.verdicts(env);
         self.let_time_pass(env, &verdicts);
         let mut plan = plan(&self.ledger, &self.view, &Restraint::new(&self.ledger, &verdicts));
         if let Some(heir) = self.retiring.and_then(|_| heir(&self.ledger, &self.view, &self.me)) {
@@ -143,7 +136,7 @@ impl Process {
     pub(super) fn led(&mut self, _env: &mut Env<'_>, reply: Option<Reply>) {
         self.leading.writing = false;
         if reply.is_some() {
-            self.leading.proposed = None; // taken or refused: nothing of it is on its way any more
+            self.leading.coming.answered();
         }
         // What was refused is planned anew at the next look, not at once: it would be refused again.
         self.leading.woken |= reply.is_some_and(|r| r.is_ok());
@@ -173,7 +166,7 @@ impl Process {
             && g.signatures.len() >= g.majority
         {
             let change = VoterChange { body: g.body, signatures: g.signatures };
-            self.leading.proposed = Some((g.fence, self.ledger.voters().epoch() + 1));
+            self.leading.coming.propose(g.fence, &self.ledger);
             self.write_as_leader(env, g.fence, Command::Voters(change));
         }
     }

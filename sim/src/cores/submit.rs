@@ -8,8 +8,7 @@ use mesh::blame::Verdict;
 use mesh::build::{Attempt, BuildId};
 use mesh::clock::LedgerClock;
 use mesh::identity::PeerKey;
-use mesh::ledger::{Batch, Code, Command, Entry, Reply, takes_out};
-use mesh::mutants::{Mutant, on};
+use mesh::ledger::{Batch, Code, Command, Entry, Reply};
 use mesh::restraint::wakes_ms;
 use mesh::time::Time;
 use mesh::wire::{Signed, encode};
@@ -146,10 +145,8 @@ impl Process {
 
     /// Whether one of them takes out a voter whose yes may be needed for the voters that come.
     fn must_wait(&self, env: &mut Env<'_>, entries: &[Signed]) -> bool {
-        let voting = self.raft.members().voters();
-        let settled = |fence| self.ledger.has_settled(self.me, fence, &voting, self.leading.coming(fence));
-        let all_have = self.raft.grant(env.own()).is_some_and(|grant| settled(grant.fence));
-        !all_have && !on(Mutant::LeavesMidChange) && entries.iter().any(|entry| takes_out(entry, &voting))
+        let leads = self.raft.grant(env.own()).map(|grant| (self.me, grant.fence));
+        self.leading.coming.keeps_back(&self.ledger, leads, &self.raft.members().voters(), entries)
     }
 
     /// What is due is tried again.

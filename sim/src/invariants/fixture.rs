@@ -133,8 +133,11 @@ impl Fleet {
     }
 
     pub fn submit(&mut self, by: u8, request: u8, name: &str) -> BuildId {
-        let specs = vec![BuildSpec::new(name, vec!["true".into()])];
-        let reply = self.send_as(by, RequestId([request; 16]), Command::Submit(Submit { specs }));
+        self.submit_spec(by, request, BuildSpec::new(name, vec!["true".into()]))
+    }
+
+    pub fn submit_spec(&mut self, by: u8, request: u8, spec: BuildSpec) -> BuildId {
+        let reply = self.send_as(by, RequestId([request; 16]), Command::Submit(Submit { specs: vec![spec] }));
         assert!(reply.is_ok(), "{reply:?}");
         reply.builds[0]
     }

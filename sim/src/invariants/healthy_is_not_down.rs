@@ -19,6 +19,8 @@ const SETTLED: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub struct HealthyIsNotDown {
     keys: BTreeMap<PeerKey, Name>,
+    /// The key that each host goes by now: who was taken out may be back with another.
+    present: BTreeMap<Name, PeerKey>,
     fit: BTreeMap<Name, Duration>,
     well: BTreeMap<Name, Duration>,
     /// Who is cut off from a host by its links, and since when.
@@ -29,8 +31,7 @@ pub struct HealthyIsNotDown {
 
 impl HealthyIsNotDown {
     fn is_out(&self, host: &Name, truth: &dyn Truth) -> bool {
-        let mut its = self.keys.iter().filter(|(_, name)| *name == host);
-        its.next().is_some_and(|(key, _)| !truth.is_member(key))
+        self.present.get(host).is_some_and(|key| !truth.is_member(key))
     }
 
     fn verdict(&self, at: Duration, host: &Name, of: &Name) -> Result<(), String> {
@@ -62,6 +63,7 @@ impl Invariant for HealthyIsNotDown {
         match fact {
             Fact::Started { host, key, .. } => {
                 self.keys.insert(*key, host.clone());
+                self.present.insert(host.clone(), *key);
             }
             Fact::Stopped { host } => {
                 self.down.retain(|(believer, _), _| believer != host);
@@ -76,7 +78,8 @@ impl Invariant for HealthyIsNotDown {
                     self.cut.insert(host.clone(), (from, at));
                 }
             }
-            // Nobody speaks to who is out, and it may not have heard yet that it is.
+            // Nobody speaks to who is out, and it may not have heard yet that it is: what it believes hurts nobody. What is
+            // believed of it is asked for as ever.
             Fact::Believes { host, .. } if self.is_out(host, truth) => {
                 self.down.retain(|(believer, _), _| believer != host);
             }
@@ -142,6 +145,27 @@ mod tests {
         assert_eq!(rule.step(second(90)), Ok(()));
         let (mut rule, _) = told(&[(10, believes(State::Down)), (50, Fact::Fit { host: name(2), fit: false })]);
         assert_eq!(rule.step(second(90)), Ok(()));
+    }
+
+    #[test]
+    fn only_who_is_out_by_the_key_that_it_has_now_is_asked_nothing() {
+        let fleet = Fleet::of(3); // of which the fourth is none
+        let judge = |keys: &[u8], of: u8| {
+            let mut rule = HealthyIsNotDown::default();
+            for (host, key_of) in [(1, 1), (2, 2)].into_iter().chain(keys.iter().map(|n| (3, *n))) {
+                rule.fact(second(0), &Fact::Started { host: name(host), key: key(key_of), start: 1 }, &fleet).unwrap();
+                rule.fact(second(0), &Fact::Fit { host: name(host), fit: true }, &fleet).unwrap();
+            }
+            let believer = if of == 1 { 3 } else { 1 };
+            let down = Fact::Believes { host: name(believer), of: key(of), state: State::Down };
+            rule.fact(second(10), &down, &fleet).unwrap();
+            rule.step(second(90))
+        };
+        assert_eq!(judge(&[4], 1), Ok(()), "it has not heard yet that it is out");
+        assert!(judge(&[3], 1).is_err());
+        assert!(judge(&[4, 3], 1).is_err(), "it was out, and is back with another key");
+        assert_eq!(judge(&[3, 4], 1), Ok(()), "its key of now is out");
+        assert!(judge(&[4], 2).is_err(), "nobody else is excused by it");
     }
 
     #[test]

@@ -283,8 +283,7 @@ impl NodesStage {
                 if !self.faults.copies.remove(&copy) {
                     return skip(format!("{host} has no copy"));
                 }
-                self.nodes.power_cut(&copy);
-                self.faults.retired.insert(copy);
+                self.retire(copy, jury)?;
             }
             Action::ClockRate { host, ppm } => {
                 let (host, now) = (self.named(host)?, self.elapsed());
@@ -433,6 +432,36 @@ impl NodesStage {
         Ok(())
     }
 
+    /// A copy is switched off for good. One that has come to vote, of which its original knows nothing, has promised
+    /// what the other would not keep: then its owner keeps this one, in the original's place.
+    fn retire(&mut self, copy: String, jury: &mut Jury) -> Result<(), String> {
+        let name = copy.strip_suffix(COPY).unwrap_or(&copy).to_owned();
+        let kept = self.station(&copy).filter(|_| self.came_to_vote(&copy, &name)).map(|station| Backup {
+            folder: station.desk.folder.borrow().clone(),
+            disk: station.host.disk().copy_whole(),
+            blobs: station.blobs.copy(),
+        });
+        self.nodes.power_cut(&copy);
+        self.faults.retired.insert(copy);
+        let Some(kept) = kept else { return Ok(()) };
+        let ran = self.runs(&name);
+        if ran {
+            self.crash(&name);
+        }
+        self.wiped(&name, jury)?;
+        self.fault(&name, "its copy takes its place");
+        if let Some(station) = self.station(&name) {
+            let start = kept.folder.start.max(station.desk.folder.borrow().start);
+            station.desk.folder.replace(Folder { start, ..kept.folder });
+            station.host.disk().replace_whole(kept.disk);
+            station.blobs.replace(&kept.blobs);
+        }
+        if ran {
+            self.start(&name);
+        }
+        Ok(())
+    }
+
     fn take_address(&mut self, name: &str, of: &str) -> Result<(), String> {
         let of = self.down(of)?;
         if name == of || !self.nodes.network.is_leased(name) || !self.nodes.network.is_leased(&of) {
@@ -507,7 +536,7 @@ impl NodesStage {
     }
 
     /// Ends every fault that can end.
-    pub(super) fn end_faults(&mut self, _jury: &mut Jury) {
+    pub(super) fn end_faults(&mut self, jury: &mut Jury) {
         self.faults.healed = true;
         let now = self.elapsed();
         self.nodes.network.set_loss(0);
@@ -518,8 +547,7 @@ impl NodesStage {
             self.nodes.network.set_cut(&from, &to, false);
         }
         for copy in std::mem::take(&mut self.faults.copies) {
-            self.nodes.power_cut(&copy);
-            self.faults.retired.insert(copy);
+            let _ = self.retire(copy, jury); // what the jury says of it is kept
         }
         for station in self.nodes.stations.values() {
             let clocks = station.host.current();

@@ -11,9 +11,8 @@ use mesh::identity::{Keys, PeerKey};
 use mesh::ledger::Ledger;
 use mesh::wire::Signed;
 use node::consensus::Timing;
-use node::driver::{Inner, Known, Node, NodeConfig, Token, found, join_request, make_store, read_joined};
+use node::driver::{Inner, Known, Node, NodeConfig, Token, ask_all, found, join_request, make_store, read_joined};
 use node::guard::Store;
-use node::net::join_once;
 use node::seams::{Machine, Seams};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,8 +24,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long a joiner waits for one member's answer.
-const LEAD_WITHIN: Duration = Duration::from_secs(20);
 /// Between two rounds of a joiner over its leads.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -214,15 +211,15 @@ async fn join(
         };
         let (token, invitation) = Token::parse(&text)?;
         let request = join_request(keys, &token, invitation.mesh, machine_id, store_id);
-        for (lead, address) in token.ways(&host.place().leads()) {
-            match join_once(keys, host.transport(), lead.peer, address, request.clone(), LEAD_WITHIN).await {
-                Ok(answer) => {
-                    let joined = read_joined(&answer, keys, invitation.mesh)?;
-                    called.notify_one(); // work may have come with the token
-                    let (genesis, credential) = (joined.genesis, joined.credential);
-                    return Ok(Membership { genesis, credential, known: joined.members });
-                }
-                Err(error) => tracing::info!(lead = lead.name, %error, "a lead led nowhere"),
+        match ask_all(keys, || host.transport(), &token, &host.place().leads(), &request).await {
+            Ok(answer) => {
+                let joined = read_joined(&answer, keys, invitation.mesh)?;
+                called.notify_one(); // work may have come with the token
+                let (genesis, credential) = (joined.genesis, joined.credential);
+                return Ok(Membership { genesis, credential, known: joined.members });
+            }
+            Err(failed) => {
+                failed.iter().for_each(|(lead, error)| tracing::info!(lead, %error, "a lead led nowhere"));
             }
         }
         tokio::time::sleep(JOIN_AGAIN).await;

@@ -39,10 +39,19 @@ impl NodesStage {
             || told.into_iter().any(|(_, voters)| voters.contains(&key))
     }
 
-    /// Whether a host is the only voter in some view: a limit that the README states.
+    /// Whether a host's copy votes, by its own consensus, and the host has never heard that its key does.
+    pub(super) fn came_to_vote(&self, copy: &str, of: &str) -> bool {
+        let Some(key) = self.key(of) else { return false };
+        let votes = self.station(copy).and_then(Station::node).is_some_and(|node| node.raft_voters().contains(&key));
+        votes && self.quorum.voters.get(of).is_none_or(|voters| !voters.contains(&key))
+    }
+
+    /// Whether a host is the only voter by what its own disk says: a limit that the README states.
     pub(super) fn votes_alone(&self, name: &str) -> bool {
-        let alone = |node: &Inner| node.ledger(|l| l.voters().voters().len() == 1);
-        self.votes(name) && self.nodes.stations.values().filter_map(Station::node).any(|node| alone(&node))
+        let Some(alone) = self.key(name).map(|key| BTreeSet::from([key])) else { return false };
+        let in_ledger = |node: &Inner| node.ledger(|l| *l.voters().voters() == alone);
+        self.quorum.voters.get(name) == Some(&alone)
+            || self.station(name).and_then(Station::node).is_some_and(|node| in_ledger(&node))
     }
 
     /// The store of a host is gone.

@@ -269,10 +269,16 @@ impl World {
     fn against_blame(&self, host: usize) -> Option<&'static str> {
         let packages = self.fresh.healing().policy().blame.packages;
         let built = |other: usize| other != host && self.recent_all(other).any(|end| !end.bad);
-        // What failed by another's fault, and is built elsewhere since, may count as well: nobody can tell. Enough has to be
-        // its own.
+        // Inputs that it alone could not get may count as well, for nobody can tell; a command that failed never does. But
+        // enough has to be its own.
+        let missed = |other: usize, build: u64| {
+            other != host && self.recent_all(other).any(|end| end.build == build && end.bad && end.inputs)
+        };
+        let others: Vec<usize> = self.members();
+        let alone = |end: &End| end.inputs && !others.iter().any(|other| missed(*other, end.build));
         let own = self.recent(host).iter().filter(|end| end.bad && end.own).map(|end| end.build);
-        if (own.collect::<BTreeSet<_>>().len() as u64) < packages || self.failed(host, |_| true) < packages {
+        if (own.collect::<BTreeSet<_>>().len() as u64) < packages || self.failed(host, |end| end.own || alone(end)) < packages
+        {
             return Some("too little has failed on it");
         }
         (!self.members().into_iter().any(built)).then_some("nobody else has built anything")
@@ -395,7 +401,8 @@ impl World {
         }
         if self.write(host, None, Command::Report(Report { ends })).is_ok() {
             let at_ms = self.fresh.time_ms();
-            self.hosts[host].ends.push(End { at_ms, build: build.0, bad: end != Ends::Done, own: broken, took_ms });
+            let (bad, inputs) = (end != Ends::Done, phase == Phase::Fetch);
+            self.hosts[host].ends.push(End { at_ms, build: build.0, bad, own: broken, inputs, took_ms });
             return true;
         }
         false

@@ -50,6 +50,8 @@ pub struct End {
     pub bad: bool,
     /// By the host's own fault.
     pub own: bool,
+    /// It could not get its inputs, whose fault that is.
+    pub inputs: bool,
     pub took_ms: u64,
 }
 

@@ -1,6 +1,9 @@
 //! Joining: one connection, one answer, then anew as a member.
 
 use super::*;
+use crate::driver::{Known, Token, ask_all};
+use mesh::roster::{Invitation, MeshId};
+use mesh::wire::Signed;
 use std::time::Duration;
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -46,6 +49,37 @@ async fn every_lead_that_leads_nowhere_says_why() {
 
     let odd = ask(host.key, "/unix/tmp".parse().unwrap()).await.unwrap_err();
     assert!(matches!(&odd, JoinError::Unreachable { failure: DialFailure::Other(_), .. }), "{odd}");
+}
+
+/// Two members have swapped addresses since the token was made; and one that it names is gone, with a stranger in its
+/// place.
+#[tokio::test]
+async fn who_answers_where_another_member_was_is_asked_itself() {
+    let (mut one, mut two, mut other) = (Node::member(1, &[TCP]), Node::member(2, &[TCP]), Node::member(3, &[TCP]));
+    let places = [one.listening().await, two.listening().await, other.listening().await];
+    let known = |n: u8, at: &Multiaddr| {
+        let name = format!("h{n}");
+        Known { peer: keys(n).key(), name, addresses: vec![at.to_string()] }
+    };
+    let invitation = Signed::seal(&keys(1), &Invitation {
+        mesh: MeshId([7; 32]),
+        key: keys(9).key(),
+        name: "h5".into(),
+        signer: false,
+        expires_ms: 9,
+    });
+    let token = |leads| Token { invitation: invitation.clone(), secret: [9; 32], leads };
+    let stale = token(vec![known(4, &places[2]), known(1, &places[1]), known(2, &places[0])]);
+    lock(&two.club.invitations).insert(b"token".to_vec());
+    let answer = ask_all(&JOINER, transport::real, &stale, &[], b"token").await.unwrap();
+    assert_eq!(answer, credential("home", JOINER.key()));
+    // Nobody has such an invitation any more: each is asked once where it was told to be, and once where it is.
+    let failed = ask_all(&JOINER, transport::real, &stale, &[], b"token").await.unwrap_err();
+    let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["h4", "h1", "h2", "h2", "h1"], "{failed:?}");
+    assert_eq!(failed[0].1.answered_by(), Some(other.key));
+    assert!(failed[3..].iter().all(|(_, error)| matches!(error, JoinError::Refused { .. })), "{failed:?}");
+    assert_eq!(other.counts.get(), (0, 0), "nothing was shown to whom the token does not name");
 }
 
 static JOINER: std::sync::LazyLock<Keys> = std::sync::LazyLock::new(|| keys(5));

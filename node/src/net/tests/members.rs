@@ -257,6 +257,7 @@ async fn events_wait_for_a_slow_driver() {
     while published < 2_000u32 {
         b.net.publish(published.to_be_bytes().to_vec());
         published += 1;
+        // The clock stands while anything can still run: this waits for all that follows from it.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(a.events.len(), a.events.max_capacity(), "the driver's channel is full");
@@ -280,13 +281,10 @@ async fn blobs_have_a_connection_of_their_own() {
         assert_eq!(a.net.connections().len(), 2, "one spare serves both ways");
     }
     // Who was dialled cannot dial: the first blob goes where everything goes, and the other end sees to the rest.
-    let (a, b) = pair(TCP).await;
+    let (mut a, b) = pair(TCP).await;
     echo(&b.net, Protocol::Blobs);
     assert_eq!(ask(&a.net, b.key, Protocol::Blobs, b"first").await, b"first");
-    let spare = async {
-        while a.net.connections().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), spare).await.expect("a spare");
+    let of_b = b.key;
+    a.wait("a spare", |e| matches!(e, NetEvent::Another { peer, .. } if *peer == of_b).then_some(())).await;
+    assert_eq!(a.net.connections().len(), 2, "{:?}", a.net.connections());
 }
