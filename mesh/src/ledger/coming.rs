@@ -87,9 +87,7 @@ mod tests {
         coming.propose(leads.unwrap().1, ledger);
         assert!(coming.keeps_back(ledger, leads, &three, &out(&world, 2)));
         assert!(!coming.keeps_back(ledger, leads, &three, &out(&world, 4)), "who does not vote goes when it likes");
-        assert!(!with(Some(Mutant::LeavesMidChange), || {
-            coming.keeps_back(ledger, leads, &three, &out(&world, 2))
-        }));
+        assert!(!with(Some(Mutant::LeavesMidChange), || { coming.keeps_back(ledger, leads, &three, &out(&world, 2)) }));
     }
 
     #[test]
@@ -109,7 +107,10 @@ mod tests {
         coming.propose(fence, &world.ledger);
         world.vote(&[1, 2, 4], &[1, 2]);
         assert!(coming.keeps_back(&world.ledger, leads, &set(&[1, 2, 3]), &out(&world, 3)));
-        assert!(!coming.keeps_back(&world.ledger, leads, &set(&[1, 2, 4]), &out(&world, 4)), "they stand in the ledger");
+        assert!(
+            !coming.keeps_back(&world.ledger, leads, &set(&[1, 2, 4]), &out(&world, 4)),
+            "they stand in the ledger"
+        );
         // What an earlier leader's term had proposed says nothing of this one.
         coming.propose(fence, &world.ledger);
         world.term += 1;

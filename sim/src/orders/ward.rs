@@ -277,7 +277,8 @@ impl World {
         let others: Vec<usize> = self.members();
         let alone = |end: &End| end.inputs && !others.iter().any(|other| missed(*other, end.build));
         let own = self.recent(host).iter().filter(|end| end.bad && end.own).map(|end| end.build);
-        if (own.collect::<BTreeSet<_>>().len() as u64) < packages || self.failed(host, |end| end.own || alone(end)) < packages
+        if (own.collect::<BTreeSet<_>>().len() as u64) < packages
+            || self.failed(host, |end| end.own || alone(end)) < packages
         {
             return Some("too little has failed on it");
         }

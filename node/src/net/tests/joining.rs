@@ -61,13 +61,10 @@ async fn who_answers_where_another_member_was_is_asked_itself() {
         let name = format!("h{n}");
         Known { peer: keys(n).key(), name, addresses: vec![at.to_string()] }
     };
-    let invitation = Signed::seal(&keys(1), &Invitation {
-        mesh: MeshId([7; 32]),
-        key: keys(9).key(),
-        name: "h5".into(),
-        signer: false,
-        expires_ms: 9,
-    });
+    let invitation = Signed::seal(
+        &keys(1),
+        &Invitation { mesh: MeshId([7; 32]), key: keys(9).key(), name: "h5".into(), signer: false, expires_ms: 9 },
+    );
     let token = |leads| Token { invitation: invitation.clone(), secret: [9; 32], leads };
     let stale = token(vec![known(4, &places[2]), known(1, &places[1]), known(2, &places[0])]);
     lock(&two.club.invitations).insert(b"token".to_vec());
