@@ -46,9 +46,13 @@ fn the_same_seed_gives_the_same_orders() {
 /// that too few agreed to.
 #[test]
 fn a_voter_that_lies_may_bring_what_is_right() {
-    let ran = run(200_020, Size { orders: 2_000, ..Size::LARGE }, None);
-    assert_eq!(ran.failure, None, "see it: sim orders --count 2000 --seed 200020");
-    assert!(ran.counts.lies.get("another brings it").is_some_and(|n| *n > 3), "{}", ran.counts);
+    let mut counts = Counts::default();
+    for seed in [200_021, 200_024] {
+        let ran = run(seed, Size { orders: 2_000, ..Size::LARGE }, None);
+        assert_eq!(ran.failure, None, "see it: sim orders --count 2000 --seed {seed}");
+        counts.add(&ran.counts);
+    }
+    assert!(counts.lies.get("another brings it").is_some_and(|n| *n > 3), "{counts}");
 }
 
 fn grounds() -> Vec<Ground> {
