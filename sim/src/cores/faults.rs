@@ -509,11 +509,14 @@ impl Cores {
                 self.rehouse(host);
             }
         }
+        // Copies first: one that is kept in its original's place starts with the others.
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].copy_of.is_some() && !self.hosts[host].out {
+                self.retire(host);
+            }
+        }
         for host in 0..self.hosts.len() {
             if self.hosts[host].copy_of.is_some() {
-                if !self.hosts[host].out {
-                    self.retire(host);
-                }
                 continue;
             }
             let now = self.cx.now;
