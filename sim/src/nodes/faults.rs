@@ -433,14 +433,17 @@ impl NodesStage {
     }
 
     /// A copy is switched off for good. One that has come to vote, of which its original knows nothing, has promised
-    /// what the other would not keep: then its owner keeps this one, in the original's place.
+    /// what the other would not keep: then its owner keeps this one, in the original's place. Who does not start is put out.
     fn retire(&mut self, copy: String, jury: &mut Jury) -> Result<(), String> {
         let name = copy.strip_suffix(COPY).unwrap_or(&copy).to_owned();
-        let kept = self.station(&copy).filter(|_| self.came_to_vote(&copy, &name)).map(|station| Backup {
-            folder: station.desk.folder.borrow().clone(),
-            disk: station.host.disk().copy_whole(),
-            blobs: station.blobs.copy(),
-        });
+        let kept = self
+            .station(&copy)
+            .filter(|_| !self.faults.is_broken(&name) && self.came_to_vote(&copy, &name))
+            .map(|station| Backup {
+                folder: station.desk.folder.borrow().clone(),
+                disk: station.host.disk().copy_whole(),
+                blobs: station.blobs.copy(),
+            });
         self.nodes.power_cut(&copy);
         self.faults.retired.insert(copy);
         let Some(kept) = kept else { return Ok(()) };
