@@ -450,8 +450,7 @@ impl Cores {
         (disk.slow_ms, disk.lies, disk.start) = (before.slow_ms, before.lies, disk.start.max(before.start));
         *before = disk;
         self.wiped(of);
-        // With a store that was gone it did not start when all was healed.
-        if ran || self.healed {
+        if ran {
             self.start(of);
         }
     }
