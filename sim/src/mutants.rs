@@ -21,8 +21,8 @@ use std::collections::BTreeSet;
 pub struct Catch {
     /// Which.
     pub mutant: Mutant,
-    /// Name of the invariant that is broken; `liveness` when the healed mesh does not come right.
-    pub by: &'static str,
+    /// Names of invariants one of which is broken; `liveness` when the healed mesh does not come right.
+    pub by: &'static [&'static str],
     /// Where.
     pub tier: Tier,
     /// The fleet.
@@ -34,41 +34,41 @@ pub struct Catch {
     pub within: u64,
 }
 
-const fn cores(mutant: Mutant, by: &'static str, faults: &'static [&'static str], within: u64) -> Catch {
+const fn cores(mutant: Mutant, by: &'static [&'static str], faults: &'static [&'static str], within: u64) -> Catch {
     Catch { mutant, by, tier: Tier::Cores, fleet: FLEET, faults, within }
 }
 
 /// Mutants that random seeds catch.
 pub const CAUGHT: &[Catch] = &[
-    cores(Mutant::NoBootQuarantine, "one-lease", &["upgrade"], 60),
-    cores(Mutant::LeadershipIsLease, "one-lease", &["cut", "suspend"], 15),
-    cores(Mutant::NoFenceCheck, "fences-rise", &["forge"], 60),
-    cores(Mutant::AckBeforeSync, "committed-stays", &["blackout"], 60),
-    cores(Mutant::VoterSetsUnchecked, "voter-sets-chain", &["forge"], 60),
-    cores(Mutant::EntrySignaturesUnchecked, "authorship", &["forge"], 25),
-    cores(Mutant::DoneWithoutReceipts, "ends-once", &["crash", "power-cut"], 8),
-    cores(Mutant::AttemptNumberIgnored, "attempts-count-once", &["upgrade", "late-word", "suspend"], 40),
-    cores(Mutant::LostHostKeepsItsBuilds, "liveness", &["crash"], 30),
-    cores(Mutant::BusyHostLosesItsBuilds, "attempts-stay", &["crash"], 30),
-    cores(Mutant::IdentityByAddress, "signatures-are-due", &["moving-day"], 12),
-    cores(Mutant::AdmitAnybody, "no-strangers", &["stranger"], 12),
-    cores(Mutant::RevocationIgnored, "no-strangers", &["ghost"], 20),
-    cores(Mutant::OneAccuserIsEnough, "heard-is-not-down", &["blind-spot"], 30),
-    Catch { fleet: "lan-8", ..cores(Mutant::NewVotersUnheard, "liveness", &["absence"], 60) },
-    cores(Mutant::NoFreshWord, "heard-is-not-down", &["blind-spot"], 60),
-    cores(Mutant::LeadsNeverExpire, "nothing-unbounded", &["tall-tales"], 8),
-    cores(Mutant::StartNumberNotSynced, "numbers-rise", &["crash", "power-cut"], 8),
-    cores(Mutant::OldStatementsCount, "numbers-rise", &["late-word"], 8),
-    cores(Mutant::LedgerTimeIsWallClock, "ledger-time-rises", &["clock-jump", "late-word"], 60),
-    cores(Mutant::RequestIdIgnored, "requests-count-once", &["crash"], 15),
-    cores(Mutant::RetriesWithoutBound, "tries-are-bounded", &["bad-tree"], 20),
-    cores(Mutant::PackageFailureBlamesHost, "liveness", &["bad-tree"], 8),
-    cores(Mutant::AssignsWhatRuns, "runs-once", &["crash"], 8),
-    cores(Mutant::RetryChangesTheBuild, "definition-stays", &["second-thoughts"], 8),
-    cores(Mutant::FinishedForgotten, "no-build-lost", &["crash"], 8),
-    cores(Mutant::DownIsForEver, "healthy-is-not-down", &["crash"], 8),
+    cores(Mutant::NoBootQuarantine, &["one-lease"], &["upgrade"], 60),
+    cores(Mutant::LeadershipIsLease, &["one-lease"], &["cut", "suspend"], 15),
+    // What was acknowledged and lost shows as it is missed, or as the number of an attempt that is given again.
+    cores(Mutant::AckBeforeSync, &["committed-stays", "attempts-count-once"], &["blackout", "slow-sync"], 30),
+    cores(Mutant::VoterSetsUnchecked, &["voter-sets-chain"], &["forge"], 60),
+    cores(Mutant::EntrySignaturesUnchecked, &["authorship"], &["forge"], 25),
+    cores(Mutant::DoneWithoutReceipts, &["ends-once"], &["crash", "power-cut"], 8),
+    cores(Mutant::AttemptNumberIgnored, &["attempts-count-once"], &["upgrade", "late-word", "suspend"], 40),
+    cores(Mutant::LostHostKeepsItsBuilds, &["liveness"], &["crash"], 30),
+    cores(Mutant::BusyHostLosesItsBuilds, &["attempts-stay"], &["crash"], 30),
+    cores(Mutant::IdentityByAddress, &["signatures-are-due"], &["moving-day"], 12),
+    cores(Mutant::AdmitAnybody, &["no-strangers"], &["stranger"], 12),
+    cores(Mutant::RevocationIgnored, &["no-strangers"], &["ghost"], 20),
+    cores(Mutant::OneAccuserIsEnough, &["heard-is-not-down"], &["blind-spot"], 30),
+    Catch { fleet: "lan-8", ..cores(Mutant::NewVotersUnheard, &["liveness"], &["absence"], 60) },
+    cores(Mutant::NoFreshWord, &["heard-is-not-down"], &["blind-spot"], 60),
+    cores(Mutant::LeadsNeverExpire, &["nothing-unbounded"], &["tall-tales"], 8),
+    cores(Mutant::StartNumberNotSynced, &["numbers-rise"], &["crash", "power-cut"], 8),
+    cores(Mutant::OldStatementsCount, &["numbers-rise"], &["late-word"], 8),
+    cores(Mutant::LedgerTimeIsWallClock, &["ledger-time-rises"], &["clock-jump", "late-word"], 60),
+    cores(Mutant::RequestIdIgnored, &["requests-count-once"], &["crash"], 15),
+    cores(Mutant::RetriesWithoutBound, &["tries-are-bounded"], &["cursed"], 8),
+    cores(Mutant::PackageFailureBlamesHost, &["liveness"], &["bad-tree"], 8),
+    cores(Mutant::AssignsWhatRuns, &["runs-once"], &["crash"], 8),
+    cores(Mutant::RetryChangesTheBuild, &["definition-stays"], &["second-thoughts"], 8),
+    cores(Mutant::FinishedForgotten, &["no-build-lost"], &["crash"], 8),
+    cores(Mutant::DownIsForEver, &["healthy-is-not-down"], &["crash"], 8),
     // Routers keep their addresses, and in a fleet with one it is always found: here everybody can move.
-    Catch { fleet: "lan-6", ..cores(Mutant::FirstAddressForEver, "liveness", &["new-addresses"], 8) },
+    Catch { fleet: "lan-6", ..cores(Mutant::FirstAddressForEver, &["liveness"], &["new-addresses"], 8) },
 ];
 
 /// A mutant of warrants or of healing, and which invariant it breaks on a walk of [`crate::orders`].
@@ -120,7 +120,7 @@ pub const WALKS: &[Walk] = &[
     walk(Mutant::LinkInviterUnchecked, "acts-are-written", 20),
     walk(Mutant::LinkExpelledByAnybody, "refusals-are-true", 20),
     walk(Mutant::CosignUnwritten, "signatures-are-due", 40),
-    walk(Mutant::CosignAnyLeader, "signatures-are-due", 40),
+    walk(Mutant::CosignAnyLeader, "signatures-are-due", 60),
     walk(Mutant::CosignOtherBoot, "signatures-are-due", 20),
     walk(Mutant::CosignForgedHello, "signatures-are-due", 40),
     walk(Mutant::CosignHeldBack, "signatures-are-due", 40),
@@ -136,15 +136,84 @@ pub const WALKS: &[Walk] = &[
     walk(Mutant::HealsProtected, "heals-do-no-harm", 40),
     walk(Mutant::HealsNotAllowed, "heals-do-no-harm", 40),
     walk(Mutant::HealByAnybody, "healing-has-authors", 20),
+    walk(Mutant::LostOrdersClimb, "rungs-are-climbed", 40),
+    walk(Mutant::WithdrawsWhatArrived, "rungs-are-climbed", 40),
+    walk(Mutant::ReturnIsHealth, "heals-do-no-harm", 40),
+    walk(Mutant::HealsThroughStorm, "stops-are-heeded", 60),
+    walk(Mutant::HealsWhileDisputed, "heals-do-no-harm", 60),
+    walk(Mutant::NoFenceCheck, "fences-rise", 40),
+    walk(Mutant::RecoveryUnsigned, "recoveries-are-owned", 20),
+    walk(Mutant::RecoveryKeepsEpoch, "recoveries-are-owned", 40),
+    walk(Mutant::BlameInputsOnHosts, "healthy-is-not-healed", 60),
+    walk(Mutant::BlameWithoutComparison, "heals-do-no-harm", 60),
+    walk(Mutant::BlameForOnePackage, "heals-do-no-harm", 40),
+    walk(Mutant::BlameNeverTheMesh, "heals-do-no-harm", 40),
+    walk(Mutant::BlameNoRest, "heals-do-no-harm", 40),
+    walk(Mutant::BlameForEver, "healthy-is-not-healed", 40),
+    walk(Mutant::CosignStale, "signatures-are-due", 60),
+    walk(Mutant::CosignSuspended, "signatures-are-due", 40),
+    walk(Mutant::HealsNotEnabledAtBoot, "heals-do-no-harm", 40),
+    walk(Mutant::HealsOnlyPath, "heals-do-no-harm", 40),
+    walk(Mutant::HealsLastVoters, "heals-do-no-harm", 40),
+    walk(Mutant::HealsProgressing, "heals-do-no-harm", 40),
+    walk(Mutant::HealsOnOneWord, "healthy-is-not-healed", 40),
+    walk(Mutant::HealsTheRecovered, "heals-do-no-harm", 40),
+    walk(Mutant::HealsWithoutSigners, "heals-do-no-harm", 40),
+    walk(Mutant::HealsHeldHost, "stops-are-heeded", 40),
+    walk(Mutant::HealsLastBuilder, "heals-do-no-harm", 40),
+    walk(Mutant::HealsSuspended, "heals-do-no-harm", 40),
+    walk(Mutant::OrderedUnwritten, "healing-has-authors", 40),
 ];
 
 impl Walk {
+    fn breaks(&self, seed: u64) -> bool {
+        run(seed, Size::SMALL, Some(self.mutant)).failure.is_some_and(|failure| failure.invariant == self.by)
+    }
+
+    /// Whether a seed catches the mutant, and passes with all rules in place.
+    pub fn catches(&self, seed: u64) -> bool {
+        self.breaks(seed) && run(seed, Size::SMALL, None).failure.is_none()
+    }
+
     /// The first of the seeds from `base` that catches it, within the bound; `sound` says whether a seed passes with
     /// all rules in place.
     pub fn first(&self, base: u64, mut sound: impl FnMut(u64) -> bool) -> Option<u64> {
-        let broken = |seed: u64| run(seed, Size::SMALL, Some(self.mutant)).failure;
-        (base..base + self.within)
-            .find(|seed| broken(*seed).is_some_and(|failure| failure.invariant == self.by) && sound(*seed))
+        (base..base + self.within).find(|seed| self.breaks(*seed) && sound(*seed))
+    }
+}
+
+/// A row of either table.
+#[derive(Clone, Copy, Debug)]
+pub enum Row {
+    /// A plan's.
+    Plan(&'static Catch),
+    /// A walk's.
+    Walk(&'static Walk),
+}
+
+impl Row {
+    /// All rows, plans first.
+    pub fn all() -> impl Iterator<Item = Row> {
+        CAUGHT.iter().map(Row::Plan).chain(WALKS.iter().map(Row::Walk))
+    }
+
+    /// The mutant, the invariant that it breaks (or one of these), and the bound.
+    pub fn says(&self) -> (Mutant, String, u64) {
+        match self {
+            Row::Plan(row) => (row.mutant, row.by.join(" or "), row.within),
+            Row::Walk(row) => (row.mutant, row.by.to_owned(), row.within),
+        }
+    }
+
+    /// Whether a seed catches the mutant, and passes with all rules in place.
+    ///
+    /// # Errors
+    /// When nothing can be drawn, in words.
+    pub fn catches(&self, seed: u64) -> Result<bool, String> {
+        match self {
+            Row::Plan(row) => row.catches(seed),
+            Row::Walk(row) => Ok(row.catches(seed)),
+        }
     }
 }
 
@@ -161,34 +230,17 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
         "a mesh in which much fails is given the time that its rests take; with a shorter bound seeds 18 and 7032 of \
          `bad-tree` show it",
     ),
-    (Mutant::LeavesMidChange, SELDOM),
-    (Mutant::BlameInputsOnHosts, SELDOM),
-    (Mutant::BlameWithoutComparison, SELDOM),
-    (Mutant::BlameForOnePackage, SELDOM),
-    (Mutant::BlameNeverTheMesh, SELDOM),
-    (Mutant::BlameNoRest, SELDOM),
-    (Mutant::BlameForEver, SELDOM),
-    (Mutant::CosignStale, SELDOM),
-    (Mutant::CosignSuspended, SELDOM),
-    (Mutant::HealsThroughStorm, SELDOM),
-    (Mutant::HealsNotEnabledAtBoot, SELDOM),
-    (Mutant::HealsOnlyPath, SELDOM),
-    (Mutant::HealsLastVoters, SELDOM),
-    (Mutant::HealsProgressing, SELDOM),
-    (Mutant::HealsOnOneWord, SELDOM),
-    (Mutant::HealsTheRecovered, SELDOM),
-    (Mutant::HealsOnOldWord, SELDOM),
-    (Mutant::HealsWithoutSigners, SELDOM),
-    (Mutant::HealsHeldHost, SELDOM),
-    (Mutant::HealsLastBuilder, SELDOM),
-    (Mutant::HealsSuspended, SELDOM),
-    (Mutant::OrderedUnwritten, SELDOM),
-    (Mutant::LostOrdersClimb, SELDOM),
-    (Mutant::WithdrawsWhatArrived, SELDOM),
-    (Mutant::ReturnIsHealth, SELDOM),
-    (Mutant::HealsWhileDisputed, SELDOM),
-    (Mutant::RecoveryUnsigned, RECOVERY),
-    (Mutant::RecoveryKeepsEpoch, RECOVERY),
+    (
+        Mutant::LeavesMidChange,
+        "two of three voters have to leave, the second within the change of voters that the first has begun, while the \
+         third is away and comes back in time for both: sixty plans of leaves and short absences did not meet it, and \
+         `tests/new_voters.rs` does",
+    ),
+    (
+        Mutant::HealsOnOldWord,
+        "the jury of walks holds for a day that something was wrong with a host that builds speak against, and the rule is \
+         an hour: sixty walks from two bases did not break it; the tests of `mesh::healing` show what it does",
+    ),
     (Mutant::BuildsDespiteMeasures, MEASURES),
     (Mutant::BlockLeavesBuilds, MEASURES),
     (Mutant::BuildsWhereSetAside, MEASURES),
@@ -204,12 +256,6 @@ const MEASURES: &str = "no simulated person blocks, drains or pauses; the tests 
 /// Why no simulated mesh can show it.
 const TRAIL: &str =
     "no simulated trail grows as old as what is put away; the tests of `mesh::healing` show what it does";
-/// Why no simulated mesh can show it.
-const RECOVERY: &str = "no simulated owner holds a recovery key; the property tests of `mesh::roster` and `mesh::ledger` show what it does";
-
-/// Walks try these rules, and the invariants judge them; but none of the first two dozen seeds is known to show it.
-const SELDOM: &str =
-    "no walk of a small fleet is known yet that shows it; the tests of its own module show what it does";
 
 /// The fleet of most of these runs.
 const FLEET: &str = "alpha-centauri";
@@ -229,8 +275,8 @@ impl Catch {
     fn fails(&self, plan: &Plan) -> bool {
         let (played, _) = run_cores(plan, &mut Jury::new(all()), None);
         match played.failure {
-            Some(Failure::Safety(violation)) => violation.invariant == self.by,
-            Some(Failure::Liveness { .. }) => self.by == "liveness",
+            Some(Failure::Safety(violation)) => self.by.contains(&violation.invariant),
+            Some(Failure::Liveness { .. }) => self.by.contains(&"liveness"),
             Some(Failure::Crash(_)) | None => false,
         }
     }

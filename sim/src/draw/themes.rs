@@ -22,6 +22,7 @@ pub const THEMES: &[Kind] = &[
     fault("bad-tree", "theme: most packages of a tree fail, and good ones come after them", bad_tree),
     fault("new-addresses", "theme: all hosts get others' addresses, one pair after another", new_addresses),
     fault("tall-tales", "theme: hosts claim addresses that are nobody's", tall_tales),
+    fault("cursed", "theme: a build or two that no host can bring to an end", cursed),
     fault("second-thoughts", "theme: builds are cancelled or fail, and are built again", second_thoughts),
 ];
 
@@ -321,6 +322,13 @@ fn bad_tree(draft: &mut Draft<'_>) {
     });
     let (then, host) = (at + draft.dice.between(5_000, 15_000), draft.host());
     give(draft, then, &host, |r| (0..4).map(|n| task(format!("{r}-{n}"), 300, 0)).collect());
+}
+
+fn cursed(draft: &mut Draft<'_>) {
+    let (at, host, all) = (early(draft, 20_000), draft.host(), draft.hosts.clone());
+    let (count, takes) = (draft.dice.between(1, 2), draft.dice.between(50, 2_000));
+    let make = |r: &str, n: u64| Task { breaks_on: all.clone(), ..task(format!("{r}-{n}"), takes, 0) };
+    give(draft, at, &host, |r| (0..count).map(|n| make(r, n)).collect());
 }
 
 fn second_thoughts(draft: &mut Draft<'_>) {

@@ -75,7 +75,9 @@ impl Invariant for FencesRise {
             return Err(format!("{}: the ledger's leader has fence {fence} after {floor}", host.name));
         }
         let mut have = BTreeSet::new();
-        for (build, attempt) in ledger.builds().iter().flat_map(|b| b.attempts.iter().map(move |a| (b.id, a))) {
+        let told = if self.proposed.is_empty() { 0 } else { usize::MAX };
+        let builds = ledger.builds().iter().take(told);
+        for (build, attempt) in builds.flat_map(|b| b.attempts.iter().map(move |a| (b.id, a))) {
             have.insert((build, attempt.number));
             let by = self.proposed.get(&(build, attempt.number, attempt.host));
             if let Some(by) = by.filter(|_| !had.contains(&(build, attempt.number))) {

@@ -1,5 +1,6 @@
 //! The leader neither orders nor sets aside a host where that harms more than it can help; nor does it hold a package
-//! for broken that is not, or give the next build at once to a host that has just failed one after another.
+//! for broken that is not, give the next build at once to a host that has just failed one after another, or let one
+//! back that nobody has tried out.
 //!
 //! What speaks against a step is the world's word at the moment of writing: its target's own veto, that it may not come
 //! back, that it is the only path of others or one of the last voters, that nobody else builds, that it builds or has
@@ -29,6 +30,7 @@ impl Invariant for HealsDoNoHarm {
             Fact::Ordered { host, against } => (host, against, "ordered about"),
             Fact::SetAside { host, against, .. } => (host, against, "set aside"),
             Fact::Given { host, against } => (host, against, "given a build"),
+            Fact::LetBack { host, against } => (host, against, "let back"),
             Fact::Held { package, against: Some(against) } => {
                 return Err(format!("{package} is held to be broken, though {against}"));
             }

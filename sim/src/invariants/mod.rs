@@ -31,8 +31,10 @@ mod nothing_unbounded;
 mod numbers_rise;
 mod one_lease;
 mod orders_hit_their_target;
+mod recoveries_are_owned;
 mod refusals_are_true;
 mod requests_count_once;
+mod rungs_are_climbed;
 mod runs_once;
 mod signatures_are_due;
 mod steps;
@@ -180,6 +182,22 @@ pub enum Fact {
         ails: bool,
         /// What speaks against it, by the world's word.
         against: Option<&'static str>,
+    },
+    /// A leader let a host that was set aside have builds again.
+    LetBack {
+        /// Which.
+        host: Name,
+        /// What speaks against it, by the world's word.
+        against: Option<&'static str>,
+    },
+    /// The mesh goes on by a record of recovery.
+    Recovered {
+        /// Whether the owner's key signed it.
+        by_owner: bool,
+        /// The fence under which it is led then, if it is.
+        fence: Option<Fence>,
+        /// The highest that anybody had before.
+        above: Fence,
     },
     /// A target said hello to whoever brings it an order.
     Greeted {
@@ -346,8 +364,9 @@ impl fmt::Display for Violation {
 }
 
 /// Judged in `sim orders` alone, which knows what is truly wrong with a host when its leader takes a step; a mesh of a
-/// minute seldom takes one.
-pub const OF_ORDERS: [&str; 2] = ["heals-do-no-harm", "healthy-is-not-healed"];
+/// minute seldom takes one, and no simulated owner recovers it.
+pub const OF_ORDERS: [&str; 4] =
+    ["heals-do-no-harm", "healthy-is-not-healed", "recoveries-are-owned", "rungs-are-climbed"];
 
 /// Judged on bare cores, by facts that only they tell: what a voter saw for itself before it signed, and why a target refused.
 pub const OF_CORES: [&str; 2] = ["refusals-are-true", "signatures-are-due"];
@@ -375,10 +394,19 @@ pub fn of_orders() -> Vec<Box<dyn Invariant>> {
         Box::new(acts_are_written::ActsAreWritten::default()),
         Box::new(heals_are_rationed::HealsAreRationed::default()),
         Box::new(healing_has_authors::HealingHasAuthors::default()),
+        Box::new(rungs_are_climbed::RungsAreClimbed::default()),
+        Box::new(recoveries_are_owned::RecoveriesAreOwned::default()),
         Box::new(stops_are_heeded::StopsAreHeeded::default()),
         Box::new(heals_do_no_harm::HealsDoNoHarm::default()),
         Box::new(refusals_are_true::RefusalsAreTrue::default()),
     ]
+}
+
+/// Those of the walks of orders: what they are told of builds is under which fence each began.
+pub fn of_walks() -> Vec<Box<dyn Invariant>> {
+    let mut all = of_orders();
+    all.push(Box::new(fences_rise::FencesRise::default()));
+    all
 }
 
 fn of_the_mesh() -> Vec<Box<dyn Invariant>> {

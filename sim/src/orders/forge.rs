@@ -24,7 +24,7 @@ pub(super) fn cosign(keys: &Keys, approval: &[u8]) -> Cosignature {
 impl World {
     /// Somebody lies.
     pub fn attack(&mut self) {
-        match self.dice.below(20) {
+        match self.dice.below(22) {
             0..12 => self.bent(),
             12 => self.lying_leader(),
             13 => self.twin(),
@@ -33,7 +33,9 @@ impl World {
             16 => self.false_expulsion(),
             17 => self.usurper(),
             18 => self.courier(),
-            _ => self.confused_signer(),
+            19 => self.confused_signer(),
+            20 => self.taken_back(),
+            _ => self.false_recovery(),
         }
     }
 
@@ -138,7 +140,7 @@ impl World {
         self.persuade(by, target, &signed);
     }
 
-    /// A leader that was goes on: its open orders, its fence, and policies of its own.
+    /// A leader that was goes on: its orders, its fence, and what it would give to whom.
     fn deposed_leader(&mut self) {
         let n = self.dice.below(self.deposed.len().max(1) as u64) as usize;
         let Some((by, fence)) = self.deposed.get(n).copied() else { return };
@@ -155,6 +157,13 @@ impl World {
             self.counts.denied += 1;
         }
         self.persuade(by, target, &signed);
+        let waits = self.fresh.builds().wanting().next().map(|build| build.id);
+        let built = self.some(|h| h.up() && !h.ends.is_empty());
+        if let Some((build, host)) = waits.zip(built)
+            && !self.give_under(fence, by, build, host)
+        {
+            self.counts.denied += 1;
+        }
     }
 
     /// A token of a signer has leaked: who has it was never enrolled, and brings itself along.
@@ -262,6 +271,23 @@ impl World {
         order.fence = Fence { epoch: 0, term: u64::MAX };
         let signed = Signed::seal(&self.hosts[by].keys, &order);
         self.persuade(by, target, &signed);
+    }
+
+    /// The leader takes back an order that its target has taken on, or that is its own and on its way.
+    fn taken_back(&mut self) {
+        let record = self.fresh.healing();
+        let waiting = record.cases().find_map(|(host, case)| Some((*host, case.order.as_ref()?.id)));
+        let Some((host, id)) = waiting else { return };
+        let written = record.orders().find(|w| w.order.id == id);
+        let (leader, fence) = (self.leader, self.fence());
+        if written.is_none_or(|w| w.receipt.is_none() && w.proof.is_none() && w.order.fence < fence) {
+            return; // it may
+        }
+        self.lie("takes back what arrived");
+        let withdraw = healing::Withdraw { host, order: id, why: "as if it never was".into() };
+        if !self.write(leader, Some(fence), Command::Heal(healing::Entry::Withdraw(withdraw))).is_ok() {
+            self.counts.denied += 1;
+        }
     }
 
     /// Another voter brings the leader's order, without the leader.

@@ -1,27 +1,50 @@
-//! What befalls hosts, leaders and addresses between two steps of an order, and what people do to healing as a whole.
+//! What befalls hosts, leaders and addresses between two steps of an order. What people do is in `owner.rs`.
 
 use super::world::{Host, Ill, World};
-use mesh::healing::{self, Clear, Lift, Measure, Stop};
 use mesh::ledger::{Command, Revoke};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often a run does what (swarm testing): an order under way goes on, a person orders, the leader looks, a build, a
-/// lie, a replay, the late ledger gets on, or catches up, harm. All of it; mostly healing; mostly lies.
-pub const MOODS: [[u64; 9]; 3] =
-    [[48, 8, 6, 3, 17, 4, 2, 4, 8], [34, 1, 30, 4, 7, 2, 1, 5, 16], [30, 8, 4, 2, 40, 6, 2, 3, 5]];
+/// Something that befalls a run.
+pub struct Harm {
+    /// How often, against others.
+    pub weight: u64,
+    /// How many of a hundred runs have it.
+    pub percent: u64,
+    does: fn(&mut World),
+}
+
+const fn harm(weight: u64, percent: u64, does: fn(&mut World)) -> Harm {
+    Harm { weight, percent, does }
+}
+
+/// Everything that does. Somebody falls sick in every run.
+pub const HARMS: [Harm; 18] = [
+    harm(14, 100, World::sicken),
+    harm(1, 80, World::power),
+    harm(1, 80, World::restart),
+    harm(4, 80, World::swap),
+    harm(2, 80, World::depose),
+    harm(2, 80, World::vote),
+    harm(2, 80, World::replace),
+    harm(2, 80, World::copy),
+    harm(2, 80, World::back_up),
+    harm(2, 80, World::set_clock),
+    harm(4, 80, World::lag),
+    harm(2, 80, World::fail_disk),
+    harm(2, 80, World::miss),
+    harm(2, 60, World::busy),
+    harm(3, 80, World::persons_word),
+    harm(2, 60, World::tree),
+    harm(2, 30, World::recover_mesh),
+    harm(2, 100, World::recover),
+];
 
 impl World {
     /// One step of the walk.
     pub fn step(&mut self) {
         self.pass();
-        let weights = MOODS[self.mood as usize];
-        let mut left = self.dice.below(weights.iter().sum());
-        let chosen = weights.iter().position(|weight| {
-            let here = left < *weight;
-            left = left.saturating_sub(*weight);
-            here
-        });
-        match chosen.unwrap_or_default() {
+        let weights = self.temper.weights();
+        match self.chosen(&weights) {
             0 => self.advance(),
             1 if self.journeys.len() < 5 => self.begin_by_hand(),
             1 | 2 => self.lead(),
@@ -50,49 +73,37 @@ impl World {
         self.deeds_due();
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub fn count(&mut self, what: &'static str) {
         *self.counts.harm.entry(what).or_default() += 1;
     }
 
+    /// One of these weights, as often as it says.
+    fn chosen(&mut self, weights: &[u64]) -> usize {
+        let mut left = self.dice.below(weights.iter().sum());
+        let chosen = weights.iter().position(|weight| {
+            let here = left < *weight;
+            left = left.saturating_sub(*weight);
+            here
+        });
+        chosen.unwrap_or_default()
+    }
+
     fn harm(&mut self) {
-        match self.dice.below(24) {
-            22.. => self.sicken(),
-            0..4 => self.sicken(),
-            4 => {
-                if self.dice.percent(50) {
-                    self.power()
-                } else {
-                    self.restart()
-                }
-            }
-            5..7 => self.swap(),
-            7 => self.depose(),
-            8 => self.sicken(),
-            9 => self.vote(),
-            10 => self.replace(),
-            11 => self.copy(),
-            12 => self.back_up(),
-            13 => self.set_clock(),
-            14..16 => self.lag(),
-            16 => self.fail_disk(),
-            17 => self.miss(),
-            18 => self.busy(),
-            19 => self.persons_word(),
-            20 => self.tree(),
-            _ => self.recover(),
-        }
+        let weights = self.temper.harms.clone();
+        let chosen = self.chosen(&weights);
+        (HARMS[chosen].does)(self);
     }
 
     fn sicken(&mut self) {
         let ill = if self.dice.percent(70) { Ill::Hangs } else { Ill::Broken };
         // A few at a time, and mostly others than those that have to sign.
         let sick = self.members().iter().filter(|h| self.hosts[**h].ill != Ill::Well).count();
-        if sick > 2 {
+        if sick >= self.temper.sick_max {
             return;
         }
         let voters: BTreeSet<usize> = self.voters().into_iter().collect();
         let host = self.any();
-        if voters.contains(&host) && self.dice.percent(60) {
+        if voters.contains(&host) && self.dice.percent(self.temper.spares_voters) {
             return;
         }
         self.count("sick");
@@ -143,7 +154,8 @@ impl World {
         }
     }
 
-    fn depose(&mut self) {
+    /// Another voter leads, mostly because the leader is lost; who led may not know.
+    pub fn depose(&mut self) {
         let voters: Vec<usize> = self.voters().into_iter().filter(|v| self.hosts[*v].up()).collect();
         if let Some(next) = self.dice.one(&voters).copied() {
             self.count("another leader");
@@ -315,39 +327,6 @@ impl World {
         let host = whom.unwrap_or_else(|| self.any());
         self.count("busy");
         self.hosts[host].progress = !self.hosts[host].progress && self.dice.percent(30);
-    }
-
-    /// A person changes the policy, or stops something for a while, or ends that.
-    fn persons_word(&mut self) {
-        let Some(by) = self.some(|h| h.signer) else { return };
-        let now_ms = self.fresh.time_ms();
-        let policy = *self.fresh.healing().policy();
-        let sick = self.some(|h| h.ill != Ill::Well).map(|h| self.hosts[h].key());
-        let entry = match self.dice.below(5) {
-            0 if policy.heal == 0 || self.dice.percent(30) => {
-                healing::Entry::Policy(healing::Policy { heal: 1 - policy.heal, ..policy })
-            }
-            1 if policy.heal == 0 => healing::Entry::Policy(healing::Policy { heal: 1, ..policy }),
-            0..3 => {
-                let (stop, host) = match sick {
-                    Some(host) if self.dice.percent(60) => (Stop::Drain, Some(host)),
-                    _ => (Stop::Pause, None),
-                };
-                let until_ms = now_ms + self.dice.between(60_000, 3_600_000);
-                let by = self.hosts[by].key();
-                healing::Entry::Measure(Measure { stop, host, by, reason: "moving house".into(), until_ms })
-            }
-            3 => match self.fresh.healing().measures.in_force(now_ms).next() {
-                Some(measure) => healing::Entry::Lift(Lift { stop: measure.stop, host: measure.host }),
-                None => return,
-            },
-            _ => {
-                let host = self.fresh.healing().cases().next().map(|(key, _)| *key);
-                healing::Entry::Clear(Clear { host, why: "looked at it".into() })
-            }
-        };
-        self.count("a person's word");
-        self.write(by, None, Command::Heal(entry));
     }
 
     /// A newer tree breaks every package, or is mended.

@@ -95,7 +95,7 @@ impl World {
     /// One of the orders under way goes on.
     pub fn advance(&mut self) {
         if self.journeys.is_empty() {
-            if self.mood != 1 {
+            if !self.temper.heals() {
                 self.begin_by_hand();
             }
             return;
@@ -106,6 +106,19 @@ impl World {
             Some(n) => n,
             None => self.dice.below(self.journeys.len() as u64) as usize,
         };
+        self.go_on(n);
+    }
+
+    /// Who has just ordered goes on with that, whatever has become of it meanwhile.
+    pub fn press(&mut self) {
+        for _ in 0..3 {
+            if let Some(newest) = self.journeys.len().checked_sub(1) {
+                self.go_on(newest);
+            }
+        }
+    }
+
+    fn go_on(&mut self, n: usize) {
         let mut journey = self.journeys.swap_remove(n);
         let stage = std::mem::replace(&mut journey.stage, Stage::Written);
         let next = match stage {
@@ -140,7 +153,7 @@ impl World {
     fn reach(&mut self, journey: &Journey) -> Option<Stage> {
         let host = self.answers(journey.by, &journey.order.target)?;
         let (number, mut signed, mut hello) = self.greet(host)?;
-        if self.dice.percent(4) {
+        if self.dice.percent(12) {
             // Whoever answers lies: about who it is, or about what it has seen.
             self.lie("a false hello");
             match self.hosts[host].key() == journey.order.target {

@@ -10,7 +10,9 @@
 //! | file | what |
 //! |---|---|
 //! | `world.rs` | the fleet, its log, time |
+//! | `temper.rs` | what a run is inclined to |
 //! | `harm.rs` | what befalls hosts, leaders and addresses |
+//! | `owner.rs` | what people do: policy, stops, the recovery key |
 //! | `target.rs` | hearings, deeds, proofs |
 //! | `journey.rs` | an order from the ledger to its receipt |
 //! | `ward.rs` | healing: the leader's plan, and the builds that blame reads |
@@ -22,7 +24,9 @@ mod count;
 mod forge;
 mod harm;
 mod journey;
+mod owner;
 mod target;
+mod temper;
 mod ward;
 mod world;
 

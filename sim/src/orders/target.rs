@@ -22,6 +22,8 @@ pub struct Open {
     since: Time,
     /// The life in which it was begun.
     life: (u64, u64),
+    /// The machine's wall clock then: whatever is set meanwhile, a hearing goes by that.
+    wall_ms: u64,
 }
 
 /// Something that a machine has taken on and does when its grace is over.
@@ -73,7 +75,7 @@ impl World {
         for part in nonce.chunks_mut(8) {
             part.copy_from_slice(&self.dice.number().to_le_bytes());
         }
-        let (life, since) = (self.life(host), self.own(host));
+        let (life, since, wall_ms) = (self.life(host), self.own(host), self.wall(host));
         let (hearing, frame) = Hearing::open(&self.hosts[host].keys, &guard, self.known(host), life, nonce, since);
         let Ok(Frame::Hello(signed)) = Frame::read(&frame) else { return None };
         let hello: Hello = signed.open().ok()?;
@@ -81,7 +83,7 @@ impl World {
         self.fact(Fact::Greeted { host: name, highest: hello.highest });
         let (number, at) = (self.number(), &mut self.hosts[host]);
         let life = (at.boots, at.start);
-        at.hearings.insert(number, Open { hearing, nonce, since, life });
+        at.hearings.insert(number, Open { hearing, nonce, since, life, wall_ms });
         if at.hearings.len() > HEARINGS_MAX {
             at.hearings.pop_first();
         }
@@ -141,7 +143,7 @@ impl World {
             key: at.key(),
             hash: OrderHash::of(&warrant.order),
             author: warrant.order.by,
-            life,
+            life: mesh::warrant::Host { wall_ms: open.wall_ms, ..life },
             nonce: Some(open.nonce),
             took_ms: now.since(open.since).as_millis() as u64,
             known: Arc::new(open.hearing.known().clone()),

@@ -8,6 +8,7 @@ use mesh::blame::{Verdict, judge};
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End as Ends, Outcome, Phase, Receipt};
 use mesh::healing::{self, Change, Event, Facts, Pending, Sight, Step, What, act, no_builds, plan};
 use mesh::identity::PeerKey;
+use mesh::lease::Fence;
 use mesh::ledger::{Assign, Assignment, AttemptEnd, Build, Command, Report, Submit};
 use mesh::warrant::{Authority, Order};
 use mesh::wire::Signed;
@@ -23,8 +24,8 @@ impl World {
         let slot = &mut self.verdicts[usize::from(lags)];
         let said = |b: &Build| 1 + b.attempts.iter().map(|a| if a.is_running() { 3 } else { 7 }).sum::<u64>();
         let count: u64 = ledger.builds().iter().map(said).sum();
-        // A minute more or less makes no verdict.
-        let key = count + (ledger.time_ms() / 60_000) * 100_000;
+        // A minute more or less makes no verdict; 0 is never said before.
+        let key = 1 + count + (ledger.time_ms() / 60_000) * 100_000;
         if slot.0 != key {
             *slot = (key, if count == 0 { vec![] } else { judge(ledger, &ledger.healing().policy().blame) });
         }
@@ -101,7 +102,8 @@ impl World {
         }
         // Nothing can be done before tomorrow: it becomes tomorrow.
         let spent = |rule: &healing::Rule| matches!(rule, healing::Rule::Budget { .. });
-        if self.mood == 1 && planned.held.iter().any(|held| held.rules.iter().any(spent)) && self.dice.percent(25) {
+        if self.temper.heals() && planned.held.iter().any(|held| held.rules.iter().any(spent)) && self.dice.percent(25)
+        {
             self.now_ms += healing::DAY_MS;
             return self.let_time_pass();
         }
@@ -127,10 +129,18 @@ impl World {
                 let blame = if event == Event::Blamed { self.against_blame(number) } else { None };
                 let against = blame.or_else(|| self.against_setting_aside(number));
                 if self.change(by, host, event, &why, None) {
+                    self.hosts[number].charged = event == Event::Blamed;
                     self.fact(Fact::SetAside { host: self.hosts[number].name.clone(), ails, against });
                 }
             }
-            What::Note(event) => drop(self.change(by, host, event, &why, None)),
+            What::Note(event) => {
+                let against = self.against_return(number);
+                let noted = self.change(by, host, event, &why, None);
+                self.hosts[number].charged |= noted && event == Event::Failed;
+                if noted && matches!(event, Event::Lapsed | Event::Returned) {
+                    self.fact(Fact::LetBack { host: self.hosts[number].name.clone(), against });
+                }
+            }
             What::Withdraw(order) => {
                 let withdraw = healing::Withdraw { host, order, why };
                 self.write(by, Some(self.fence()), Command::Heal(healing::Entry::Withdraw(withdraw)));
@@ -181,6 +191,13 @@ impl World {
         if self.change(by, order.target, Event::Ordered, why, Some(pending)) {
             self.fact(Fact::Ordered { host: self.hosts[number].name.clone(), against });
             self.journeys.push(Journey { signed, order, by, stage: Stage::Written, tries: 0 });
+            if self.dice.percent(self.temper.lost_percent) {
+                self.depose();
+                // Who led does not know, and goes on.
+                if self.dice.percent(50) {
+                    self.press();
+                }
+            }
         }
     }
 
@@ -190,6 +207,7 @@ impl World {
         let builds =
             |h: &usize| *h != host && self.hosts[*h].up() && self.fresh.healing().case(&self.hosts[*h].key()).is_none();
         let tests = [
+            (!self.disputed, "two recoveries contend for the mesh"),
             (self.members().iter().any(builds), "no other host would build"),
             (!self.cloned(&key), "two hosts live under its key"),
             (!self.all_fails(), "everything fails everywhere"),
@@ -212,6 +230,7 @@ impl World {
         let unheard = self.case_is_down(&key) || at.missed_by.contains(&self.hosts[self.leader].key());
         let paths = at.only_path_of.iter().any(|k| self.view.contains_key(k));
         let tests = [
+            (!self.disputed, "two recoveries contend for the mesh"),
             (!self.all_fails(), "everything fails everywhere"),
             (!at.protected, "it is protected"),
             (!reboot || at.allow_reboot, "it does not allow reboots"),
@@ -227,6 +246,23 @@ impl World {
                 !(at.up() && at.ill == Ill::Well && at.missed_by.is_empty() && self.case_is_down(&key)),
                 "it has come back by itself",
             ),
+        ];
+        tests.into_iter().find(|(fine, _)| !fine).map(|(_, what)| what)
+    }
+
+    /// What the world has against letting a host back without a canary, before it has been set aside for long enough.
+    fn against_return(&self, host: usize) -> Option<&'static str> {
+        let at = &self.hosts[host];
+        let record = self.fresh.healing();
+        let case = record.case(&at.key())?;
+        if self.fresh.time_ms() >= case.since_ms + record.policy().aside_ms {
+            return None;
+        }
+        let built = at.ends.iter().any(|end| !end.bad && end.at_ms > case.since_ms);
+        let tests = [
+            (!at.charged || built, "what failed on it was not tried again"),
+            (at.missed_by.is_empty(), "somebody cannot hear it"),
+            (!self.cloned(&at.key()), "two hosts live under its key"),
         ];
         tests.into_iter().find(|(fine, _)| !fine).map(|(_, what)| what)
     }
@@ -304,20 +340,30 @@ impl World {
         let spec = BuildSpec { retries: 3, ..BuildSpec::new(format!("p{}", self.builds), vec!["make".into()]) };
         let bad = match self.bad_tree {
             true => "BAD",
-            false if self.dice.percent(self.bad_percent) => ["BAD", "GONE"][self.dice.below(2) as usize],
+            false if self.dice.percent(self.temper.bad_percent) => {
+                if self.dice.percent(self.temper.gone_percent) {
+                    "GONE"
+                } else {
+                    "BAD"
+                }
+            }
             false => "GOOD",
         };
+        // Whether inputs are gone shows only when a second host has not got them either.
+        let well = |world: &World, h: &usize| world.hosts[*h].ill != Ill::Broken;
+        let few = self.builders(None).iter().filter(|h| well(self, h)).count() < 2;
+        let bad = if bad == "GONE" && few { "GOOD" } else { bad };
         let spec = BuildSpec { env: vec![("WORLD".into(), bad.into())], ..spec };
         let by = self.leader;
         let reply = self.write(by, None, Command::Submit(Submit { specs: vec![spec] }));
         let Some(build) = reply.builds.first().copied() else { return };
         // Some wait, for a canary to be.
-        if self.dice.percent(25) {
+        if bad != "GONE" && self.dice.percent(25) {
             return;
         }
-        // Whether inputs are gone shows only when a second host has not got them either.
-        let least = if bad == "GONE" { 2 } else { 1 };
-        for _ in 0..self.dice.between(least, 3) {
+        let (mut left, mut lack) = ([1, 1, 2, 3][self.dice.below(4) as usize], 0_u64);
+        while left > 0 || lack == 1 {
+            left = u64::saturating_sub(left, 1);
             let Some(host) = self.builder(build) else { return };
             let against = self.rests(host).then_some("it has just failed one after another");
             if !self.give(by, build, host) {
@@ -326,6 +372,7 @@ impl World {
             self.fact(Fact::Given { host: self.hosts[host].name.clone(), against });
             let takes = self.dice.between(200, 14_000);
             self.now_ms += takes;
+            lack += u64::from(bad == "GONE" && well(self, &host));
             if !self.build_ends(build, host, takes) {
                 return;
             }
@@ -334,7 +381,8 @@ impl World {
 
     /// Several builds in a row, when there is somebody on whom they may break.
     pub fn work_on(&mut self) {
-        let some = if self.some(|h| h.ill == Ill::Broken).is_some() { self.dice.between(1, 6) } else { 1 };
+        let broken = self.some(|h| h.ill == Ill::Broken).is_some();
+        let some = if broken && self.dice.percent(70) { self.dice.between(1, 6) } else { 1 };
         (0..some).for_each(|_| self.work());
         self.judge(false);
         let named = |verdict: &Verdict| match verdict {
@@ -349,31 +397,49 @@ impl World {
         }
     }
 
-    /// A host for a build: one that has not tried it, is up, and is held back by nothing. Sick hosts first, often.
-    fn builder(&mut self, build: BuildId) -> Option<usize> {
+    /// Hosts for a build, or for one that is new: those that have not tried it, are up, and are held back by nothing.
+    fn builders(&mut self, build: Option<BuildId>) -> Vec<usize> {
         self.judge(false);
         let me = self.hosts[self.leader].key();
         let (ledger, verdicts, sights) = (&self.fresh, &self.verdicts[0].1, BTreeMap::new());
         let facts = Facts { me, ledger, record: ledger.healing(), verdicts, view: &self.view, sights: &sights };
-        let found = ledger.builds().get(build)?;
+        let found = build.and_then(|build| ledger.builds().get(build));
         let fit = |h: &usize| {
             let at = &self.hosts[*h];
-            at.up() && !found.tried_on(&at.key()) && no_builds(&facts, &at.key()).is_none()
+            at.up() && found.is_none_or(|found| !found.tried_on(&at.key())) && no_builds(&facts, &at.key()).is_none()
         };
-        let fit: Vec<usize> = self.members().into_iter().filter(fit).collect();
+        self.members().into_iter().filter(fit).collect()
+    }
+
+    /// One of them: sick ones first, often, and then the quickest, which gets what comes while it is free.
+    fn builder(&mut self, build: BuildId) -> Option<usize> {
+        let fit = self.builders(Some(build));
         let broken: Vec<usize> = fit.iter().copied().filter(|h| self.hosts[*h].ill == Ill::Broken).collect();
         if !broken.is_empty() && self.dice.percent(60) {
             return self.dice.one(&broken).copied();
+        }
+        if self.dice.percent(self.temper.quickest_percent) {
+            return fit.last().copied();
         }
         self.dice.one(&fit).copied()
     }
 
     fn give(&mut self, by: usize, build: BuildId, host: usize) -> bool {
+        self.give_under(self.fence(), by, build, host)
+    }
+
+    /// Gives a host a build under a fence, whoever has that; an attempt that the ledger takes begins.
+    pub fn give_under(&mut self, fence: Fence, by: usize, build: BuildId, host: usize) -> bool {
         let Some(found) = self.fresh.builds().get(build) else { return false };
         let attempt = Attempt(found.attempts.len() as u32 + 1);
         let (key, start) = (self.hosts[host].key(), self.hosts[host].start);
-        let (attempts, fence) = (vec![Assignment { build, attempt, host: key, start }], self.fence());
-        self.write(by, Some(fence), Command::Assign(Assign { attempts })).is_ok()
+        let attempts = vec![Assignment { build, attempt, host: key, start }];
+        let given = self.write(by, Some(fence), Command::Assign(Assign { attempts })).is_ok();
+        if given {
+            let host = self.hosts[host].name.clone();
+            self.fact(Fact::Began { host, key, build, attempt, fence: Some(fence) });
+        }
+        given
     }
 
     /// An attempt ends as the world has it: by the host, the package, its inputs, or well.

@@ -4,12 +4,13 @@ use super::Size;
 use super::count::Counts;
 use super::journey::Journey;
 use super::target::{Deadline, Open};
+use super::temper::Temper;
 use crate::det::derive;
 use crate::draw::Dice;
-use crate::invariants::{Fact, HostSeen, Jury, Name, Truth, Violation, of_orders};
+use crate::invariants::{Fact, HostSeen, Jury, Name, Truth, Violation, of_walks};
 use mesh::blame::Verdict;
 use mesh::build::BlobId;
-use mesh::healing::{self, Policy};
+use mesh::healing;
 use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
 use mesh::ledger::{Batch, Command, Enrol, Entry, Lead, Ledger, Reply, RequestId};
@@ -88,6 +89,8 @@ pub struct Host {
     pub progress: bool,
     /// How builds have ended here, as the world had it.
     pub ends: Vec<End>,
+    /// It is set aside for what failed on it.
+    pub charged: bool,
     pub copy_of: Option<usize>,
     pub seat: Option<usize>,
     pub hearings: BTreeMap<u64, Open>,
@@ -112,8 +115,7 @@ pub struct World {
     pub seed: u64,
     pub dice: Dice,
     pub now_ms: u64,
-    /// Which of [`super::harm::MOODS`].
-    pub mood: u64,
+    pub temper: Temper,
     pub hosts: Vec<Host>,
     /// Where who is dialled is believed to sit, by key; moves with delay.
     pub believed: BTreeMap<PeerKey, usize>,
@@ -124,7 +126,7 @@ pub struct World {
     ways: BTreeMap<(usize, usize), Option<usize>>,
     pub fresh: Ledger,
     pub late: Ledger,
-    backlog: VecDeque<(u64, u64, Vec<u8>)>,
+    pub backlog: VecDeque<(u64, u64, Vec<u8>)>,
     pub verdicts: [(u64, Vec<Verdict>); 2],
     pub view: View,
     pub term: u64,
@@ -137,9 +139,13 @@ pub struct World {
     pub kept: VecDeque<(PeerKey, Vec<Vec<u8>>)>,
     pub kept_signatures: VecDeque<Approved>,
     pub joins: BTreeMap<PeerKey, Signed>,
+    /// The owner's.
+    pub recovery: Keys,
+    /// The ledger as it was before the last recovery.
+    pub before: Option<Ledger>,
+    /// Two recoveries of one epoch are known.
+    pub disputed: bool,
     pub bad_tree: bool,
-    /// How many of a hundred packages are broken by themselves.
-    pub bad_percent: u64,
     pub builds: u64,
     pub numbers: u64,
     pub counts: Counts,
@@ -165,7 +171,7 @@ impl World {
         let mut dice = Dice::new(seed, "orders");
         let sites = dice.between(1, size.sites) as usize;
         let each = dice.between(8_u64.div_ceil(sites as u64).min(size.hosts), size.hosts) as usize;
-        let (mood, bad_percent) = (dice.below(3), [10, 45][dice.below(2) as usize]);
+        let temper = Temper::drawn(&mut dice);
         let (masqueraded, overlay) = (dice.percent(70), dice.percent(50));
         let made = Fleet::generated(sites, each, masqueraded, overlay, Nat::LINUX);
         let Ok(fleet) = made else { panic!("no fleet of {sites} by {each}") };
@@ -214,11 +220,16 @@ impl World {
                 skew_ms: 0,
                 protected: allowed(&mut dice, 8),
                 allow_reboot: allowed(&mut dice, 85),
-                boot_enabled: if allowed(&mut dice, 90) { Some(true) } else { [None, Some(false)][n % 2] },
+                boot_enabled: if allowed(&mut dice, temper.boot_percent) {
+                    Some(true)
+                } else {
+                    [None, Some(false)][n % 2]
+                },
                 only_path_of: vec![],
                 missed_by: BTreeSet::new(),
                 progress: false,
                 ends: vec![],
+                charged: false,
                 copy_of: None,
                 seat: Some(n),
                 hearings: BTreeMap::new(),
@@ -229,7 +240,7 @@ impl World {
             seed,
             dice,
             now_ms: 1_000,
-            mood,
+            temper,
             believed,
             seats: (0..hosts.len()).map(Some).collect(),
             hosts,
@@ -239,7 +250,7 @@ impl World {
             late: ledger.clone(),
             fresh: ledger,
             backlog: VecDeque::new(),
-            verdicts: [(u64::MAX, vec![]), (u64::MAX, vec![])],
+            verdicts: Default::default(),
             view: View::new(),
             term: 0,
             leader: 0,
@@ -249,13 +260,15 @@ impl World {
             kept: VecDeque::new(),
             kept_signatures: VecDeque::new(),
             joins: BTreeMap::new(),
+            recovery: keys("recovery"),
+            before: None,
+            disputed: false,
             bad_tree: false,
-            bad_percent,
             builds: 0,
             numbers: 0,
             counts: Counts::default(),
             lately: VecDeque::new(),
-            jury: Jury::new(of_orders()),
+            jury: Jury::new(of_walks()),
             failure: None,
         };
         world.assemble();
@@ -279,16 +292,7 @@ impl World {
                 self.hosts[host].only_path_of = vec![behind];
             }
         }
-        let policy = Policy {
-            budget_percent: 50,
-            cool_ms: 60_000,
-            cool_ms_max: 240_000,
-            quiet_ms: 600_000,
-            aside_ms: 600_000,
-            proof_ms: 600_000,
-            grace_ms: 2_000,
-            ..Policy::default()
-        };
+        let policy = self.temper.policy();
         self.write(0, None, Command::Heal(healing::Entry::Policy(policy)));
         let voters = [3, 3, 5][self.dice.below(3) as usize].min(self.members().len());
         let set: BTreeSet<usize> = self.members().into_iter().take(voters).collect();
@@ -321,7 +325,7 @@ impl World {
     }
 
     pub fn fence(&self) -> Fence {
-        Fence { epoch: 0, term: self.term }
+        Fence { epoch: self.fresh.recovery_epoch(), term: self.term }
     }
 
     pub fn number(&mut self) -> u64 {

@@ -1,7 +1,7 @@
 //! `sim mutants`: a rule left out must show. Each mutant is run until a seed catches it: the seed fails with the
 //! mutant, and does not without.
 //!
-//! By itself it plays the [table](crate::mutants), each row's own plans within its own bound: what `tests/mutants.rs`
+//! By itself it plays the [tables](crate::mutants), each row's own plans or walks within its own bound: what `tests/mutants.rs`
 //! plays from its seeds can be played from any. With a tier, a fleet, faults or a scenario, those plans are played, and
 //! any failure will do. Judges nothing itself.
 
@@ -10,7 +10,7 @@ use super::make::Source;
 use super::sweep::{self, How, Ran};
 use super::{ENDED, Io, Stages, UNTRIED, Wrong, run};
 use crate::det::Options;
-use crate::mutants::{CAUGHT, Catch, DIRECTED};
+use crate::mutants::{DIRECTED, Row};
 use crate::stage::Failure;
 use crate::trace::Watch;
 use mesh::mutants::Mutant;
@@ -26,7 +26,7 @@ pub fn mutants(args: &Mutants, stages: &Stages, io: &mut Io) -> Result<u8, Wrong
     let Make { scenario, tier, topology, faults, mutant } = &args.make;
     if scenario == "chaos" && tier.is_none() && topology.is_none() && faults.is_none() {
         let only = |of: &Mutant| mutant.is_none_or(|only| only == *of);
-        let rows: Vec<&Catch> = CAUGHT.iter().filter(|row| only(&row.mutant)).collect();
+        let rows: Vec<Row> = Row::all().filter(|row| only(&row.says().0)).collect();
         if !rows.is_empty() {
             return table(args, &rows, mutant.is_none(), io);
         }
@@ -35,7 +35,7 @@ pub fn mutants(args: &Mutants, stages: &Stages, io: &mut Io) -> Result<u8, Wrong
 }
 
 /// Plays rows of the table, each from the first seed on and within its own bound.
-fn table(args: &Mutants, rows: &[&Catch], whole: bool, io: &mut Io) -> Result<u8, Wrong> {
+fn table(args: &Mutants, rows: &[Row], whole: bool, io: &mut Io) -> Result<u8, Wrong> {
     let seeds = &args.many.seeds;
     let until = args.many.budget.map(|budget| Instant::now() + budget);
     let jobs = args.many.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
@@ -51,7 +51,7 @@ fn table(args: &Mutants, rows: &[&Catch], whole: bool, io: &mut Io) -> Result<u8
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(row) = rows.get(number) else { return };
-                    let end = seeds.end.min(seeds.start.saturating_add(row.within));
+                    let end = seeds.end.min(seeds.start.saturating_add(row.says().2));
                     let in_time = |_: &u64| until.is_none_or(|until| Instant::now() < until);
                     let mut tried = 0;
                     let caught = (seeds.start..end).take_while(in_time).find_map(|seed| {
@@ -73,19 +73,20 @@ fn table(args: &Mutants, rows: &[&Catch], whole: bool, io: &mut Io) -> Result<u8
             while let Some((number, row)) = rows.next_if(|(number, _)| ended.contains_key(number))
                 && let Some((tried, caught)) = ended.remove(&number)
             {
+                let (mutant, by, within) = row.says();
                 let (seed, by) = match caught {
-                    Ok(Some(seed)) => (seed.to_string(), row.by),
+                    Ok(Some(seed)) => (seed.to_string(), by),
                     Ok(None) => {
-                        let all = row.within.min(seeds.end - seeds.start);
-                        if tried < all { &mut unplayed } else { &mut uncaught }.push(row.mutant.name());
-                        ("-".to_owned(), "nothing")
+                        let all = within.min(seeds.end - seeds.start);
+                        if tried < all { &mut unplayed } else { &mut uncaught }.push(mutant.name());
+                        ("-".to_owned(), "nothing".to_owned())
                     }
                     Err(text) => {
                         wrong = Some(Wrong::new(text, "`sim list fleets` has all"));
                         continue;
                     }
                 };
-                io.data(&format!("{:<28} {tried:>7} {:>7} {seed:>10}  {by}", row.mutant.name(), row.within));
+                io.data(&format!("{:<28} {tried:>7} {within:>7} {seed:>10}  {by}", mutant.name()));
             }
         }
     });

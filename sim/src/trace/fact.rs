@@ -21,6 +21,7 @@ pub fn host<'a>(fact: &'a Fact, keys: &'a Keys) -> Option<&'a Name> {
         | Fact::Ordered { host, .. }
         | Fact::Given { host, .. }
         | Fact::SetAside { host, .. }
+        | Fact::LetBack { host, .. }
         | Fact::Well { host, .. }
         | Fact::CutOff { host, .. }
         | Fact::Wiped { host } => Some(host),
@@ -29,7 +30,7 @@ pub fn host<'a>(fact: &'a Fact, keys: &'a Keys) -> Option<&'a Name> {
         Fact::Signed(signature) => keys.get(&signature.by),
         Fact::SignedBlindly { by, .. } => keys.get(by),
         Fact::Lied { about, .. } => keys.get(about),
-        Fact::Accepted { .. } | Fact::Held { .. } => None,
+        Fact::Accepted { .. } | Fact::Held { .. } | Fact::Recovered { .. } => None,
     }
 }
 
@@ -78,6 +79,11 @@ pub fn bytes(fact: &Fact, add: &mut dyn FnMut(&[u8])) {
         Fact::Ordered { against, .. } => number(add, 17, &[u64::from(against.is_some())], &[]),
         Fact::SetAside { ails, against, .. } => {
             number(add, 18, &[u64::from(*ails), u64::from(against.is_some())], &[]);
+        }
+        Fact::LetBack { against, .. } => number(add, 23, &[u64::from(against.is_some())], &[]),
+        Fact::Recovered { by_owner, fence, above } => {
+            let fence = fence.map_or([0, 0, 0], |fence| [1, fence.epoch, fence.term]);
+            number(add, 24, &[u64::from(*by_owner), fence[0], fence[1], fence[2], above.epoch, above.term], &[]);
         }
         Fact::Wiped { .. } => number(add, 8, &[], &[]),
         Fact::Asked { key, request, names } => {
@@ -148,6 +154,10 @@ pub fn text(fact: &Fact, keys: &Keys) -> String {
         Fact::Given { .. } => "is given a build".to_owned(),
         Fact::Held { package, .. } => format!("{package} is held to be broken"),
         Fact::SetAside { .. } => "is set aside by the leader".to_owned(),
+        Fact::LetBack { .. } => "is let back by the leader".to_owned(),
+        Fact::Recovered { by_owner, .. } => {
+            format!("the mesh is recovered by {}", if *by_owner { "its owner" } else { "somebody without its key" })
+        }
         Fact::Greeted { highest, .. } => format!("says hello to who brings an order, highest fence {highest}"),
         Fact::Wiped { .. } => "has lost what was on its disk".to_owned(),
         Fact::Asked { request, names, .. } => format!("its owner asks for request {request}: {}", names.join(" ")),

@@ -241,6 +241,8 @@ impl Gather<'_> {
             | Fact::Held { .. }
             | Fact::Ordered { .. }
             | Fact::SetAside { .. }
+            | Fact::LetBack { .. }
+            | Fact::Recovered { .. }
             | Fact::Proposed { .. }
             | Fact::Ended { .. }
             | Fact::Well { .. }
