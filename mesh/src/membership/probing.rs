@@ -11,11 +11,15 @@ pub(super) const ANSWERS_EVERY: u32 = 4;
 pub(super) const REWATCH: Duration = Duration::from_millis(200);
 
 /// A probe's nonce: of 32 bits, for it only tells answers on one connection apart, and half as long it costs half as much.
-/// Where nothing is known of the subject's clock, one that asks for it.
+/// It tells as well whether the subject's clock is asked for: [`CLOCK_ASKED`].
 fn nonce(drawn: u64, clock: bool) -> u64 {
     let short = drawn >> 32;
-    if clock { short - short % CLOCK_ASKED } else { short }
+    short - short % CLOCK_ASKED + u64::from(!clock)
 }
+
+/// Between two probes of one subject that ask for its clock: clocks drift by minutes a year, and when one jumps it is
+/// told this soon.
+const CLOCK_EVERY: Duration = Duration::from_secs(4);
 
 impl Membership {
     /// Time has passed. Called late (by more than [`Config::stall`]) it knows that this host slept,
@@ -213,7 +217,12 @@ impl Membership {
     pub(super) fn probe(&mut self, peer: PeerKey, now: Time) {
         let drawn = self.next_random();
         let Some(subject) = self.subjects.get_mut(&peer) else { return };
-        let nonce = nonce(drawn, subject.view.wall_offset_ms.is_none());
+        let clock =
+            subject.view.wall_offset_ms.is_none() || subject.clock_asked.is_none_or(|at| now >= at + CLOCK_EVERY);
+        if clock {
+            subject.clock_asked = Some(now);
+        }
+        let nonce = nonce(drawn, clock);
         subject.attempts = subject.attempts.saturating_add(1);
         if !subject.view.connected {
             subject.silent_since.get_or_insert(now);

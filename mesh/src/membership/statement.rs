@@ -258,7 +258,7 @@ tagged! {
     }
 }
 
-/// One probe of so many asks for the subject's clock: clocks drift by minutes a year.
+/// A probe whose nonce this divides asks for the subject's clock. Every other one does not: the answer is a third shorter.
 pub const CLOCK_ASKED: u64 = 8;
 
 /// A watcher's question. Not signed: the connection proves the speaker.

@@ -143,6 +143,8 @@ pub(super) struct Subject {
     pub doubt: Option<Doubt>,
     /// When the first probe went out since the last answer.
     pub asked_since: Option<Time>,
+    /// When its clock was last asked for.
+    pub clock_asked: Option<Time>,
     /// Several hosts missed it at once since then.
     pub missed_by_more: bool,
     /// How long its answers took of late.
@@ -199,6 +201,7 @@ impl Subject {
             vouch: false,
             doubt: None,
             asked_since: None,
+            clock_asked: None,
             missed_by_more: false,
             late: Lateness::default(),
             var: Duration::ZERO,
