@@ -69,7 +69,7 @@ fn hunt_on_walks(base: u64, part: usize) {
 }
 
 /// Parts of the walks: each is a minute or less where nothing else runs.
-const WALK_PARTS: usize = 6;
+const WALK_PARTS: usize = 8;
 
 #[test]
 fn walks_catch_the_first_part() {
@@ -99,6 +99,16 @@ fn walks_catch_the_fifth_part() {
 #[test]
 fn walks_catch_the_sixth_part() {
     hunt_on_walks(base(), 5);
+}
+
+#[test]
+fn walks_catch_the_seventh_part() {
+    hunt_on_walks(base(), 6);
+}
+
+#[test]
+fn walks_catch_the_eighth_part() {
+    hunt_on_walks(base(), 7);
 }
 
 /// A rule that no mutant breaks is one that nobody has seen judged.
