@@ -159,7 +159,7 @@ pub fn held(build: &Build) -> Option<Verdict> {
 }
 
 /// How an attempt failed; `None` when it did not, or when its end says nothing: lost with its host, or cancelled.
-fn failure(attempt: &AttemptRecord) -> Option<Failure> {
+pub(crate) fn failure(attempt: &AttemptRecord) -> Option<Failure> {
     let outcome = attempt.outcome().filter(|o| matches!(o.end, End::Failed | End::TimedOut))?;
     Some(match outcome.phase {
         Phase::Command => Failure::Command,

@@ -26,7 +26,7 @@ pub use record::{Case, Change, ChangeError, DAY_MS, Pending, Record, Taken};
 pub use rules::{Rule, storm};
 pub(crate) use rules::{pace_ends, span};
 
-use crate::blame::{Canary, Verdict, canary, next_canary};
+use crate::blame::{Canary, Verdict, canary, failure, next_canary};
 use crate::build::BuildId;
 use crate::identity::PeerKey;
 use crate::ledger::Ledger;
@@ -278,11 +278,11 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
         {
             said(Event::Recovered, "it is back by itself")
         }
-        // All that is known against it is what its canary or its order came to at that time.
+        // All that is known against it is what failed there at that time: an order that ended without proof says nothing.
         Stage::On(_, Phase::Spent)
             if !(down || case.down)
                 && sight.is_some()
-                && now >= case.since_ms.saturating_add(CANARY_COUNTS_MS)
+                && now >= last_failure_ms(facts.ledger, host).min(case.since_ms).saturating_add(CANARY_COUNTS_MS)
                 && !mutants::on(Mutant::HealsOnOldWord) =>
         {
             said(Event::Outdated, "what was known against it is an hour old")
@@ -319,6 +319,12 @@ fn proved_by_itself(facts: &Facts<'_>, host: &PeerKey, case: &record::Case, rung
     let up_ms = facts.now_ms().saturating_sub(case.since_ms);
     let clean = !case.blamed && facts.blamed(host).is_none();
     ((clean && steady) || mutants::on(Mutant::ReturnIsHealth)).then_some(up_ms).filter(|up_ms| *up_ms >= needed_ms)
+}
+
+/// When a build last failed on a host, as far as the ledger remembers.
+fn last_failure_ms(ledger: &Ledger, host: &PeerKey) -> u64 {
+    let its = ledger.builds().iter().flat_map(|build| &build.attempts).filter(|attempt| attempt.host == *host);
+    its.filter(|attempt| failure(attempt).is_some()).map(|attempt| attempt.ended_ms).max().unwrap_or(0)
 }
 
 /// A reboot is proved by another boot, a restart by a higher start number as well (rule 7).

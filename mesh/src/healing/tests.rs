@@ -193,6 +193,29 @@ fn what_a_canary_said_counts_for_an_hour() {
     assert_eq!(ward.record.stage(&key(SICK)), Stage::Well);
 }
 
+/// The mesh was off meanwhile: that an order has ended since is no news of its target.
+#[test]
+fn an_order_that_ended_without_proof_is_no_evidence() {
+    let mut world = hospital();
+    epidemic(&mut world);
+    let mut ward = Ward::new(&world);
+    ward.note(SICK, Event::Blamed);
+    trial(&mut world, &mut ward, "c1", false);
+    ward.pass(20 * MINUTE);
+    assert_eq!(ward.says(), Some(What::Order(Rung::Restart)));
+    ward.note(SICK, Event::Ordered);
+    ward.pass(16 * MINUTE);
+    assert_eq!(ward.says(), Some(What::Note(Event::Expired)));
+    let mut soon = ward.clone();
+    soon.note(SICK, Event::Expired);
+    soon.pass(20 * MINUTE);
+    assert_eq!(soon.says(), Some(What::Order(Rung::Reboot)), "its canary failed within the hour");
+    ward.pass(60 * MINUTE);
+    ward.note(SICK, Event::Expired);
+    assert_eq!(ward.says(), Some(What::Note(Event::Outdated)));
+    assert_ne!(with(Some(Mutant::HealsOnOldWord), || ward.says()), ward.says());
+}
+
 /// One power cut of a minute would else take the budget of a day.
 #[test]
 fn who_was_only_down_for_a_moment_counts_for_no_budget() {
