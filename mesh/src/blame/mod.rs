@@ -30,7 +30,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// From when on a failure is somebody's fault. Part of the policy that the ledger holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
 pub struct Rules {
-    /// Ends that are older, in ledger time, say nothing any more; in milliseconds.
+    /// Ends that are older, in ledger time, are charged to nobody any more, though they may excuse who has tried since; in
+    /// milliseconds.
     pub window_ms: u64,
     /// Of each host the newest so many ends count.
     pub recent: u64,
@@ -93,12 +94,15 @@ struct Package<'a> {
     good: BTreeSet<PeerKey>,
     command: BTreeSet<PeerKey>,
     inputs: BTreeSet<PeerKey>,
+    /// The hosts of ends that are older than the window and charged to nobody. They excuse still: inputs that nobody
+    /// could get are tried again hours later, and whoever tries is not the only one.
+    before: BTreeSet<(Failure, PeerKey)>,
 }
 
 impl<'a> Package<'a> {
     fn new(build: &'a Build) -> Package<'a> {
-        let (good, command, inputs) = Default::default();
-        Package { build, good, command, inputs }
+        let (good, command, inputs, before) = Default::default();
+        Package { build, good, command, inputs, before }
     }
 
     fn count(&mut self, attempt: &AttemptRecord) {
@@ -111,10 +115,11 @@ impl<'a> Package<'a> {
     }
 
     fn others(&self, host: &PeerKey) -> Others {
+        let before = |of| self.before.iter().any(|(failure, other)| *failure == of && other != host);
         Others {
             good: self.good.iter().any(|other| other != host),
-            failed_alike: self.command.iter().any(|other| other != host),
-            lack_inputs: self.inputs.iter().any(|other| other != host),
+            failed_alike: self.command.iter().any(|other| other != host) || before(Failure::Command),
+            lack_inputs: self.inputs.iter().any(|other| other != host) || before(Failure::Inputs),
         }
     }
 }
@@ -182,6 +187,7 @@ fn ends<'a>(ledger: &'a Ledger, rules: &Rules) -> (Vec<Ended<'a>>, Vec<Package<'
     let mut by_name: BTreeMap<Likeness<'_>, Vec<usize>> = BTreeMap::new();
     let (mut ends, mut packages): (Vec<Ended<'_>>, Vec<Package<'_>>) = (vec![], vec![]);
     for build in ledger.builds().iter() {
+        let mut tried = None;
         for attempt in build.attempts.iter().filter(|a| !a.is_running() && a.ended_ms > since_ms) {
             let came = match failure(attempt) {
                 Some(failure) => Came::Bad(failure),
@@ -197,7 +203,12 @@ fn ends<'a>(ledger: &'a Ledger, rules: &Rules) -> (Vec<Ended<'a>>, Vec<Package<'
                 packages.len() - 1
             });
             packages[package].count(attempt);
+            tried = Some(package);
             ends.push(Ended { build, attempt, package, came });
+        }
+        if let Some(package) = tried {
+            let old = build.attempts.iter().filter(|a| !a.is_running() && a.ended_ms <= since_ms);
+            packages[package].before.extend(old.filter_map(|a| Some((failure(a)?, a.host))));
         }
     }
     ends.sort_by_key(|e| (e.attempt.ended_ms, e.build.id, e.attempt.number));

@@ -246,6 +246,28 @@ fn what_fails_together_makes_a_rest_longer_once() {
 }
 
 #[test]
+fn inputs_that_nobody_could_get_hours_ago_are_not_the_next_hosts_fault() {
+    let mut world = World::new(6);
+    let builds: Vec<BuildId> = (0..3)
+        .map(|n| tried(&mut world, &format!("gone{n}"), &[(2, Some(Phase::Fetch)), (4, Some(Phase::Unpack))]))
+        .collect();
+    pass(&mut world, Rules::default().window_ms);
+    healthy(&mut world);
+    let mut alone = world.clone();
+    for build in builds {
+        assert!(world.assign(build, 3, 6).is_ok());
+        pass(&mut world, 60_000);
+        assert!(world.end_with(build, 3, 6, failed(Phase::Fetch), &[]).is_ok());
+    }
+    assert_eq!(blamed(&world).1, [], "whoever has them is away still");
+    assert_eq!(with(Some(Mutant::BlameInputsOnHosts), || blamed(&world).1), [key(6)]);
+    for n in 0..3 {
+        tried(&mut alone, &format!("other{n}"), &[(6, Some(Phase::Fetch))]);
+    }
+    assert_eq!(blamed(&alone).1, [key(6)], "nobody has tried these before");
+}
+
+#[test]
 fn what_is_long_ago_or_says_nothing_does_not_count() {
     let mut world = World::new(6);
     for n in 0..3 {

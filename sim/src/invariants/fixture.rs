@@ -4,7 +4,7 @@
 
 use super::{Deed, HostSeen, Name, Signature, Truth, Voter};
 use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End, Outcome, Phase, Receipt};
-use mesh::healing::{Change, Entry as Heal, Event};
+use mesh::healing::{Change, Entry as Heal, Event, Pending};
 use mesh::identity::{Keys, PeerKey};
 use mesh::lease::Fence;
 use mesh::ledger::*;
@@ -92,7 +92,7 @@ impl Fleet {
     fn send_as(&mut self, author: u8, request: RequestId, command: Command) -> Reply {
         let leaders = match &command {
             Command::Lead(_) | Command::Voters(_) | Command::Assign(_) | Command::Lose(_) => true,
-            Command::Heal(entry) => matches!(entry, Heal::Change(_) | Heal::Order(_)),
+            Command::Heal(entry) => matches!(entry, Heal::Change(_) | Heal::Order(_) | Heal::Withdraw(_)),
             _ => false,
         };
         let fence = leaders.then_some(Fence { epoch: 0, term: self.term });
@@ -203,8 +203,15 @@ impl Fleet {
     /// The leader moves the case of a host.
     pub fn case(&mut self, host: u8, event: Event) {
         let change = Change { host: key(host), event, why: "as seen".into(), order: None };
-        let reply = self.send(self.leader, Command::Heal(Heal::Change(change)));
-        assert!(reply.is_ok(), "{reply:?}");
+        self.heal_by(self.leader, Heal::Change(change));
+    }
+
+    /// Of an order that is written: the case of its target waits for it.
+    pub fn wait(&mut self, deed: &Deed) {
+        let Order { id, boot, start, expires_ms, .. } = deed.order;
+        let order = Some(Pending { id, boot, start, until_ms: expires_ms });
+        let change = Change { host: deed.key, event: Event::Ordered, why: "as seen".into(), order };
+        self.heal_by(self.leader, Heal::Change(change));
     }
 
     /// Host 1, who signs, says something of healing.

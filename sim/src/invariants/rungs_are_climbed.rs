@@ -93,3 +93,73 @@ impl Invariant for RungsAreClimbed {
         self.judged
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Deed;
+    use super::super::fixture::{Fleet, deed, second, write};
+    use super::*;
+    use mesh::healing::{Entry, Withdraw};
+    use mesh::identity::Keys;
+    use mesh::mutants::{Mutant, with};
+    use mesh::order::{Act, Gently};
+    use mesh::warrant::Receipt;
+    use mesh::wire::Signed;
+
+    /// Host 4 is down, and a restart of it is ordered by the leader.
+    fn ordered() -> (Fleet, Deed, RungsAreClimbed) {
+        let mut fleet = Fleet::of(4);
+        fleet.voters(&[1, 2, 3]);
+        fleet.case(4, Event::Down);
+        let mut order = deed(&fleet, 4, 1);
+        order.order.act = Act::Restart(Gently { grace_ms: 10 });
+        let mut order = write(&mut fleet, order);
+        order.hash = fleet.ledger.healing().orders().next_back().expect("it is written").hash;
+        fleet.wait(&order);
+        let mut rule = RungsAreClimbed::default();
+        assert_eq!(look(&mut rule, &fleet), Ok(()));
+        (fleet, order, rule)
+    }
+
+    fn look(rule: &mut RungsAreClimbed, fleet: &Fleet) -> Result<(), String> {
+        rule.look(second(1), &fleet.seen(1), fleet)
+    }
+
+    fn take_back(fleet: &mut Fleet, by: u8, order: &Deed) {
+        let withdraw = Withdraw { host: order.key, order: order.order.id, why: "so".into() };
+        with(Some(Mutant::WithdrawsWhatArrived), || fleet.heal_by(by, Entry::Withdraw(withdraw)));
+    }
+
+    #[test]
+    fn who_counts_what_reached_nobody_is_caught() {
+        let (mut fleet, order, mut rule) = ordered();
+        let (mut same, mut done) = (fleet.clone(), RungsAreClimbed::default());
+        assert_eq!(look(&mut done, &fleet), Ok(()));
+        fleet.elect(2);
+        let mut back = fleet.clone();
+        fleet.case(4, Event::Expired);
+        assert!(look(&mut rule, &fleet).is_err(), "its leader was lost before");
+        done.fact(second(1), &Fact::Carried(Box::new(order.clone())), &fleet).unwrap();
+        assert_eq!(look(&mut done, &fleet), Ok(()), "it was done, though no receipt came");
+        let (_, _, mut rule) = ordered();
+        same.case(4, Event::Expired);
+        assert_eq!((look(&mut rule, &same), rule.exercised()), (Ok(()), 1), "its leader had its time");
+        let (_, _, mut rule) = ordered();
+        take_back(&mut back, 2, &order);
+        assert_eq!((look(&mut rule, &back), rule.exercised()), (Ok(()), 1), "and another gives it anew");
+    }
+
+    #[test]
+    fn who_takes_back_what_may_arrive_or_has_arrived_is_caught() {
+        let (mut fleet, order, mut rule) = ordered();
+        take_back(&mut fleet, 1, &order);
+        assert!(look(&mut rule, &fleet).is_err(), "it is its leader's own");
+        let (mut fleet, order, mut rule) = ordered();
+        let (mesh, id, boot) = (order.order.mesh, order.order.id, order.life.boot);
+        let receipt = Receipt { mesh, id, order: order.hash, boot, start: 1 };
+        fleet.heal_by(4, Entry::Receipt(Signed::seal(&Keys::from_seed([4; 32]), &receipt)));
+        fleet.elect(2);
+        take_back(&mut fleet, 2, &order);
+        assert!(look(&mut rule, &fleet).is_err(), "its target has it");
+    }
+}

@@ -14,6 +14,9 @@ use std::sync::Arc;
 const HEARINGS_MAX: usize = 6;
 /// What was wrong so shortly before is wrong still, in milliseconds.
 const LATELY_MS: u64 = 30 * 60_000;
+/// For how long what builds say against a host may be acted on, in milliseconds: an hour until its leader orders, and as
+/// long as the order lives.
+const EVIDENCE_MS: u64 = 3_600_000 + 11 * 60_000;
 
 /// A hearing that a machine holds.
 pub struct Open {
@@ -134,9 +137,9 @@ impl World {
 
     fn acts(&mut self, host: usize, warrant: &Warrant, open: &Open, now: Time, stored: bool) {
         let Ok(order) = warrant.order.open::<mesh::warrant::Order>() else { return };
-        // Blame has no fresh word of a host until its next canary: what it was set aside for may be long over.
+        // Blame has no fresh word of a host until its next canary: what it was set aside for may be over.
         let blamed = self.fresh.healing().case(&self.hosts[host].key()).is_some_and(|case| !case.down);
-        let (life, ails) = (self.life(host), self.ailed_within(host, if blamed { healing::DAY_MS } else { LATELY_MS }));
+        let (life, ails) = (self.life(host), self.ailed_within(host, if blamed { EVIDENCE_MS } else { LATELY_MS }));
         let at = &self.hosts[host];
         let deed = Deed {
             host: at.name.clone(),

@@ -24,10 +24,11 @@ impl World {
         let slot = &mut self.verdicts[usize::from(lags)];
         let said = |b: &Build| 1 + b.attempts.iter().map(|a| if a.is_running() { 3 } else { 7 }).sum::<u64>();
         let count: u64 = ledger.builds().iter().map(said).sum();
-        // A minute more or less makes no verdict; 0 is never said before.
-        let key = 1 + count + (ledger.time_ms() / 60_000) * 100_000;
-        if slot.0 != key {
-            *slot = (key, if count == 0 { vec![] } else { judge(ledger, &ledger.healing().policy().blame) });
+        // A minute more or less makes no verdict, a member that is out may; nothing was said before of 0.
+        let (roster, minute) = (ledger.roster(), ledger.time_ms() / 60_000);
+        let of = [1 + count, minute, roster.len() as u64, roster.all_revoked().count() as u64];
+        if slot.0 != of {
+            *slot = (of, if count == 0 { vec![] } else { judge(ledger, &ledger.healing().policy().blame) });
         }
     }
 
@@ -308,7 +309,7 @@ impl World {
         // Inputs that it alone could not get may count as well, for nobody can tell; a command that failed never does. But
         // enough has to be its own.
         let missed = |other: usize, build: u64| {
-            other != host && self.recent_all(other).any(|end| end.build == build && end.bad && end.inputs)
+            other != host && self.hosts[other].ends.iter().any(|end| end.build == build && end.bad && end.inputs)
         };
         let others: Vec<usize> = self.members();
         let alone = |end: &End| end.inputs && !others.iter().any(|other| missed(*other, end.build));

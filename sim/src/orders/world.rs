@@ -127,7 +127,7 @@ pub struct World {
     pub fresh: Ledger,
     pub late: Ledger,
     pub backlog: VecDeque<(u64, u64, Vec<u8>)>,
-    pub verdicts: [(u64, Vec<Verdict>); 2],
+    pub verdicts: [([u64; 4], Vec<Verdict>); 2],
     pub view: View,
     pub term: u64,
     pub leader: usize,
