@@ -163,7 +163,7 @@ impl InstallError {
         match self {
             InstallError::Foreign(_) => "move it away if it is not needed any more, then run `mesh install` again",
             InstallError::OddPath(_) => "use letters, digits and `/ . _ - +` only; choose the folder with --dir",
-            InstallError::NoGuard(_) => "build it with `cargo build --release -p node --bin mesh-guard`",
+            InstallError::NoGuard(_) => "build it with `cargo build --profile dist -p node --bins`",
             InstallError::Io { .. } => "`mesh install` needs root",
         }
     }

@@ -9,7 +9,7 @@ use mesh::build::{Attempt, BlobId, BuildId, BuildSpec, End as Ends, Outcome, Pha
 use mesh::healing::{self, Change, Event, Facts, Pending, Sight, Step, What, act, no_builds, plan};
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
-use mesh::ledger::{Assign, Assignment, AttemptEnd, Build, Command, Report, Submit};
+use mesh::ledger::{Assign, Assignment, AttemptEnd, Build, Cancel, Command, Report, Submit};
 use mesh::warrant::{Authority, Order};
 use mesh::wire::Signed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -365,18 +365,23 @@ impl World {
         let (mut left, mut lack) = ([1, 1, 2, 3][self.dice.below(4) as usize], 0_u64);
         while left > 0 || lack == 1 {
             left = u64::saturating_sub(left, 1);
-            let Some(host) = self.builder(build) else { return };
+            let Some(host) = self.builder(build) else { break };
             let against = self.rests(host).then_some("it has just failed one after another");
             if !self.give(by, build, host) {
-                return;
+                break;
             }
             self.fact(Fact::Given { host: self.hosts[host].name.clone(), against });
             let takes = self.dice.between(200, 14_000);
             self.now_ms += takes;
             lack += u64::from(bad == "GONE" && well(self, &host));
             if !self.build_ends(build, host, takes) {
-                return;
+                break;
             }
+        }
+        // Whoever tried it last alone would be to blame, which is right by all that hosts can know, and is no finding.
+        if bad == "GONE" && lack < 2 {
+            let cancel = Cancel { builds: vec![build], reason: "its inputs are gone".into() };
+            self.write(by, None, Command::Cancel(cancel));
         }
     }
 
