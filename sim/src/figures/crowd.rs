@@ -87,8 +87,9 @@ struct Said {
     checked: Arc<Checked>,
     kind: Kind,
     bytes: u64,
-    /// Who has it, a bit each.
-    heard: std::cell::RefCell<Vec<u64>>,
+    /// When each host hears it first, by what is under way; 0 for who says it. What comes later is counted, but kept
+    /// nowhere: it would do nothing.
+    due: std::cell::RefCell<Vec<u64>>,
 }
 
 enum Message {
@@ -314,11 +315,9 @@ impl Crowd {
             Message::Connected => Input::Connected(by),
             Message::Disconnected => Input::Disconnected(by),
             Message::Gossip(said) => {
-                let (word, bit) = (to as usize / 64, 1u64 << (to % 64));
-                if said.heard.borrow()[word] & bit != 0 {
-                    return;
+                if said.due.borrow()[to as usize] < self.now {
+                    return; // one that was sent later has overtaken it
                 }
-                said.heard.borrow_mut()[word] |= bit;
                 core.handle(Input::Checked(said.checked.clone()), now);
                 self.spread(to, Some(from), &said);
                 return self.drain(to);
@@ -368,7 +367,7 @@ impl Crowd {
 
     fn publish(&mut self, host: u32, bytes: &[u8]) {
         let id = crate::cores::message::hash(bytes);
-        let words = self.keys.len().div_ceil(64);
+        let hosts = self.keys.len();
         let (Ok(checked), Ok(statement)) = (Checked::open(bytes), decode::<Statement>(bytes, 8 << 10)) else { return };
         let kind = Kind::of_statement(&statement);
         if let Statement::Accusation(signed) = statement
@@ -377,9 +376,9 @@ impl Crowd {
         {
             self.counts.false_accusations += 1;
         }
-        let make = || Rc::new(Said { checked, kind, bytes: bytes.len() as u64, heard: vec![0; words].into() });
+        let make = || Rc::new(Said { checked, kind, bytes: bytes.len() as u64, due: vec![u64::MAX; hosts].into() });
         let said = self.said.entry(id).or_insert_with(make).clone();
-        said.heard.borrow_mut()[host as usize / 64] |= 1 << (host % 64);
+        said.due.borrow_mut()[host as usize] = 0;
         self.spread(host, None, &said);
     }
 
@@ -412,8 +411,18 @@ impl Crowd {
         self.counts.wire += (len + len.div_ceil(PAYLOAD_MAX).max(1) * PACKET_BYTES) * times;
         let last = self.streams.entry((from, to)).or_default();
         *last = (*last + 1).max(self.now + delay);
-        if self.cores[to as usize].is_some() {
-            self.queue.push(*last, Event::Arrive(from, to, message));
+        let at = *last;
+        let comes_first = match &message {
+            Message::Gossip(said) => {
+                let due = &mut said.due.borrow_mut()[to as usize];
+                let first = at < *due;
+                *due = at.min(*due);
+                first
+            }
+            _ => true,
+        };
+        if comes_first && self.cores[to as usize].is_some() {
+            self.queue.push(at, Event::Arrive(from, to, message));
         }
     }
 
