@@ -238,8 +238,9 @@ pub const DIRECTED: &[(Mutant, &str)] = &[
     ),
     (
         Mutant::HealsOnOldWord,
-        "the jury of walks holds for a day that something was wrong with a host that builds speak against, and the rule is \
-         an hour: sixty walks from two bases did not break it; the tests of `mesh::healing` show what it does",
+        "a step has to be held back for more than an hour while its host recovers, and to be taken up again before the next \
+         build says so: sixty walks did not meet it, though their jury takes what builds say for true for little longer; the \
+         tests of `mesh::healing` show what it does",
     ),
     (Mutant::BuildsDespiteMeasures, MEASURES),
     (Mutant::BlockLeavesBuilds, MEASURES),
