@@ -53,16 +53,12 @@ fn the_same_seed_gives_the_same_orders() {
 #[test]
 fn a_voter_that_lies_may_bring_what_is_right() {
     let mut counts = Counts::default();
-    // It occurs in every fifth walk or so.
-    for seed in 200_021..200_061 {
+    for seed in [200_021, 200_024] {
         let ran = run(seed, Size { orders: 2_000, ..Size::LARGE }, None);
         assert_eq!(ran.failure, None, "see it: sim orders --count 2000 --seed {seed}");
         counts.add(&ran.counts);
-        if counts.lies.get("another brings it").is_some_and(|n| *n > 3) {
-            return;
-        }
     }
-    panic!("nobody lied so: {counts}");
+    assert!(counts.lies.get("another brings it").is_some_and(|n| *n > 3), "{counts}");
 }
 
 fn grounds() -> Vec<Ground> {

@@ -55,7 +55,8 @@ fn is_telling(failure: Failure, others: super::Others) -> bool {
 
 /// The build to give to a host as its canary: one that waits and that the host is able to run, has not been tried there
 /// and is not known to be broken; one that may be tried again, for it must not fail for the sake of a sick host; best one
-/// that another host has built before, for its failure would say something at once. `None` when there is none, or one runs there already.
+/// that another host has built before, for its failure would say something at once. `None` when there is none, or one runs
+/// there already.
 pub fn next_canary(ledger: &Ledger, host: &PeerKey, able: impl Fn(&BuildSpec) -> bool) -> Option<BuildId> {
     if ledger.builds().running().any(|b| b.running().any(|a| a.host == *host)) {
         return None;

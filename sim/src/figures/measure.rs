@@ -21,7 +21,7 @@ struct Schedule {
 }
 
 const SCHEDULE: Schedule = Schedule { crash: 15 * SECOND, power_off: Some(35 * SECOND), end: 60 * SECOND };
-/// For a mesh in which so many words about false accusations are under way that a minute of it fits no machine.
+/// For a mesh with so many words about false accusations that a minute of them fits no machine.
 const SHORT: Schedule = Schedule { crash: 8 * SECOND, power_off: None, end: 24 * SECOND };
 /// Loss, in percent, above which that is so beyond [`Effort::whole_max`].
 const MUCH: u32 = 10;

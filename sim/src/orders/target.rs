@@ -5,6 +5,7 @@ use super::world::{Host, Ill, World};
 use crate::invariants::{Deed, Fact};
 use mesh::healing;
 use mesh::ledger::Command;
+use mesh::limits::CANARY_COUNTS_MS;
 use mesh::time::Time;
 use mesh::warrant::{Frame, Guard, Hearing, Hello, Known, OrderHash, OrderId, Step, Warrant};
 use mesh::wire::Signed;
@@ -14,9 +15,9 @@ use std::sync::Arc;
 const HEARINGS_MAX: usize = 6;
 /// What was wrong so shortly before is wrong still, in milliseconds.
 const LATELY_MS: u64 = 30 * 60_000;
-/// For how long what builds say against a host may be acted on, in milliseconds: an hour until its leader orders, and as
-/// long as the order lives.
-const EVIDENCE_MS: u64 = 3_600_000 + 11 * 60_000;
+/// For how long what builds say against a host may be acted on, in milliseconds: until its leader orders, ten
+/// minutes for which the order lives, and the minute by which verdicts are judged.
+const EVIDENCE_MS: u64 = CANARY_COUNTS_MS + 11 * 60_000;
 
 /// A hearing that a machine holds.
 pub struct Open {

@@ -29,7 +29,6 @@ pub(crate) fn healing() {
             took_ms.push(wait_for(PATIENCE, || by_hand(asked, target)).expect("it is taken on"));
             let lines = || fs::read_to_string(fleet.path("acts")).unwrap_or_default().lines().count();
             wait_for(PATIENCE, || (lines() >= n).then_some(())).expect("it is carried out");
-            std::thread::sleep(Duration::from_millis(50));
         }
     }
     println!("four daemons; {} restarts of one, by hand at a signer", took_ms.len());
