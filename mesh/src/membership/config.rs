@@ -8,8 +8,11 @@ use std::time::Duration;
 /// (Suresh et al., USENIX ATC 2018), RFC 6298 for round trips.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Between two probes of a healthy subject, jittered by a tenth: SWIM's protocol period.
+    /// Between two probes of a healthy subject, jittered by a tenth: SWIM's protocol period. At least this.
     pub probe: Duration,
+    /// A healthy subject is asked by one or another of its watchers so often: where many watch it, each of them asks more
+    /// rarely. Silence is noticed as soon, for no watcher convicts alone.
+    pub probe_share: Duration,
     /// A probe is missed no sooner than this, whatever the round trip: schedulers are late by that much.
     pub miss_min: Duration,
     /// And no later: a wild estimate must not hide a death.
@@ -21,8 +24,7 @@ pub struct Config {
     /// accusation that was refuted: a watcher with a bad link learns to doubt itself (Lifeguard).
     pub silence: Duration,
     /// Beyond it waits a watcher whose answers come late: by this many times the longest wait of late, whether of this
-    /// subject or of most; and in a verdict for a refutation, half as long as that wait. All of it within what doublings
-    /// may make of `silence`.
+    /// subject or of most. All of it within what doublings may make of `silence`.
     pub late_factor: u32,
     /// So many false alarms of late in the whole mesh make a watcher whose answers are late twice as patient, as many
     /// more three times, and so on: what the mesh says in false alarms grows less than it does itself.
@@ -35,6 +37,10 @@ pub struct Config {
     pub doublings_max: u32,
     /// A watcher whose accusations were not refuted for so long forgets a doubling.
     pub forgive: Duration,
+    /// Silence after which a watcher accuses whom another accuses already, where answers come in time; where they do not,
+    /// up to `silence`. Two that miss somebody at once are hardly both wrong, unless packets get lost. One that lies makes the
+    /// others that much less patient, and convicts nobody.
+    pub silence_joined: Duration,
     /// Silence after which a watcher accuses when the connection is closed: a crash closes at once,
     /// and a redial that fails says so at once. The close alone is no evidence.
     pub silence_closed: Duration,
@@ -48,7 +54,7 @@ pub struct Config {
     pub few: usize,
     /// From the last accusation needed to down: one round of gossip for a refutation to arrive.
     pub grace: Duration,
-    /// Where answers come late it is half of what they take, but no more than this.
+    /// Where answers come late it is as long as they take, but no more than this.
     pub grace_max: Duration,
     /// Accusers of one network are enough when nobody elsewhere who could tell has been heard for so long: until then
     /// the networks may only be cut from each other, and nobody in the other is down. Heard is any word, also one that
@@ -85,7 +91,8 @@ pub struct Config {
     pub presence: Duration,
     /// A host that this one begins to watch, and knows of, has so long to be connected.
     pub acquaint: Duration,
-    /// What was said of a host that is not watched is kept for so long after the last word of it.
+    /// What was said of a host that is not watched is kept for so long after the last word of it. Less long in a mesh of
+    /// more than 64, in proportion.
     pub linger: Duration,
     /// Between two comparisons with a random member.
     pub repair: Duration,
@@ -96,6 +103,7 @@ impl Default for Config {
         let ms = Duration::from_millis;
         Config {
             probe: ms(1_000),
+            probe_share: ms(220),
             miss_min: ms(100),
             miss_max: ms(1_000),
             again: ms(100),
@@ -106,6 +114,7 @@ impl Default for Config {
             alarms_half_life: ms(30_000),
             doublings_max: 4,
             forgive: ms(60_000),
+            silence_joined: ms(800),
             silence_closed: ms(500),
             newcomer: ms(10_000),
             accusers: 3,

@@ -90,6 +90,7 @@ impl Membership {
         self.word(from, Word { incarnation, stamp_us, origin, proof: None, asked: Some(asked) }, now)?;
 
         let (pace, half_life) = (self.pace(), self.config.late_half_life);
+        let spread = self.jitter(self.period());
         let subject = self.subjects.get_mut(&from).ok_or(Refused::NotEnrolled(from))?;
         let rtt = now.since(asked);
         subject.measured(rtt);
@@ -100,7 +101,7 @@ impl Membership {
         subject.silent_since = None;
         subject.mute_since = None;
         subject.attempts = 0;
-        subject.next = now + pace;
+        subject.next = now + if std::mem::take(&mut subject.in_step) { spread } else { pace };
         subject.view.free_cores = Some(reply.free_cores);
         if let Some(wall) = wall
             && reply.wall_ms > 0
@@ -376,7 +377,7 @@ impl Membership {
             self.refute(accusation, now);
             return Ok(());
         }
-        let me = self.me;
+        let (me, period) = (self.me, self.period());
         let subject = self.subjects.open(&peer, now).ok_or(Refused::NotEnrolled(peer))?;
         let heard_before = subject.taken.get(&accuser).is_some_and(|taken| accusation.order() <= *taken);
         if heard_before && !mutants::on(Mutant::OldStatementsCount) {
@@ -406,7 +407,7 @@ impl Membership {
         // who is well is heard at least: else one that died as soon as it had come would never be accused by whoever had
         // not met it.
         let behind = accusation.incarnation < known || accusation.evidence.heard_ms.is_none();
-        let fresh = ANSWERS_EVERY * self.config.probe + self.config.silence;
+        let fresh = ANSWERS_EVERY * period + self.config.silence;
         let silent = Duration::from_millis(accusation.evidence.silent_ms).max(self.config.silence_closed).min(fresh);
         let heard_since = subject.view.last_heard.is_some_and(|at| now.since(at) <= silent);
         if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {

@@ -1,11 +1,11 @@
 //! Who is there: watchers, signed accusations, and what every host says of itself. Sans-IO.
 //!
 //! Each host has watchers: everybody else in a small mesh, eight neighbours on rings in a larger one
-//! ([`Members`]). A watcher asks each subject once a second; when the answers stop it
-//! accuses, signed and with its evidence. The others then ask at once, and whoever gets an answer
-//! passes the signed answer on; the subject itself refutes with a higher incarnation. Down needs
-//! several accusers and nobody's fresh word, and ends with the first fresh answer. After Rapid
-//! (Suresh et al., USENIX ATC 2018), SWIM (2002) and Lifeguard (2017); numbers in [`Config`].
+//! ([`Members`]). A watcher asks each subject about once a second ([`Config::probe_share`]); when the
+//! answers stop it accuses, signed and with its evidence. The others then ask at once, and whoever
+//! gets an answer passes the signed answer on; the subject itself refutes with a higher incarnation.
+//! Down needs several accusers and nobody's fresh word, and ends with the first fresh answer. After
+//! Rapid (Suresh et al., USENIX ATC 2018), SWIM (2002) and Lifeguard (2017); numbers in [`Config`].
 //!
 //! A host that was enrolled but not yet heard is *suspect* with `last_heard: None`: nothing is given
 //! to it, and nothing is claimed either. After [`Config::newcomer`] its silence counts like any
@@ -58,6 +58,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use subject::Subject;
 use table::Table;
+
+/// Up to so many members [`Config::linger`] holds in full.
+const LINGER_FULL: u32 = 64;
 
 /// Who this process is; fixed while it runs.
 #[derive(Clone, Debug)]
@@ -343,6 +346,13 @@ impl Membership {
         self.config.presence * (self.subjects.members().len() / 32).max(1) as u32
     }
 
+    /// For how long what was said of a host that is not watched is kept: in a large mesh less long, so that it takes
+    /// the same room however many there are to be spoken of.
+    fn linger(&self) -> Duration {
+        let members = u32::try_from(self.subjects.members().len()).unwrap_or(u32::MAX);
+        self.config.linger * LINGER_FULL / members.max(LINGER_FULL)
+    }
+
     /// What the leader wants to know often: free cores, and the wall clock at this moment.
     pub fn set_load(&mut self, free_cores: u32, wall_ms: u64, now: Time) {
         self.free_cores = free_cores;
@@ -426,7 +436,7 @@ impl Membership {
 
     /// Accusations of a host: those that ended, oldest first, then those that stand.
     pub fn accusations(&self, peer: &PeerKey) -> impl Iterator<Item = &Heard> {
-        self.subjects.get(peer).into_iter().flat_map(|s| s.past.iter().chain(s.standing.values()))
+        self.subjects.get(peer).into_iter().flat_map(|s| s.past.iter().chain(s.standing.values()).map(|heard| &**heard))
     }
 
     /// What happened around a host of late, oldest first: who accused it and on what evidence, what answered

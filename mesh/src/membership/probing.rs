@@ -36,6 +36,7 @@ impl Membership {
             }
         }
         self.speak_when_due(now);
+        let linger = self.linger();
         for peer in self.subjects.due_by(now) {
             self.ask_for_others_when_due(peer, now);
             self.attempt_when_due(peer, now);
@@ -46,7 +47,7 @@ impl Membership {
             }
             self.convict_when_due(peer, now);
             self.acquit(peer, now);
-            if self.subjects.get(&peer).is_some_and(|s| s.calm() && now >= s.touched + self.config.linger) {
+            if self.subjects.get(&peer).is_some_and(|s| s.calm() && now >= s.touched + linger) {
                 self.subjects.fold(&peer);
             }
         }
@@ -109,7 +110,7 @@ impl Membership {
             sooner(Some(now), "nobody accuses it any longer");
         }
         if subject.calm() {
-            sooner(Some(subject.touched + self.config.linger), "nothing more of it");
+            sooner(Some(subject.touched + self.linger()), "nothing more of it");
         }
         next
     }
@@ -139,7 +140,7 @@ impl Membership {
                 continue;
             }
             // Spread over a whole period, so that watchers and subjects do not march in step.
-            let first = now + self.jitter(self.config.probe);
+            let first = now + self.jitter(self.period());
             let Some(subject) = self.subjects.open(&peer, now) else { continue };
             subject.watched = true;
             subject.next = first;
@@ -186,6 +187,7 @@ impl Membership {
             subject.view.connected = true;
             subject.mute_since = None;
             subject.next = now;
+            subject.in_step = true;
             self.greet(peer, now);
         }
     }
@@ -247,16 +249,13 @@ impl Membership {
             }
         }
         self.probe(peer, now);
-        let tenth = self.config.probe / 10;
-        let (again, slow) = (self.jitter(self.config.again), self.jitter(2 * tenth));
+        let (again, slow) = (self.jitter(self.config.again), self.pace());
         let Some(subject) = self.subjects.get_mut(&peer) else { return };
         subject.next = now
             + match subject.silent_since {
                 None => subject.patience(&self.config),
                 // Who has been silent for long is asked at the usual pace.
-                Some(since) if subject.repeat.is_some() || now.since(since) > 2 * self.config.silence => {
-                    self.config.probe - tenth + slow
-                }
+                Some(since) if subject.repeat.is_some() || now.since(since) > 2 * self.config.silence => slow,
                 // Ever more rarely: what is lost is made good by the first that arrives, and on a connection that
                 // keeps order each of them can hold up the next.
                 Some(_) if subject.view.connected => self.config.again * (1 + subject.attempts / 4) + again,
@@ -296,9 +295,9 @@ impl Membership {
     /// A subject that has just asked us lives. We need not ask it in turn: two hosts that watch each other share
     /// one question and one answer. It has to answer for itself now and then, and whenever there is doubt.
     pub(super) fn asked_instead(&mut self, peer: PeerKey, probe: &Probe, now: Time) {
-        let pace = self.pace();
+        let (period, pace) = (self.period(), self.pace());
         let Some(subject) = self.subjects.get_mut(&peer).filter(|s| s.watched) else { return };
-        let lately = subject.answered.is_some_and(|at| now.since(at) < ANSWERS_EVERY * self.config.probe);
+        let lately = subject.answered.is_some_and(|at| now.since(at) < ANSWERS_EVERY * period);
         let itself = probe.start == subject.known().start && subject.origin == Some(probe.origin);
         let doubted = subject.vouch || subject.doubt.is_some() || !subject.standing.is_empty();
         let waiting = subject.asked_since.is_some() || subject.want_presence || subject.silent_since.is_some();
@@ -310,7 +309,14 @@ impl Membership {
 
     /// Until the next probe of somebody who is well.
     pub(super) fn pace(&mut self) -> Duration {
-        self.config.probe - self.config.probe / 10 + self.jitter(self.config.probe / 5)
+        let period = self.period();
+        period - period / 10 + self.jitter(period / 5)
+    }
+
+    /// The mean of it: the same on all hosts that know the same members.
+    pub(super) fn period(&self) -> Duration {
+        let watchers = self.subjects.members().len().saturating_sub(1).min(WATCHERS) as u32;
+        (self.config.probe_share * watchers).max(self.config.probe)
     }
 
     pub(super) fn accuse_when_due(&mut self, peer: PeerKey, now: Time) {
@@ -415,7 +421,8 @@ impl Membership {
             return None;
         }
         // A refutation takes as long here as answers do.
-        let grace = (self.wary(self.lateness(now), now) / 2).min(self.config.grace_max).max(self.config.grace);
+        let late = self.wary(self.lateness(now), now);
+        let grace = late.min(self.config.grace_max).max(self.config.grace);
         let (watchers, networks) = self.watchers_of(peer);
         if watchers <= 1 && self.config.accusers > 1 {
             let mine = subject.standing.get(&self.me)?;

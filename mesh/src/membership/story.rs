@@ -201,7 +201,7 @@ mod tests {
         let mut world = World::new(6, 22, Config::default());
         world.run(3_000);
         world.cuts.extend([(0, 5), (5, 0)]);
-        world.run(4_000);
+        world.run(8_000);
         let story = told(&world, 3, 5);
         let by = |what: &Told| matches!(what, Told::Accused { by, .. } if *by == keys(0).key());
         let answered = |what: &Told| matches!(what, Told::Answered { asked: false, ended: 1, .. });

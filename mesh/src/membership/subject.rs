@@ -9,8 +9,9 @@ use super::state::State;
 use super::statement::{Accusation, Incarnation};
 use crate::identity::PeerKey;
 use crate::time::Time;
+use litemap::LiteMap;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,6 +131,9 @@ pub(super) struct Subject {
     pub credit: Time,
 
     pub next: Time,
+    /// It was asked together with others (they connected at once, or this host had stood still): what follows its next
+    /// answer is spread over a whole period, else all that watch somebody would come to ask it at the same time.
+    pub in_step: bool,
     pub sent: VecDeque<Sent>,
     pub silent_since: Option<Time>,
     /// Since when it does not answer on the connection that stands, whatever it answers others.
@@ -153,10 +157,10 @@ pub(super) struct Subject {
 
     pub doublings: u32,
     pub doubled: Time,
-    pub standing: BTreeMap<PeerKey, Heard>,
+    pub standing: LiteMap<PeerKey, Box<Heard>>,
     /// Newest accusation taken from each accuser, so that a replay is known.
-    pub taken: BTreeMap<PeerKey, (u64, u64)>,
-    pub past: VecDeque<Heard>,
+    pub taken: LiteMap<PeerKey, (u64, u64)>,
+    pub past: VecDeque<Box<Heard>>,
     pub farewell: Option<Arc<Checked>>,
     /// When this host's own accusation is to be repeated.
     pub repeat: Option<Time>,
@@ -193,6 +197,7 @@ impl Subject {
             answered: None,
             credit,
             next: first_probe,
+            in_step: true,
             sent: VecDeque::new(),
             silent_since: None,
             mute_since: None,
@@ -207,8 +212,8 @@ impl Subject {
             var: Duration::ZERO,
             doublings: 0,
             doubled: now,
-            standing: BTreeMap::new(),
-            taken: BTreeMap::new(),
+            standing: LiteMap::new(),
+            taken: LiteMap::new(),
             past: VecDeque::new(),
             farewell: None,
             repeat: None,
@@ -253,7 +258,7 @@ impl Subject {
     /// Another life than the one that the accusations speak of has begun, or the first is heard: claims about
     /// it that came early count from now on.
     fn rebind(&mut self, incarnation: Incarnation) {
-        for heard in self.standing.values_mut() {
+        for (_, heard) in self.standing.iter_mut() {
             heard.against = bounded(heard.accusation.incarnation, incarnation);
             heard.stamp_us = heard.accusation.stamp_us;
             heard.clock = heard.accusation.incarnation.start;
@@ -289,21 +294,17 @@ impl Subject {
         }
     }
 
-    /// Silence after which this watcher accuses, when it is the first to do so. `late` is how long
-    /// answers may take here.
+    /// Silence after which this watcher accuses. `late` is how long answers may take here.
     pub fn window(&self, config: &Config, late: Duration) -> Duration {
-        let doubled = self.window_joined(config);
-        if !self.view.connected || self.accused_by_others() {
-            return doubled;
+        let doubled = 2u32.saturating_pow(self.doublings.min(config.doublings_max));
+        if !self.view.connected {
+            return config.silence_closed * doubled;
         }
-        doubled.max(late.min(config.silence * 2u32.saturating_pow(config.doublings_max)))
-    }
-
-    /// The same when another accuses already: what is patience with a link of our own must not keep back a second
-    /// and third word.
-    fn window_joined(&self, config: &Config) -> Duration {
-        let base = if self.view.connected { config.silence } else { config.silence_closed };
-        base * 2u32.saturating_pow(self.doublings.min(config.doublings_max))
+        if self.accused_by_others() {
+            // What is patience with a link of our own must not keep back a second and third word.
+            return late.clamp(config.silence_joined, config.silence) * doubled;
+        }
+        (config.silence * doubled).max(late.min(config.silence * 2u32.saturating_pow(config.doublings_max)))
     }
 
     fn accused_by_others(&self) -> bool {
@@ -399,7 +400,7 @@ impl Subject {
             return false;
         }
         let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, clock, renewed: now, proof };
-        self.standing.insert(accuser, heard);
+        self.standing.insert(accuser, Box::new(heard));
         self.missed_by_more |= self.standing.len() > 1;
         true
     }
@@ -447,6 +448,9 @@ impl Subject {
                 self.past.push_back(heard);
             }
         }
+        if self.standing.is_empty() {
+            self.standing = LiteMap::new(); // an empty one keeps its room
+        }
         let mine = ended.contains(&me);
         if mine {
             self.repeat = None;
@@ -476,8 +480,9 @@ impl Subject {
         self.mute_since = self.mute_since.map(|_| now);
         self.attempts = 0;
         self.next = next;
+        self.in_step = true;
         self.repeat = self.repeat.map(|at| at.max(now));
-        for heard in self.standing.values_mut() {
+        for (_, heard) in self.standing.iter_mut() {
             heard.at = now;
             heard.renewed = now;
         }

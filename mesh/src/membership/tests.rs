@@ -107,7 +107,8 @@ fn lossy(percent: u64, seed: u64, config: Config) -> (usize, usize) {
 fn half_of_all_packets_lost_makes_accusations_but_no_downs() {
     let (accusations, downs) = lossy(50, 0, Config::default());
     assert!(accusations >= 10 && downs == 0, "{accusations} accusations, {downs} downs");
-    let naive = Config { accusers: 1, accusers_few: 1, grace: Duration::ZERO, ..Config::default() };
+    let (grace, grace_max) = (Duration::ZERO, Duration::ZERO);
+    let naive = Config { accusers: 1, accusers_few: 1, grace, grace_max, ..Config::default() };
     assert!(lossy(50, 0, naive).1 > 0, "the naive rule takes each accusation for a death");
 }
 

@@ -264,9 +264,6 @@ fn say(failure: &Failure) {
     let _ = writeln!(err, "hint: {}", failure.hint.as_deref().unwrap_or(general));
 }
 
-/// Threads for the tasks of a daemon: they wait nearly always, and the machine's cores are for builds.
-const WORKERS: usize = 2;
-
 /// glibc gives each thread an arena of its own, which keeps what was freed in it: with many threads that do little each,
 /// most of a daemon's memory would be such leftovers.
 fn few_arenas() {
@@ -286,12 +283,10 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
         }
     };
     few_arenas();
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-        .map_err(Failure::from)
-        .and_then(|runtime| {
+    // One thread for all tasks: they wait nearly always, the machine's cores are for builds, and each event that another
+    // thread has to be woken for costs twice. What takes long or waits for a disk runs on tokio's blocking pool.
+    let done =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
             let done = runtime.block_on(Box::pin(dispatch(local, args)));
             runtime.shutdown_timeout(Duration::from_secs(2));
             done

@@ -68,7 +68,7 @@ async fn voters_of_the_old_log_neither_disturb_nor_learn_before_they_follow() {
     tokio::time::sleep(Duration::from_secs(30)).await; // virtual
     assert!(heir.consensus.grant().is_some(), "undisturbed");
     assert_eq!(heir.consensus.term(), heir.consensus.grant().unwrap().fence.term);
-    assert!(!heir.entries().contains(&proposal(99)) && !heir.consensus.is_caught_up(key(1)));
+    assert!(!heir.entries().contains(&proposal(99)) && !heir.consensus.caught_up().contains(&key(1)));
     assert!(heir.consensus.grant().unwrap().fence > old);
 
     // Told of it, they leave their log, and what it had beyond the heir's with it.
@@ -81,7 +81,7 @@ async fn voters_of_the_old_log_neither_disturb_nor_learn_before_they_follow() {
         if host.n != 1 {
             heir.consensus.add_learner(key(host.n)).await.expect("added");
         }
-        eventually("caught up", || heir.consensus.is_caught_up(key(host.n))).await;
+        eventually("caught up", || heir.consensus.caught_up().contains(&key(host.n))).await;
         eventually("the same", || host.entries() == heir.entries()).await;
     }
     heir.consensus.change_voters(keys(&[1, 2, 3])).await.expect("three again");
@@ -135,7 +135,7 @@ async fn two_recoveries_of_one_epoch_keep_apart() {
     other.consensus.add_learner(key(3)).await.expect("alone it decides");
     tokio::time::sleep(Duration::from_secs(30)).await; // virtual
     assert!(heir.consensus.grant().is_some() && other.consensus.grant().is_some());
-    assert!(!heir.consensus.is_caught_up(key(1)) && !other.consensus.is_caught_up(key(3)));
+    assert!(!heir.consensus.caught_up().contains(&key(1)) && !other.consensus.caught_up().contains(&key(3)));
     assert_ne!(era_of(RECORD), era_of(b"another record"));
     let [one, two] = [&heir, &other].map(|host| host.consensus.position().unwrap());
     assert!(one.contends_with(&two) && !one.is_ahead_of(&two) && !two.is_ahead_of(&one));

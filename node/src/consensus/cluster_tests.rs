@@ -230,7 +230,7 @@ pub(super) async fn grown(n: u8) -> (Net, Vec<Host>) {
     leads(&hosts[0]).await;
     for i in 2..=n {
         first.add_learner(key(i)).await.expect("added");
-        eventually("caught up", || first.is_caught_up(key(i))).await;
+        eventually("caught up", || first.caught_up().contains(&key(i))).await;
     }
     if n > 1 {
         first.change_voters((1..=n).map(key).collect()).await.expect("changed");

@@ -422,9 +422,25 @@ impl Consensus {
         Changes { metrics: self.raft.metrics(), last: None }
     }
 
-    /// Whether a member's log is nearly as long as this leader's. False on any other host.
-    pub fn is_caught_up(&self, peer: PeerKey) -> bool {
-        self.status().lag.get(&peer).is_some_and(|lag| lag.is_some_and(|lag| lag <= CAUGHT_UP))
+    /// The members whose log is nearly as long as this leader's. None on any other host.
+    pub fn caught_up(&self) -> BTreeSet<PeerKey> {
+        let near = |(peer, lag): (PeerKey, Option<u64>)| lag.is_some_and(|lag| lag <= CAUGHT_UP).then_some(peer);
+        self.status().lag.into_iter().filter_map(near).collect()
+    }
+
+    /// Whether this host leads Raft, with a grant or not.
+    pub fn leads(&self) -> bool {
+        self.raft.metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    /// Waits until this host leads Raft. For ever once consensus has ended.
+    pub async fn elected(&self) {
+        let mut metrics = self.raft.metrics();
+        while metrics.borrow_watched().state != ServerState::Leader {
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Sends a host the log from now on. Leader only.

@@ -18,8 +18,9 @@ use mesh::wire::{Signed, decode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
-/// A look at the world at least so often, whatever happens.
+/// Who leads looks at the world at least so often, whatever happens.
 const TICK: Duration = Duration::from_millis(250);
 /// How long a leader's own entry may take before the next plan.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,9 +31,24 @@ impl Inner {
     /// The leader's task: does nothing while somebody else leads.
     pub(super) async fn run_leader(self: Arc<Self>) {
         loop {
-            let something = self.wake_leader.notified();
-            let _ = tokio::time::timeout(TICK, something).await;
+            self.woken_to_lead(&self.wake_leader, TICK).await;
             while self.lead_once().await {}
+        }
+    }
+
+    /// Until a leader has to look at the world: it was woken, has looked `every` so long ago, or leads from now on.
+    pub(super) async fn woken_to_lead(&self, wake: &Notify, every: Duration) {
+        let by_itself = async {
+            if !self.consensus.leads() {
+                self.consensus.elected().await;
+            } else {
+                tokio::time::sleep(every).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = wake.notified() => {}
+            () = by_itself => {}
         }
     }
 

@@ -11,7 +11,7 @@ use libp2p::multiaddr::Protocol as Part;
 use mesh::addresses::{self, Failure, Source};
 use mesh::identity::PeerKey;
 use mesh::ledger::Changes;
-use mesh::membership::{DIGEST_BYTES_MAX, Input, Members, Output, PROBE_BYTES_MAX, State};
+use mesh::membership::{DIGEST_BYTES_MAX, Input, Members, Output, PROBE_BYTES_MAX, PresenceFacts, State};
 use mesh::placement::{FLAPS_MAX, HostNow, View};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -350,19 +350,21 @@ impl Inner {
             let members = lock(&self.members);
             self.consensus.suspend(members.hosts().filter(|(_, h)| h.cloned).map(|(peer, _)| *peer).collect());
             let networks = lock(&self.networks);
+            let caught_up = self.consensus.caught_up();
+            let nothing = PresenceFacts::default();
             let host = |peer: &PeerKey, h: &mesh::membership::HostView| {
-                let facts = h.presence.as_ref().map(|p| p.facts.clone()).unwrap_or_default();
+                let facts = h.presence.as_ref().map_or(&nothing, |p| &p.facts);
                 HostNow {
                     alive: h.state == State::Alive && h.presence.is_some(),
                     down: matches!(h.state, State::Down | State::Left),
                     start: h.incarnation.map_or(0, |i| i.start),
                     cores: facts.cores,
                     memory_mib: facts.memory_mib,
-                    tags: facts.tags,
+                    tags: facts.tags.clone(),
                     allow_none: facts.allow_none,
                     allow_network: facts.allow_network,
                     suspended: h.cloned || refused.contains_key(peer),
-                    caught_up: self.consensus.is_caught_up(*peer),
+                    caught_up: caught_up.contains(peer),
                     steady_ms: now.since(h.since).as_millis() as u64,
                     network: networks.of(peer),
                     flapping: members.flaps(peer, now) > FLAPS_MAX,
@@ -371,10 +373,10 @@ impl Inner {
             members.hosts().map(|(peer, h)| (*peer, host(peer, &h))).collect()
         };
         let mut old = lock(&self.view);
-        let changed = old.len() != view.len()
-            || old.iter().zip(&view).any(|((a, x), (b, y))| {
-                a != b || HostNow { steady_ms: 0, ..x.clone() } != HostNow { steady_ms: 0, ..y.clone() }
-            });
+        for (peer, host) in old.iter_mut() {
+            host.steady_ms = view.get(peer).map_or(0, |new| new.steady_ms); // it always grows: that is no news
+        }
+        let changed = *old != view;
         *old = view;
         drop(old);
         if changed {

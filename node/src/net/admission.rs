@@ -11,6 +11,7 @@
 use super::errors::links;
 use super::hello::{Message, Reason, Refusal};
 use super::muxer::{Mortal, drive, first_stream};
+use super::rested::Rested;
 use super::{frame, lock};
 use async_trait::async_trait;
 use either::Either;
@@ -241,7 +242,7 @@ impl Usher {
             conclude(&mut stream, peer, outcome).await
         })
         .await?;
-        Ok((peer_id, Mortal::wrap(muxer)))
+        Ok((peer_id, Mortal::wrap(Rested::wrap(muxer))))
     }
 
     async fn as_dialer<S>(&self, stream: &mut S, peer: PeerKey, deadline: Instant) -> Result<(), Fault>

@@ -16,6 +16,7 @@ mod muxer;
 mod neighbours;
 mod paths;
 mod relaying;
+mod rested;
 mod streams;
 mod swarm;
 pub mod transport;

@@ -50,7 +50,7 @@ impl Inner {
     /// The leader's healing: does nothing while somebody else leads.
     pub(in super::super) async fn run_healer(self: Arc<Self>) {
         loop {
-            let _ = tokio::time::timeout(LOOK_EVERY, self.healing.wake.notified()).await;
+            self.woken_to_lead(&self.healing.wake, LOOK_EVERY).await;
             for _ in 0..STEPS_MAX {
                 if !self.heal_once().await {
                     break;
