@@ -103,7 +103,7 @@ impl Default for Config {
         let ms = Duration::from_millis;
         Config {
             probe: ms(1_000),
-            probe_share: ms(220),
+            probe_share: ms(250),
             miss_min: ms(100),
             miss_max: ms(1_000),
             again: ms(100),

@@ -386,7 +386,7 @@ impl Membership {
         let known = subject.known();
         if !subject.watched && accusation.incarnation.start < known.start {
             // Whoever said it will hear of the new life, and then say it of that one.
-            subject.taken.insert(accuser, accusation.order());
+            subject.took(accuser, accusation);
             subject.superseded(me, accuser, now);
             return Ok(());
         }
@@ -394,7 +394,7 @@ impl Membership {
             && accusation.incarnation <= known
         {
             // The accuser has missed the farewell.
-            subject.taken.insert(accuser, accusation.order());
+            subject.took(accuser, accusation);
             subject.superseded(me, accuser, now);
             if subject.watched {
                 self.outputs.push_back(Output::Publish(farewell.bytes()));
@@ -413,7 +413,7 @@ impl Membership {
         if (behind && heard_since) || (!behind && relearned && accusation.refuted_by(known, subject.stamp_us)) {
             // Known better. Still its accuser has no word: ask, and pass the answer on.
             self.stories.tell(peer, told(false), now);
-            subject.taken.insert(accuser, accusation.order());
+            subject.took(accuser, accusation);
             subject.superseded(me, accuser, now);
         } else if subject.accused(accuser, accusation.clone(), checked.clone(), now) {
             self.stories.tell(peer, told(true), now);

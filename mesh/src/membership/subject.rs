@@ -366,9 +366,14 @@ impl Subject {
         }
     }
 
+    /// Notes that this accusation was taken in, whatever became of it.
+    pub fn took(&mut self, accuser: PeerKey, accusation: &Accusation) {
+        insert(&mut self.taken, accuser, accusation.order());
+    }
+
     /// Takes in an accusation. `true` when this accuser did not accuse before.
     pub fn accused(&mut self, accuser: PeerKey, accusation: Accusation, proof: Arc<Checked>, now: Time) -> bool {
-        self.taken.insert(accuser, accusation.order());
+        self.took(accuser, &accusation);
         let known = self.known();
         let behind = accusation.incarnation < known || accusation.evidence.heard_ms.is_none();
         let clock = if behind { known.start } else { accusation.incarnation.start };
@@ -400,7 +405,7 @@ impl Subject {
             return false;
         }
         let heard = Heard { accuser, accusation, at: now, ended: None, against, stamp_us, clock, renewed: now, proof };
-        self.standing.insert(accuser, Box::new(heard));
+        insert(&mut self.standing, accuser, Box::new(heard));
         self.missed_by_more |= self.standing.len() > 1;
         true
     }
@@ -487,4 +492,13 @@ impl Subject {
             heard.renewed = now;
         }
     }
+}
+
+/// Nearly always these lists hold one: without the room for three more that a list makes at first. In a large mesh there
+/// are many of them.
+fn insert<V>(list: &mut LiteMap<PeerKey, V>, key: PeerKey, value: V) {
+    if list.is_empty() {
+        *list = LiteMap::with_capacity(1);
+    }
+    list.insert(key, value);
 }
