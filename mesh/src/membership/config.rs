@@ -54,7 +54,8 @@ pub struct Config {
     pub few: usize,
     /// From the last accusation needed to down: one round of gossip for a refutation to arrive.
     pub grace: Duration,
-    /// Where answers come late it is as long as they take, but no more than this.
+    /// Where answers come late it is half of what they take, where they come later than `silence` half of that less than
+    /// what they take; but no more than this.
     pub grace_max: Duration,
     /// Accusers of one network are enough when nobody elsewhere who could tell has been heard for so long: until then
     /// the networks may only be cut from each other, and nobody in the other is down. Heard is any word, also one that

@@ -420,9 +420,11 @@ impl Membership {
         if subject.view.state != State::Suspect || subject.standing.is_empty() {
             return None;
         }
-        // A refutation takes as long here as answers do.
+        // A refutation comes one way, an answer both. Where answers are later than any busy host is, packets get lost, and
+        // what is sent again gets lost as well.
         let late = self.wary(self.lateness(now), now);
-        let grace = late.min(self.config.grace_max).max(self.config.grace);
+        let grace = (late / 2).max(late.saturating_sub(self.config.silence / 2));
+        let grace = grace.min(self.config.grace_max).max(self.config.grace);
         let (watchers, networks) = self.watchers_of(peer);
         if watchers <= 1 && self.config.accusers > 1 {
             let mine = subject.standing.get(&self.me)?;
