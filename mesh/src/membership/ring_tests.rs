@@ -39,9 +39,58 @@ fn a_watcher_asks_eight_whatever_the_size() {
     }
 }
 
+/// How long until somebody asks a host next, on the mean of all hosts and of many moments. `naive`: each answer is
+/// followed by a whole period, also those to what all asked at once.
+fn asked_next(naive: bool) -> Duration {
+    let mut world = World::new(30, 2, Config::default());
+    for _ in 0..500 {
+        if naive {
+            for core in world.cores.iter_mut().flatten() {
+                core.subjects.iter_mut().for_each(|(_, subject)| subject.in_step = false);
+            }
+        }
+        world.run(1);
+    }
+    world.run(4_000);
+    let (mut sum, mut count) = (Duration::ZERO, 0);
+    for _ in 0..20 {
+        world.run(170);
+        for of in 0..30 {
+            let asked = |core: &Membership| Some(core.subjects.get(&keys(of).key()).filter(|s| s.watched)?.next);
+            let next = world.cores.iter().flatten().filter_map(asked).min().expect("somebody watches it");
+            sum += next.since(world.now);
+            count += 1;
+        }
+    }
+    sum / count
+}
+
+#[test]
+fn watchers_do_not_march_in_step() {
+    let (ours, naive) = (asked_next(false), asked_next(true));
+    // Eight that ask at random, each every two seconds: the first of them after a ninth of that.
+    assert!(ours < Duration::from_millis(400), "{ours:?}");
+    assert!(naive > ours * 3 / 2, "all that connected at once ask at once: {naive:?}, and ours {ours:?}");
+}
+
+#[test]
+fn a_second_and_third_word_need_less_silence() {
+    let slowest = |silence_joined: Duration| {
+        let of = |seed| detection_with(30, seed, 0, Config { silence_joined, ..Config::default() });
+        (0..12).map(of).max().unwrap_or_default()
+    };
+    let (ours, naive) = (slowest(Config::default().silence_joined), slowest(Config::default().silence));
+    assert!(ours < Duration::from_millis(3_200), "{ours:?}");
+    assert!(naive > ours + Duration::from_millis(200), "each waits for a silence of its own: {naive:?}, ours {ours:?}");
+}
+
 /// How long until a killed host is down for all, and for all who lives nobody falsely.
 fn detection(hosts: usize, seed: u64, loss_percent: u64) -> Duration {
-    let mut world = world(hosts, seed, Config::default());
+    detection_with(hosts, seed, loss_percent, Config::default())
+}
+
+fn detection_with(hosts: usize, seed: u64, loss_percent: u64, config: Config) -> Duration {
+    let mut world = world(hosts, seed, config);
     world.loss_percent = loss_percent;
     world.run(1_000 + seed * 37);
     let (killed, victim) = (world.now, hosts / 2);
