@@ -54,9 +54,11 @@ pub struct Config {
     pub few: usize,
     /// From the last accusation needed to down: one round of gossip for a refutation to arrive.
     pub grace: Duration,
-    /// Where answers come late it is half of what they take, where they come later than `silence` half of that less than
-    /// what they take; but no more than this.
+    /// Where answers come late it is half of what they take, but no more than this.
     pub grace_max: Duration,
+    /// Where answers are later than any busy host is, packets get lost, and what is sent again gets lost as well: then it
+    /// is twice what they take less this, where that is more.
+    pub grace_lost: Duration,
     /// Accusers of one network are enough when nobody elsewhere who could tell has been heard for so long: until then
     /// the networks may only be cut from each other, and nobody in the other is down. Heard is any word, also one that
     /// does not answer every accuser: liars may keep whom they like doubted, and cannot keep a signed word from arriving.
@@ -123,6 +125,7 @@ impl Default for Config {
             few: 4,
             grace: ms(350),
             grace_max: ms(5_000),
+            grace_lost: ms(2_000),
             apart: ms(20_000),
             sole_factor: 4,
             still_percent: 75,
