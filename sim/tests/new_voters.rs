@@ -1,6 +1,6 @@
 //! While voters change: a host that was cut off meanwhile hears the new ones, on bare cores and in whole nodes; where
 //! nothing that is shown to it counts, it stays behind for ever, and that is seen (seed 2289). And of voters that leave
-//! one after another the last to go waits until it is not needed any more (seed 328).
+//! one after another the last to go waits until it is not needed any more (found with seed 328).
 
 use mesh::mutants::Mutant;
 use sim::action::Action;
@@ -17,7 +17,7 @@ const HOSTS: [&str; 7] = ["h1", "h2", "h3", "h4", "h5", "h6", "h7"];
 /// catch the naive variant.
 fn voted(tier: Tier) -> [&'static str; 3] {
     match tier {
-        Tier::Cores => ["h1", "h4", "h6"],
+        Tier::Cores => ["h1", "h2", "h4"],
         Tier::Nodes => ["h1", "h2", "h6"],
     }
 }
@@ -105,7 +105,7 @@ fn leavers(mutant: Option<Mutant>) -> Played {
     let plan = Plan {
         scenario: "leavers".into(),
         tier: Tier::Cores,
-        seed: 328,
+        seed: 452, // one of those in which two of the three leave at just these times
         topology: "symmetric-both".into(),
         mutant,
         hosts: vec![stays, first, second],
