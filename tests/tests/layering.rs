@@ -19,11 +19,12 @@ const ARROWS: [(&str, &[&str]); 5] = [
 ];
 
 /// What `mesh` may depend on outside of tests: data in, data out. No tokio, no libp2p but its identity crate.
-const CORE_MAY_USE: [&str; 10] = [
+const CORE_MAY_USE: [&str; 11] = [
     "blake3",
     "ciborium",
     "ed25519-dalek",
     "libp2p-identity",
+    "litemap",
     "serde",
     "serde_bytes",
     "serde_repr",
