@@ -2,9 +2,9 @@
 //!
 //! A Swarm polls a connection's multiplexer whenever anything of the connection wakes: a timer of gossip, a protocol's
 //! handler. Each such poll of Yamux costs time, and makes it send a ping when the last is ten seconds old (it measures
-//! round trips when it happens to be polled, whoever does it). In a mesh of 30 hosts, of which each has business with
-//! eight, that was a third of all packets. A multiplexer that returned [`Poll::Pending`] has to wake its task before
-//! another poll can tell anything new: [`Rested`] waits for that.
+//! round trips when it happens to be polled, whoever does it), on every connection of a mesh in which each host has
+//! business with few. A multiplexer that returned [`Poll::Pending`] has to wake its task before another poll can tell
+//! anything new: [`Rested`] waits for that.
 
 use futures::task::{ArcWake, AtomicWaker, waker};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, StreamMuxerExt, SubstreamBox};
