@@ -1,7 +1,7 @@
 //! Who is there: watchers, signed accusations, and what every host says of itself. Sans-IO.
 //!
 //! Each host has watchers: everybody else in a small mesh, eight neighbours on rings in a larger one
-//! ([`Members`]). A watcher asks each subject about once a second ([`Config::probe_share`]); when the
+//! ([`Members`]). A watcher asks each subject every second or two ([`Config::probe_share`]); when the
 //! answers stop it accuses, signed and with its evidence. The others then ask at once, and whoever
 //! gets an answer passes the signed answer on; the subject itself refutes with a higher incarnation.
 //! Down needs several accusers and nobody's fresh word, and ends with the first fresh answer. After

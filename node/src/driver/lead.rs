@@ -39,10 +39,9 @@ impl Inner {
     /// Until a leader has to look at the world: it was woken, has looked `every` so long ago, or leads from now on.
     pub(super) async fn woken_to_lead(&self, wake: &Notify, every: Duration) {
         let by_itself = async {
-            if !self.consensus.leads() {
-                self.consensus.elected().await;
-            } else {
-                tokio::time::sleep(every).await;
+            match self.consensus.leads() {
+                true => tokio::time::sleep(every).await,
+                false => self.consensus.elected().await,
             }
         };
         tokio::select! {
