@@ -92,7 +92,7 @@ pub struct Config {
     /// Own presence is published again so often; changes and probes carry it at once. More rarely in a mesh of
     /// more than 64, in proportion.
     pub presence: Duration,
-    /// A host that this one begins to watch, and knows of, has so long to be connected.
+    /// A host that this one begins to watch, and knows of, has so long to be connected; so has one that has started anew.
     pub acquaint: Duration,
     /// What was said of a host that is not watched is kept for so long after the last word of it. Less long in a mesh of
     /// more than 64, in proportion.

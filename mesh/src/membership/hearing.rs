@@ -201,6 +201,9 @@ impl Membership {
         if restarted || before.is_none() {
             subject.reborn(me, incarnation, now);
         }
+        if restarted {
+            subject.credit = now + self.config.acquaint;
+        }
         let accusers = subject.standing.len();
         let mine = subject.refute(me, incarnation, stamp_us, asked, now);
         let ended = accusers - subject.standing.len();
@@ -223,7 +226,9 @@ impl Membership {
         if asked.is_none() && subject.silent_since.is_some() {
             subject.silent_since = Some(now); // it lives: our silence at it starts over
         }
-        subject.credit = subject.credit.min(now);
+        // What it told others says that it lives, not that we have met.
+        let met = asked.is_some() || subject.view.connected;
+        subject.credit = subject.credit.min(if met { now } else { now + self.config.acquaint });
         let clean = subject.standing.is_empty();
         if asked.is_none() {
             subject.passed_on(incarnation, stamp_us);
@@ -322,6 +327,9 @@ impl Membership {
             subject.view.incarnation = Some(incarnation);
             // It has just begun to live: nobody's silence at the life before counts against this one.
             subject.silent_since = subject.silent_since.map(|_| now);
+            if !subject.view.connected {
+                subject.credit = now + self.config.acquaint;
+            }
             self.outputs.push_back(Output::Restarted { peer, before: before.start, start: presence.start });
             self.step(peer, Event::Rise, || "started anew".to_owned(), now);
             self.doubt_again(peer, now);

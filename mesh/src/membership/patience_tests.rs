@@ -91,6 +91,32 @@ fn patience_of_some_watchers_does_not_delay_the_verdict() {
     assert!(all < Duration::from_millis(18_000), "and bounded: {all:?}");
 }
 
+/// How often host 2 was wrong about host 4, which has started anew and meets it two seconds later than the others.
+fn wrong_about_one_started_anew(config: Config) -> u32 {
+    let mut world = World::new(6, 12, config);
+    world.run(3_000);
+    world.kill(4, true);
+    world.run(8_000);
+    assert_eq!(world.state(2, 4), State::Down);
+    world.cuts.extend([(2, 4), (4, 2)]);
+    world.start(4, 2);
+    world.run(2_000);
+    world.cuts.clear();
+    world.run(4_000);
+    assert_eq!(world.state(2, 4), State::Alive);
+    world.core(2).subjects.get(&keys(4).key()).expect("watched").doublings
+}
+
+#[test]
+fn one_started_anew_has_time_to_be_met() {
+    assert_eq!(wrong_about_one_started_anew(Config::default()), 0);
+    let hasty = Config { acquaint: Duration::ZERO, ..Config::default() };
+    assert!(
+        wrong_about_one_started_anew(hasty) > 0,
+        "a watcher that grants none is wrong, and doubts itself for a minute"
+    );
+}
+
 #[test]
 fn the_accused_answers_for_itself() {
     let mut world = World::new(30, 8, Config::default());

@@ -96,7 +96,7 @@ impl World {
         core.set_load(3, 1_700_000_000_000 + self.now.as_millis(), self.now);
         self.cores[host] = Some(core);
         for other in 0..self.cores.len() {
-            if other != host && self.cores[other].is_some() {
+            if other != host && self.cores[other].is_some() && !self.cut(host, other) {
                 self.connect(host, other);
             }
         }

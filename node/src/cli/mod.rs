@@ -264,13 +264,17 @@ fn say(failure: &Failure) {
     let _ = writeln!(err, "hint: {}", failure.hint.as_deref().unwrap_or(general));
 }
 
-/// glibc gives each thread an arena of its own, which keeps what was freed in it: with many threads that do little each,
-/// most of a daemon's memory would be such leftovers.
-fn few_arenas() {
+/// glibc keeps what was freed, and most of a daemon's memory would be such leftovers. It gives each thread an arena of its
+/// own: here all share one. And once a large block was freed it takes later ones of that size from the heap: each dial over
+/// QUIC has a receive buffer of three megabytes, of which a few pages are used, and from the heap all of it would be
+/// written to and stay. Here large blocks are always mapped, and given back.
+fn keep_little_of_what_is_freed() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: no other thread runs yet; the call sets a number.
+    // SAFETY: no other thread runs yet; the calls set numbers.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
     }
 }
 
@@ -282,7 +286,7 @@ pub fn main(local: impl Local, words: impl IntoIterator<Item = std::ffi::OsStrin
             return bad_words(&error);
         }
     };
-    few_arenas();
+    keep_little_of_what_is_freed();
     // One thread for all tasks: they wait nearly always, the machine's cores are for builds, and each event that another
     // thread has to be woken for costs twice. What takes long or waits for a disk runs on tokio's blocking pool.
     let done =

@@ -20,8 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Who leads looks at the world at least so often, whatever happens.
-const TICK: Duration = Duration::from_millis(250);
+/// Who leads looks at the world at least so often, whatever happens: what follows from time alone can wait so long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Who has been elected looks so often whether its lease has begun, until the ledger says that it leads.
+const BEGIN_EVERY: Duration = Duration::from_millis(250);
 /// How long a leader's own entry may take before the next plan.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A voter set and its signature are small.
@@ -31,7 +33,8 @@ impl Inner {
     /// The leader's task: does nothing while somebody else leads.
     pub(super) async fn run_leader(self: Arc<Self>) {
         loop {
-            self.woken_to_lead(&self.wake_leader, TICK).await;
+            let every = if self.leads_under().is_some() { LOOK_EVERY } else { BEGIN_EVERY };
+            self.woken_to_lead(&self.wake_leader, every).await;
             while self.lead_once().await {}
         }
     }
