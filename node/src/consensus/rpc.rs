@@ -46,7 +46,7 @@ const DEPTH_MAX: usize = 32;
 const OPENS: u32 = 4;
 /// A learner that has answered a heartbeat hears no other of the same content for so long. It gives no vote and no
 /// lease, so its silence delays nothing; and with the mesh grow its learners, while its voters do not.
-const LEARNER_EVERY: Duration = Duration::from_secs(10);
+const LEARNER_EVERY: Duration = Duration::from_secs(30);
 /// Memory for a frame is taken as it arrives, not as it is announced.
 const CHUNK: usize = 64 << 10;
 

@@ -5,7 +5,8 @@
 //! large transfer holds up nothing that somebody waits for. One on which a peer has fallen silent comes after all others
 //! as soon as a younger one stands, and goes soon after. A connection that is not the first goes when it is not
 //! needed: a relayed one once a direct one has stood for a moment and no log or blob is on its way over it (what
-//! stands on it for ever, such as consensus, opens anew on the direct one), a direct one when it lies idle.
+//! stands on it for ever, such as consensus, opens anew on the direct one), a direct one when it lies idle, or when
+//! nothing is on it but what stands for ever: two that dialled each other at once have one connection in the end.
 //! Nothing here dials; the Swarm's task does what these tables ask for.
 
 use super::Connection;
@@ -31,6 +32,9 @@ pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
 /// A spare connection without streams for so long is closed by whoever dialled it.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 
+/// So is one that for so long had no stream but those that open anew elsewhere.
+pub(super) const STRANDED: Duration = Duration::from_secs(10);
+
 /// How a peer is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -52,12 +56,13 @@ struct Counts {
     open: usize,
     /// Of these, streams that would lose something if they broke.
     pinned: usize,
-    idle_since: Instant,
+    /// When the last stream began or ended.
+    changed: Instant,
 }
 
 impl Usage {
     pub(super) fn new() -> Arc<Self> {
-        let counts = Mutex::new(Counts { open: 0, pinned: 0, idle_since: Instant::now() });
+        let counts = Mutex::new(Counts { open: 0, pinned: 0, changed: Instant::now() });
         Arc::new(Usage { counts, gone: CancellationToken::new() })
     }
 
@@ -72,6 +77,7 @@ impl Usage {
         let mut counts = super::lock(&self.counts);
         counts.open += 1;
         counts.pinned += usize::from(pinned);
+        counts.changed = Instant::now();
         drop(counts);
         Using { usage: Arc::clone(self), pinned }
     }
@@ -80,9 +86,11 @@ impl Usage {
         super::lock(&self.counts).pinned > 0
     }
 
+    /// Nobody needs this connection, where there is another.
     fn is_idle(&self, now: Instant) -> bool {
         let counts = super::lock(&self.counts);
-        counts.open == 0 && now.duration_since(counts.idle_since) >= IDLE
+        let after = if counts.open == 0 { IDLE } else { STRANDED };
+        counts.pinned == 0 && now.duration_since(counts.changed) >= after
     }
 }
 
@@ -97,7 +105,7 @@ impl Drop for Using {
         let mut counts = super::lock(&self.usage.counts);
         counts.open -= 1;
         counts.pinned -= usize::from(self.pinned);
-        counts.idle_since = Instant::now();
+        counts.changed = Instant::now();
     }
 }
 
@@ -290,5 +298,22 @@ mod tests {
         drop(blob);
         assert_eq!(gone(low, Instant::now() + IDLE), ids(&[2]));
         assert_eq!(gone(high, Instant::now() + IDLE), [], "the other end waits for that");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_that_dialled_each_other_at_once_one_goes() {
+        let (low, high) = keys();
+        let all = [one(1, false, low, Instant::now()), one(2, false, high, Instant::now())];
+        let gone = |me, at| dispensable(&sorted(&all), me, at);
+        let probes = [0, 1].map(|n: usize| all[n].1.usage.begin(Protocol::Probe));
+        assert_eq!(gone(high, Instant::now()), []);
+        let log = all[1].1.usage.begin(Protocol::Logs);
+        let later = Instant::now() + STRANDED;
+        assert_eq!(gone(high, later), [], "a log is on its way");
+        drop(log);
+        assert_eq!(gone(high, later), ids(&[2]), "probes open anew on the one that both prefer");
+        assert_eq!(gone(low, later), [], "the other end waits for that");
+        drop(probes);
+        assert_eq!(gone(high, later), [], "a spare without streams waits for another blob");
     }
 }

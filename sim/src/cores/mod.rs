@@ -31,6 +31,7 @@ mod submit;
 mod target;
 mod watch;
 
+pub(crate) use heal::policy as quick_policy;
 pub use stage::{Cores, run_cores};
 
 use crate::invariants::Fact;
