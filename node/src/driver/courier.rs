@@ -199,7 +199,7 @@ impl Inner {
 }
 
 /// The IP of an address that leads straight to its host.
-fn direct_ip(text: &str) -> Option<IpAddr> {
+pub(super) fn direct_ip(text: &str) -> Option<IpAddr> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(ip);
     }

@@ -20,6 +20,7 @@ mod witness;
 
 pub use stages::Stages;
 
+use crate::scenarios::incidents::Incident;
 use args::{Cli, Command, Figures, List, What};
 use clap::Parser;
 use std::ffi::OsString;
@@ -122,7 +123,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>, stages: &Stages, io: &mut 
 
 fn list(args: &List, stages: &Stages, io: &mut Io) -> Result<u8, Wrong> {
     let lines: Vec<(String, String)> = match args.what {
-        What::Scenarios => crate::scenarios::all().map(|s| (s.name.to_owned(), s.text.to_owned())).collect(),
+        What::Scenarios => {
+            let text = |name: &str, text: &str| match Incident::find(name) {
+                Some(incident) => format!("{text} (--mutant {})", incident.naive),
+                None => text.to_owned(),
+            };
+            crate::scenarios::all().map(|s| (s.name.to_owned(), text(s.name, s.text))).collect()
+        }
         What::Faults => {
             let faults = crate::draw::KINDS.iter().chain(crate::draw::THEMES).filter(|kind| kind.fault);
             faults.map(|kind| (kind.name.to_owned(), kind.text.to_owned())).collect()

@@ -5,13 +5,18 @@
 //! A nonce is good for ten seconds, so everything from hello to warrant happens within that or not at all.
 
 use super::super::Inner;
+use super::super::courier::direct_ip;
+use super::super::shared::lock;
 use crate::consensus::Duplex;
 use crate::net::{Protocol, frame};
 use mesh::identity::PeerKey;
 use mesh::limits::{NONCE_MS_MAX, WARRANT_FRAME_BYTES_MAX, WARRANT_LINKS_MAX};
+use mesh::mutants::{self, Mutant};
 use mesh::roster::Cosignature;
 use mesh::warrant::{Approved, Frame, Hello, OrderHash, Receipt, Warrant};
 use mesh::wire::Signed;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -84,8 +89,23 @@ impl Inner {
             self.task(self.clone().serve_warrant(self.me, far.compat()));
             return Ok(Box::new(near.compat()));
         }
+        let target = self.told_for(target);
         let stream = self.net.open(target, Protocol::Warrant).await.map_err(|error| error.to_string())?;
         Ok(Box::new(stream))
+    }
+
+    /// Who is told what is for a target: the target. Who goes by addresses tells whoever else is at one where the target's
+    /// traffic comes from.
+    fn told_for(&self, target: PeerKey) -> PeerKey {
+        if !mutants::on(Mutant::IdentityByAddress) {
+            return target;
+        }
+        let addresses = lock(&self.addresses);
+        let ips = |peer: &PeerKey| -> BTreeSet<IpAddr> {
+            addresses.rows(peer, self.now()).iter().filter_map(|row| direct_ip(&row.addr)).collect()
+        };
+        let at = ips(&target);
+        self.others().into_iter().find(|other| *other != target && !ips(other).is_disjoint(&at)).unwrap_or(target)
     }
 
     /// Brings an order with its signatures, and `more` links after those of the voters: its receipt, checked.
@@ -139,7 +159,7 @@ async fn read_frame(stream: &mut Box<dyn Duplex>) -> Result<Frame, String> {
 async fn greet(mut stream: Box<dyn Duplex>, target: PeerKey) -> Result<Call, String> {
     let at = Instant::now(); // the nonce is made after this
     match read_frame(&mut stream).await? {
-        Frame::Hello(hello) if hello.by == target => {
+        Frame::Hello(hello) if hello.by == target || mutants::on(Mutant::IdentityByAddress) => {
             let greeting: Hello = hello.open().map_err(|error| error.to_string())?;
             Ok(Call { stream, hello, greeting, at })
         }
