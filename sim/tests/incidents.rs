@@ -5,9 +5,11 @@ use mesh::mutants::Mutant;
 use sim::cores::run_cores;
 use sim::expect::Expectations;
 use sim::invariants::{self, Jury};
+use sim::nodes::run_nodes;
 use sim::plan::{Plan, Tier};
 use sim::scenarios::incidents::{INCIDENTS, Incident};
 use sim::stage::Failure;
+use sim::trace::Trace;
 
 /// How an incident ends with a rule left out, or with none.
 fn played(incident: &Incident, seed: u64, mutant: Option<Mutant>) -> Option<Failure> {
@@ -44,6 +46,21 @@ fn the_naive_rule_lets_it_happen() {
             incident.naive
         );
     }
+}
+
+/// The others as well: `scripts/sweep` plays them all.
+#[test]
+fn on_whole_nodes_an_address_is_no_identity_either() {
+    let incident = Incident::find("incident-02-container").unwrap();
+    let played = |mutant| {
+        let plan = Plan { mutant, ..incident.plan(Tier::Nodes, 1) };
+        let mut all = invariants::all();
+        all.push(Box::new(Expectations::new(plan.expect.clone())));
+        run_nodes(&plan, Trace::new(None), || Jury::new(all)).failure
+    };
+    assert_eq!(played(None), None);
+    let naive = played(Some(Mutant::IdentityByAddress));
+    assert!(matches!(naive, Some(Failure::Safety(_))), "{naive:?}");
 }
 
 #[test]

@@ -101,7 +101,8 @@ impl Membership {
         subject.silent_since = None;
         subject.mute_since = None;
         subject.attempts = 0;
-        subject.next = now + if std::mem::take(&mut subject.in_step) { spread } else { pace };
+        subject.spread = std::mem::take(&mut subject.in_step);
+        subject.next = now + if subject.spread { spread } else { pace };
         subject.view.free_cores = Some(reply.free_cores);
         if let Some(wall) = wall
             && reply.wall_ms > 0
@@ -211,6 +212,7 @@ impl Membership {
             self.stories.tell(peer, Told::Answered { incarnation, asked: asked.is_some(), ended }, now);
         }
         if mine && !restarted {
+            tracing::debug!(?peer, ?asked, relayed_by_gossip = proof.is_some(), "was wrong about it");
             subject.doublings = (subject.doublings + 1).min(self.config.doublings_max);
             subject.doubled = now;
         }

@@ -232,6 +232,7 @@ impl Membership {
             return;
         }
         subject.remember(nonce, now, subject.vouch);
+        subject.spread = false;
         let (want_presence, want_proof) = (subject.want_presence, subject.vouch);
         let probe = Probe { nonce, want_presence, want_proof, start: self.own.start, origin: self.origin() };
         self.outputs.push_back(Output::Probe { to: peer, bytes: encode(&probe) });
@@ -302,7 +303,7 @@ impl Membership {
         let doubted = subject.vouch || subject.doubt.is_some() || !subject.standing.is_empty();
         let waiting = subject.asked_since.is_some() || subject.want_presence || subject.silent_since.is_some();
         let odd = subject.rival.is_some() || subject.view.cloned || subject.view.state != State::Alive;
-        if lately && itself && !doubted && !waiting && !odd {
+        if lately && itself && !doubted && !waiting && !odd && !subject.spread {
             subject.next = subject.next.max(now + pace);
         }
     }

@@ -14,7 +14,8 @@ use crate::invariants::Jury;
 use crate::log;
 use crate::network::Network;
 use crate::plan::Plan;
-use crate::scenarios::{CHAOS, fleets};
+use crate::scenarios::fleets;
+use crate::scenarios::incidents::Incident;
 use crate::stage::{Failure, Played, Stage, play};
 use crate::trace::{Event, Trace};
 use crate::world::{Settings, World};
@@ -45,7 +46,7 @@ pub struct NodesStage {
     pub(super) clients: Clients,
     hosts: Vec<String>,
     /// What an owner asks of healing once there is a mesh, key by key. Incidents are healed as quickly as on bare cores, for
-    /// they last minutes; whatever a seed draws is healed as a mesh is whose owners have set nothing.
+    /// they last minutes; all other plans as a mesh is whose owners have set nothing.
     policy: Vec<PolicyRequest>,
     /// Hosts that belong to the mesh as far as the plan goes: their views must agree in the end.
     pub(super) members: BTreeSet<String>,
@@ -133,7 +134,7 @@ impl NodesStage {
             eyes: Eyes::default(),
             clients: Clients::default(),
             hosts: plan.hosts.clone(),
-            policy: if plan.scenario == CHAOS { vec![] } else { quick_policy() },
+            policy: if Incident::find(&plan.scenario).is_some() { quick_policy() } else { vec![] },
             members: BTreeSet::new(),
             joining: BTreeMap::new(),
             invited: BTreeMap::new(),

@@ -70,13 +70,10 @@ const INCIDENTS: [Entry; incidents::INCIDENTS.len()] = {
     entries
 };
 
-/// The scenario whose plan is drawn from the seed.
-pub const CHAOS: &str = "chaos";
-
 /// Chaos, and what came before plans.
 const BASIC: &[Entry] = &[
     Entry {
-        name: CHAOS,
+        name: "chaos",
         text: "whatever the seed draws: a fleet, half of all kinds of faults, work",
         tiers: &[Tier::Cores, Tier::Nodes],
         maker: Maker::Planned(|asked| draw::draw(asked).map_err(|error| error.to_string())),
