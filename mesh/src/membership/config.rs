@@ -54,7 +54,8 @@ pub struct Config {
     pub few: usize,
     /// From the last accusation needed to down: one round of gossip for a refutation to arrive.
     pub grace: Duration,
-    /// Where answers come late it is half of what they take, but no more than this.
+    /// Where answers come late it is half of what they take (all of it where few watch: there two convict, and the third's
+    /// word is the only one that can arrive), but no more than this.
     pub grace_max: Duration,
     /// Where answers are later than any busy host is, packets get lost, and what is sent again gets lost as well: then it
     /// is twice what they take less this, where that is more.

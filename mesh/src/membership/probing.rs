@@ -424,9 +424,10 @@ impl Membership {
         // A refutation comes one way, an answer both. Where answers are later than any busy host is, packets get lost, and
         // what is sent again gets lost as well.
         let late = self.wary(self.lateness(now), now);
-        let grace = (late / 2).max((2 * late).saturating_sub(self.config.grace_lost));
-        let grace = grace.min(self.config.grace_max).max(self.config.grace);
         let (watchers, networks) = self.watchers_of(peer);
+        let busy = if watchers <= self.config.few { late } else { late / 2 };
+        let grace = busy.max((2 * late).saturating_sub(self.config.grace_lost));
+        let grace = grace.min(self.config.grace_max).max(self.config.grace);
         if watchers <= 1 && self.config.accusers > 1 {
             let mine = subject.standing.get(&self.me)?;
             let since = subject.silent_since?;

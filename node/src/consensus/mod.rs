@@ -428,6 +428,13 @@ impl Consensus {
         self.status().lag.into_iter().filter_map(near).collect()
     }
 
+    /// How far the log of this host goes, and how far of it is applied here.
+    pub fn log_ends(&self) -> (u64, u64) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.last_log_index.unwrap_or_default(), metrics.last_applied.map_or(0, |id| id.index))
+    }
+
     /// Whether this host leads Raft, with a grant or not.
     pub fn leads(&self) -> bool {
         self.raft.metrics().borrow_watched().state == ServerState::Leader

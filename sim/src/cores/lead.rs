@@ -55,6 +55,8 @@ pub struct Leading {
     numbers: u64,
     /// It looked after hosts last, and not after builds.
     healed: bool,
+    /// Where the log ended when an entry had no answer: hosts are healed again when it is known what became of it.
+    settled_at: u64,
 }
 
 impl Process {
@@ -89,7 +91,7 @@ impl Process {
         // A canary is one of the builds that wait: before all of them are given away. Every second time, so that what the
         // ledger refuses keeps nobody from building.
         self.leading.healed = !self.leading.healed;
-        if self.leading.healed {
+        if self.leading.healed && self.raft.applied >= self.leading.settled_at {
             let steps = self.heal(env, fence);
             self.leading.todo.extend(steps.into_iter().map(|command| (fence, command)));
             if let Some((of, command)) = self.leading.todo.pop_front() {
@@ -135,8 +137,9 @@ impl Process {
     /// The ledger has answered the leader's entry, or nobody did.
     pub(super) fn led(&mut self, _env: &mut Env<'_>, reply: Option<Reply>) {
         self.leading.writing = false;
-        if reply.is_some() {
-            self.leading.coming.answered();
+        match reply {
+            Some(_) => self.leading.coming.answered(),
+            None => self.leading.settled_at = self.leading.settled_at.max(self.raft.store.last().0),
         }
         // What was refused is planned anew at the next look, not at once: it would be refused again.
         self.leading.woken |= reply.is_some_and(|r| r.is_ok());

@@ -258,7 +258,7 @@ impl Cores {
                 self.cx.fact(Fact::CutOff { host: name, from });
             }
             let well = self.is_well(host);
-            if !well || !self.hosts[host].cut_off.is_empty() || self.cx.net.loss > 25 {
+            if !well || self.is_alone(host) || !self.hosts[host].cut_off.is_empty() || self.cx.net.loss > 25 {
                 self.hosts[host].harmed = self.cx.now;
             }
             let fit = self.cx.now >= self.hosts[host].harmed + SETTLES;
@@ -270,6 +270,13 @@ impl Cores {
                 self.cx.fact(Fact::Fit { host: name, fit });
             }
         }
+    }
+
+    /// No other member of its mesh is well: nobody is left who would have to reach it.
+    fn is_alone(&self, host: usize) -> bool {
+        let Some(process) = &self.hosts[host].process else { return true };
+        let member = |other: &usize| process.ledger.roster().is_member(&self.hosts[*other].machine.keys.key());
+        !(0..self.hosts.len()).filter(|other| *other != host && self.is_well(*other)).any(|other| member(&other))
     }
 
     /// With whom each host cannot talk at all, or one way only. Who has no power is not cut off.

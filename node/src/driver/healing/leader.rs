@@ -39,6 +39,9 @@ const COLLECTIONS_MAX: u32 = 3;
 pub(super) struct Leading {
     /// Hosts about which the ledger has just refused something.
     balked: BTreeMap<PeerKey, Instant>,
+    /// Where the log ended when a step had failed. It may have had no answer only, and be committed yet: until it is known
+    /// what became of it, a plan is made from too little, and a second host would be healed, or one twice.
+    settled_at: u64,
 }
 
 impl Inner {
@@ -62,6 +65,9 @@ impl Inner {
     /// One step. True when it changed something.
     async fn heal_once(self: &Arc<Self>) -> bool {
         let Some(fence) = self.leads_under() else { return false };
+        if self.consensus.log_ends().1 < lock(&self.healing.leading).settled_at {
+            return false;
+        }
         let Plan { steps, .. } = self.healing_facts(healing::plan);
         let step = {
             let mut leading = lock(&self.healing.leading);
@@ -78,7 +84,10 @@ impl Inner {
             }
             Err(why) => {
                 tracing::info!(host, what = %step.what, why, "a step of healing is not in the ledger");
-                lock(&self.healing.leading).balked.insert(step.host, Instant::now());
+                let end = self.consensus.log_ends().0;
+                let mut leading = lock(&self.healing.leading);
+                leading.settled_at = leading.settled_at.max(end);
+                leading.balked.insert(step.host, Instant::now());
                 false
             }
         }
