@@ -387,12 +387,12 @@ impl Consensus {
 
     /// Who votes, by the newest membership in the log, committed or not.
     pub fn voters(&self) -> BTreeSet<PeerKey> {
-        self.status().effective.voters
+        self.raft.metrics().borrow_watched().membership_config.voter_ids().collect()
     }
 
     /// Who is sent the log without a vote, by the newest membership in the log.
     pub fn learners(&self) -> BTreeSet<PeerKey> {
-        self.status().effective.learners
+        self.raft.metrics().borrow_watched().membership_config.membership().learner_ids().collect()
     }
 
     /// Everything that is known here.
@@ -404,10 +404,9 @@ impl Consensus {
     /// On the leader: whose logs are shorter than what they acknowledged, and why each is sent nothing more.
     /// True for one that voted when that was seen: what else it promised and forgot, nobody knows.
     pub fn refused(&self) -> BTreeMap<PeerKey, (String, bool)> {
-        let status = self.status();
-        match status.role {
-            Role::Leader => self.peers.refused(&status.effective.voters),
-            _ => BTreeMap::new(), // from an earlier leadership, if at all: old news
+        match self.leads() && self.peers.refuses_any() {
+            true => self.peers.refused(&self.voters()),
+            false => BTreeMap::new(), // from an earlier leadership, if at all: old news
         }
     }
 
@@ -419,13 +418,13 @@ impl Consensus {
 
     /// Word of changes.
     pub fn changes(&self) -> Changes {
-        Changes { metrics: self.raft.metrics(), last: None }
+        Changes::of(self.raft.metrics())
     }
 
     /// The members whose log is nearly as long as this leader's. None on any other host.
     pub fn caught_up(&self) -> BTreeSet<PeerKey> {
         let near = |(peer, lag): (PeerKey, Option<u64>)| lag.is_some_and(|lag| lag <= CAUGHT_UP).then_some(peer);
-        self.status().lag.into_iter().filter_map(near).collect()
+        status::lags(&self.raft.metrics().borrow_watched()).filter_map(near).collect()
     }
 
     /// How far the log of this host goes, and how far of it is applied here.

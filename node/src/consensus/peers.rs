@@ -94,6 +94,11 @@ impl Peers {
         lock(&self.suspended).contains(peer)
     }
 
+    /// Whether [`Peers::refused`] names anybody.
+    pub(super) fn refuses_any(&self) -> bool {
+        lock(&self.records).values().any(|record| lock(&record.kept).refused.is_some())
+    }
+
     /// Whose logs went back, why each is refused, and whether it voted then.
     pub(super) fn refused(&self, voters: &BTreeSet<PeerKey>) -> BTreeMap<PeerKey, (String, bool)> {
         let records = lock(&self.records);

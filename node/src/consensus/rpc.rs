@@ -388,7 +388,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let beat = request.entries.is_empty().then_some((request.vote, request.leader_commit));
         if beat.is_some_and(|(vote, committed)| self.has_heard(&vote, committed)) {
             // An error, and never a made-up answer: should it have become a voter this moment, it has promised nothing.
-            return Err(self.unreachable("a learner that has heard this lately").into());
+            // It names nobody: in a large mesh it is made many times a second, and a name is reckoned from the key.
+            return Err(Unreachable::from_string("a learner that has heard this lately").into());
         }
         match self.call(&Request::Append(request), Some(&asked.vote), opens, within).await? {
             (process, Reply::Append(reply)) => match self.check(process, &asked, &reply) {

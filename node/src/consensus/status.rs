@@ -6,6 +6,7 @@ use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft_rt_sim::SimWatchReceiver;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What a host is to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,13 +76,6 @@ fn index(id: Option<&LogId>) -> u64 {
 
 impl Status {
     pub(super) fn of(metrics: &Metrics) -> Self {
-        let last_log = metrics.last_log_index.unwrap_or(0);
-        let lag = metrics
-            .replication
-            .iter()
-            .flatten()
-            .filter(|(peer, _)| **peer != metrics.id)
-            .map(|(peer, matched)| (*peer, matched.as_ref().map(|id| last_log.saturating_sub(id.index))));
         Status {
             role: match metrics.state {
                 ServerState::Leader => Role::Leader,
@@ -93,36 +87,69 @@ impl Status {
             leader: metrics.current_leader,
             effective: Members::of(&metrics.membership_config),
             committed: Members::of(&metrics.committed_membership_config),
-            last_log,
+            last_log: metrics.last_log_index.unwrap_or(0),
             applied: index(metrics.last_applied.as_ref()),
             snapshot: index(metrics.snapshot.as_ref()),
-            lag: lag.collect(),
+            lag: lags(metrics).collect(),
             stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
         }
     }
+}
 
-    /// What [`Changes`] tells of.
-    fn turn(&self) -> (Role, u64, Option<PeerKey>, Members, Members, bool) {
-        let (effective, committed) = (self.effective.clone(), self.committed.clone());
-        (self.role, self.term, self.leader, effective, committed, self.stopped.is_some())
+/// On the leader: how many entries each other member is known to be behind.
+pub(super) fn lags(metrics: &Metrics) -> impl Iterator<Item = (PeerKey, Option<u64>)> + '_ {
+    let last = metrics.last_log_index.unwrap_or(0);
+    let others = metrics.replication.iter().flatten().filter(|(peer, _)| **peer != metrics.id);
+    others.map(move |(peer, matched)| (*peer, matched.as_ref().map(|id| last.saturating_sub(id.index))))
+}
+
+/// What [`Changes`] tells of.
+#[derive(PartialEq)]
+struct Turn {
+    state: ServerState,
+    term: u64,
+    leader: Option<PeerKey>,
+    effective: Arc<StoredMembership>,
+    committed: Arc<StoredMembership>,
+    stopped: bool,
+}
+
+impl Turn {
+    fn of(metrics: &Metrics) -> Self {
+        Turn {
+            state: metrics.state,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            effective: metrics.membership_config.clone(),
+            committed: metrics.committed_membership_config.clone(),
+            stopped: metrics.running_state.is_err(),
+        }
     }
 }
 
 /// Word of changes of leader, term, role, membership, and of the end. Changes that follow each other quickly
 /// may come as one.
 pub struct Changes {
-    pub(super) metrics: SimWatchReceiver<Metrics>,
-    pub(super) last: Option<Status>,
+    metrics: SimWatchReceiver<Metrics>,
+    last: Option<Turn>,
 }
 
 impl Changes {
+    pub(super) fn of(metrics: SimWatchReceiver<Metrics>) -> Self {
+        Changes { metrics, last: None }
+    }
+
     /// The next change; at first, what is. `None` once consensus is gone and that has been told.
     pub async fn next(&mut self) -> Option<Status> {
         loop {
-            let status = Status::of(&self.metrics.borrow_watched());
-            let known = self.last.as_ref().is_some_and(|last| last.turn() == status.turn());
-            if !known {
-                self.last = Some(status.clone());
+            // Metrics change with every heartbeat that is answered.
+            let news = {
+                let metrics = self.metrics.borrow_watched();
+                let turn = Turn::of(&metrics);
+                (self.last.as_ref() != Some(&turn)).then(|| (turn, Status::of(&metrics)))
+            };
+            if let Some((turn, status)) = news {
+                self.last = Some(turn);
                 return Some(status);
             }
             self.metrics.changed().await.ok()?;
