@@ -223,6 +223,8 @@ mutants! {
     HealsOnOneWord = "heals-on-one-word",
     /// A host is healed that has come right by itself.
     HealsTheRecovered = "heals-the-recovered",
+    /// The leader heals on while nobody knows what became of a step of its own that had no answer.
+    HealsUnsettled = "heals-unsettled",
     /// The leader orders where fewer than two other voters can sign.
     HealsWithoutSigners = "heals-without-signers",
     /// A host is healed that a person has blocked or drained.

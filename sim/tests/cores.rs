@@ -157,3 +157,31 @@ fn a_door_that_is_open_to_anybody_is_caught() {
     let actions = vec![Timed { at_ms: 1_000, action: Action::Stranger { host: "h5".into() } }];
     assert_eq!(caught(&plan(12, "lan-5", &LAN[..4], actions), Mutant::AdmitAnybody), "no-strangers");
 }
+
+/// Two of four hosts are gone, and with them the majority: the leader's step has no answer until one is back, which is
+/// slow to write what it acknowledges.
+fn unanswered(seed: u64, mutant: Option<Mutant>) -> Option<Failure> {
+    let [tarn, izar, meridian, other] = ["drone-Tarn", "Izar-Orchestrator", "drone-Meridian", "drone-Izar"];
+    let at = |at_ms: u64, action| Timed { at_ms, action };
+    let crash = |host: &str| Action::Crash { host: host.into() };
+    let actions = vec![
+        at(0, Action::SlowSync { host: izar.into(), ms: 3_000 }),
+        at(2_000, crash(izar)),
+        at(2_000, crash(other)),
+        at(2_000, Action::Network { network: "overlay".into(), up: false }),
+        at(2_100, Action::Start { host: izar.into() }),
+    ];
+    let plan = Plan { mutant, ..plan(seed, "alpha-centauri", &[tarn, izar, meridian, other], actions) };
+    run(&plan).0.failure
+}
+
+#[test]
+fn nobody_is_healed_while_a_step_has_no_answer() {
+    let seeds = 40..60; // three of sixty show it
+    for seed in seeds.clone() {
+        assert_eq!(unanswered(seed, None), None, "seed {seed}");
+    }
+    let naive = || seeds.clone().find_map(|seed| unanswered(seed, Some(Mutant::HealsUnsettled)));
+    let Some(Failure::Safety(broken)) = naive() else { panic!("the naive rule shows nothing") };
+    assert_eq!(broken.invariant, "heals-are-rationed");
+}

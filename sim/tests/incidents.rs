@@ -54,9 +54,12 @@ fn on_whole_nodes_an_address_is_no_identity_either() {
     let incident = Incident::find("incident-02-container").unwrap();
     let played = |mutant| {
         let plan = Plan { mutant, ..incident.plan(Tier::Nodes, 1) };
-        let mut all = invariants::all();
-        all.push(Box::new(Expectations::new(plan.expect.clone())));
-        run_nodes(&plan, Trace::new(None), || Jury::new(all)).failure
+        let jury = || {
+            let mut all = invariants::all();
+            all.push(Box::new(Expectations::new(plan.expect.clone())));
+            Jury::new(all)
+        };
+        run_nodes(&plan, Trace::new(None), jury).failure
     };
     assert_eq!(played(None), None);
     let naive = played(Some(Mutant::IdentityByAddress));

@@ -8,6 +8,7 @@ use crate::invariants::Fact;
 use mesh::identity::PeerKey;
 use mesh::lease::Fence;
 use mesh::ledger::{Assign, Coming, Command, Entry, Lead, Lose, Reply, Revoke};
+use mesh::mutants::{self, Mutant};
 use mesh::placement::{heir, plan};
 use mesh::restraint::Restraint;
 use mesh::roster::{Cosignature, VoterChange};
@@ -91,7 +92,8 @@ impl Process {
         // A canary is one of the builds that wait: before all of them are given away. Every second time, so that what the
         // ledger refuses keeps nobody from building.
         self.leading.healed = !self.leading.healed;
-        if self.leading.healed && self.raft.applied >= self.leading.settled_at {
+        let settled = self.raft.applied >= self.leading.settled_at || mutants::on(Mutant::HealsUnsettled);
+        if self.leading.healed && settled {
             let steps = self.heal(env, fence);
             self.leading.todo.extend(steps.into_iter().map(|command| (fence, command)));
             if let Some((of, command)) = self.leading.todo.pop_front() {
