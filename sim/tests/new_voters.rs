@@ -1,6 +1,7 @@
 //! While voters change: a host that was cut off meanwhile hears the new ones, on bare cores and in whole nodes; where
 //! nothing that is shown to it counts, it stays behind for ever, and that is seen (seed 2289). And of voters that leave
 //! one after another the last to go waits until it is not needed any more (found with seed 328).
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not exempt
 
 use mesh::mutants::Mutant;
 use sim::action::Action;
@@ -13,17 +14,8 @@ use sim::trace::Trace;
 
 const HOSTS: [&str; 7] = ["h1", "h2", "h3", "h4", "h5", "h6", "h7"];
 
-/// Those that vote at first. All hosts are alike, so that depends on who was heard first; whoever puts others out does not
-/// catch the naive variant.
-fn voted(tier: Tier) -> [&'static str; 3] {
-    match tier {
-        Tier::Cores => ["h1", "h2", "h4"],
-        Tier::Nodes => ["h1", "h2", "h6"],
-    }
-}
-
 /// All links of h7 are cut. One after another, whoever voted is put out; then the links are whole again.
-fn plan(tier: Tier, mutant: Option<Mutant>) -> Plan {
+fn plan(tier: Tier, seed: u64, voted: [&str; 3], mutant: Option<Mutant>) -> Plan {
     let name = |host: &str| host.to_owned();
     let mut actions: Vec<Timed> = vec![];
     for other in &HOSTS[..6] {
@@ -31,14 +23,15 @@ fn plan(tier: Tier, mutant: Option<Mutant>) -> Plan {
             actions.push(Timed { at_ms: 2_000, action: Action::Cut { from: name(from), to: name(to) } });
         }
     }
-    for (number, out) in voted(tier).into_iter().enumerate() {
+    let by = HOSTS.iter().find(|host| !voted.contains(host)).unwrap();
+    for (number, out) in voted.into_iter().enumerate() {
         let at_ms = 3_000 + 8_000 * number as u64;
-        actions.push(Timed { at_ms, action: Action::Evict { host: name(out), by: name("h3") } });
+        actions.push(Timed { at_ms, action: Action::Evict { host: name(out), by: name(by) } });
     }
     Plan {
         scenario: "new-voters".into(),
         tier,
-        seed: 1,
+        seed,
         topology: "lan-8".into(),
         mutant,
         hosts: HOSTS.iter().map(|&host| host.into()).collect(),
@@ -49,46 +42,43 @@ fn plan(tier: Tier, mutant: Option<Mutant>) -> Plan {
     }
 }
 
-fn on_cores(mutant: Option<Mutant>) -> Played {
-    run_cores(&plan(Tier::Cores, mutant), &mut Jury::new(all()), None).0
+fn played(tier: Tier, seed: u64, voted: [&str; 3], mutant: Option<Mutant>) -> Played {
+    let plan = plan(tier, seed, voted, mutant);
+    match tier {
+        Tier::Cores => run_cores(&plan, &mut Jury::new(all()), None).0,
+        Tier::Nodes => run_nodes(&plan, Trace::new(None), || Jury::new(all())),
+    }
 }
 
-fn in_nodes(mutant: Option<Mutant>) -> Played {
-    run_nodes(&plan(Tier::Nodes, mutant), Trace::new(None), || Jury::new(all()))
+fn stays_behind(played: &Played) -> bool {
+    let Some(Failure::Liveness { pending }) = &played.failure else { return false };
+    pending.iter().any(|what| what.contains("h7"))
 }
 
-fn is_heard(played: &Played) {
+/// Where nothing that is shown counts h7 stays behind, and with our rule it does not, whoever votes at first: the founder and
+/// two of those that were heard first, for all hosts are alike.
+fn hears_the_new_ones(tier: Tier) {
+    let pairs = || (1..6).rev().flat_map(|two| (1..two).map(move |one| [HOSTS[0], HOSTS[one], HOSTS[two]]));
+    let mut all = (1..5).flat_map(|seed| pairs().map(move |voted| (seed, voted)));
+    let naive = |(seed, voted): &_| stays_behind(&played(tier, *seed, *voted, Some(Mutant::NewVotersUnheard)));
+    let (seed, voted) = all.find(naive).expect("the naive rule shows nothing, whoever votes");
+    let played = played(tier, seed, voted, None);
     assert_eq!(played.failure, None, "skipped: {:?}", played.skipped);
     assert_eq!(played.done.get("evict"), Some(&3), "skipped: {:?}", played.skipped);
 }
 
-fn stays_behind(played: &Played) {
-    let Some(Failure::Liveness { pending }) = &played.failure else { panic!("{:?}", played.failure) };
-    assert!(pending.iter().any(|what| what.contains("h7")), "{pending:?}");
-}
-
 #[test]
 fn a_host_that_missed_all_voters_hears_the_new_ones_on_bare_cores() {
-    is_heard(&on_cores(None));
-}
-
-#[test]
-fn where_nothing_that_is_shown_counts_it_stays_behind_on_bare_cores() {
-    stays_behind(&on_cores(Some(Mutant::NewVotersUnheard)));
+    hears_the_new_ones(Tier::Cores);
 }
 
 #[test]
 fn a_host_that_missed_all_voters_hears_the_new_ones_in_whole_nodes() {
-    is_heard(&in_nodes(None));
-}
-
-#[test]
-fn where_nothing_that_is_shown_counts_it_stays_behind_in_whole_nodes() {
-    stays_behind(&in_nodes(Some(Mutant::NewVotersUnheard)));
+    hears_the_new_ones(Tier::Nodes);
 }
 
 /// Two of three voters leave, each while the other is away; the third is left with a vote that counts.
-fn leavers(mutant: Option<Mutant>) -> Played {
+fn leavers(seed: u64, mutant: Option<Mutant>) -> Played {
     let [stays, first, second] = ["relay", "east-router", "east-1"].map(str::to_owned);
     let cut = |from: &String| Action::Cut { from: from.clone(), to: first.clone() };
     let actions = [
@@ -105,7 +95,7 @@ fn leavers(mutant: Option<Mutant>) -> Played {
     let plan = Plan {
         scenario: "leavers".into(),
         tier: Tier::Cores,
-        seed: 452, // one of those in which two of the three leave at just these times
+        seed,
         topology: "symmetric-both".into(),
         mutant,
         hosts: vec![stays, first, second],
@@ -119,11 +109,13 @@ fn leavers(mutant: Option<Mutant>) -> Played {
 
 #[test]
 fn who_leaves_while_voters_change_waits_until_it_is_not_needed() {
-    let played = leavers(None);
-    assert_eq!(played.failure, None, "skipped: {:?}", played.skipped);
-    assert_eq!(played.done.get("leave"), Some(&2), "skipped: {:?}", played.skipped);
-    let Some(Failure::Liveness { pending }) = leavers(Some(Mutant::LeavesMidChange)).failure else {
-        panic!("all is well")
-    };
+    // Not with every seed do both leave at just these times.
+    let shown = (0..100).find_map(|seed| {
+        let played = leavers(seed, None);
+        assert_eq!(played.failure, None, "seed {seed}, skipped: {:?}", played.skipped);
+        let both = played.done.get("leave") == Some(&2);
+        both.then(|| leavers(seed, Some(Mutant::LeavesMidChange)).failure).flatten()
+    });
+    let Some(Failure::Liveness { pending }) = shown else { panic!("{shown:?}") };
     assert!(pending.iter().any(|what| what == "nobody leads"), "{pending:?}");
 }
