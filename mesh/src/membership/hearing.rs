@@ -101,8 +101,8 @@ impl Membership {
         subject.silent_since = None;
         subject.mute_since = None;
         subject.attempts = 0;
-        subject.spread = std::mem::take(&mut subject.in_step);
-        subject.next = now + if subject.spread { spread } else { pace };
+        subject.spread = std::mem::take(&mut subject.in_step).then_some(now);
+        subject.next = now + if subject.spread.is_some() { spread } else { pace };
         subject.view.free_cores = Some(reply.free_cores);
         if let Some(wall) = wall
             && reply.wall_ms > 0

@@ -205,7 +205,7 @@ fn second_deaths(naive: bool) -> Duration {
         for _ in 0..100 {
             if naive {
                 for core in world.cores.iter_mut().flatten() {
-                    core.subjects.iter_mut().for_each(|(_, subject)| subject.spread = false);
+                    core.subjects.iter_mut().for_each(|(_, subject)| subject.spread = None);
                 }
             }
             world.run(1);

@@ -232,7 +232,7 @@ impl Membership {
             return;
         }
         subject.remember(nonce, now, subject.vouch);
-        subject.spread = false;
+        subject.spread = None;
         let (want_presence, want_proof) = (subject.want_presence, subject.vouch);
         let probe = Probe { nonce, want_presence, want_proof, start: self.own.start, origin: self.origin() };
         self.outputs.push_back(Output::Probe { to: peer, bytes: encode(&probe) });
@@ -296,14 +296,19 @@ impl Membership {
     /// A subject that has just asked us lives. We need not ask it in turn: two hosts that watch each other share
     /// one question and one answer. It has to answer for itself now and then, and whenever there is doubt.
     pub(super) fn asked_instead(&mut self, peer: PeerKey, probe: &Probe, now: Time) {
-        let (period, pace) = (self.period(), self.pace());
+        let (period, pace, coin) = (self.period(), self.pace(), self.next_random() >> 63 == 0);
         let Some(subject) = self.subjects.get_mut(&peer).filter(|s| s.watched) else { return };
         let lately = subject.answered.is_some_and(|at| now.since(at) < ANSWERS_EVERY * period);
         let itself = probe.start == subject.known().start && subject.origin == Some(probe.origin);
         let doubted = subject.vouch || subject.doubt.is_some() || !subject.standing.is_empty();
         let waiting = subject.asked_since.is_some() || subject.want_presence || subject.silent_since.is_some();
         let odd = subject.rival.is_some() || subject.view.cloned || subject.view.state != State::Alive;
-        if lately && itself && !doubted && !waiting && !odd && !subject.spread {
+        // After all were asked in step, each has drawn when to ask next. What it asks at once is in step as well, and counts
+        // for nothing. Later the first of the two would always go before, or always the second, and pairs would be in step
+        // again, near the beginning of a period or near its end: so the coin says whether this host asks when it has drawn.
+        let drawn = subject.spread.is_some_and(|at| coin || now.since(at) < self.config.again);
+        if lately && itself && !doubted && !waiting && !odd && !drawn {
+            subject.spread = None;
             subject.next = subject.next.max(now + pace);
         }
     }
@@ -358,6 +363,7 @@ impl Membership {
         for peer in others {
             if let Some(subject) = self.subjects.get_mut(&peer) {
                 subject.next = now;
+                subject.in_step = true;
             }
         }
     }

@@ -39,11 +39,9 @@ fn a_watcher_asks_eight_whatever_the_size() {
     }
 }
 
-/// How long until somebody asks a host next, on the mean of all hosts and of many moments. `naive`: each answer is
-/// followed by a whole period, also those to what all asked at once.
-fn asked_next(naive: bool) -> Duration {
-    let mut world = World::new(30, 2, Config::default());
-    for _ in 0..500 {
+/// Runs on; `naive`: each answer is followed by a whole period, also those to what all asked at once.
+fn in_step(world: &mut World, millis: u64, naive: bool) {
+    for _ in 0..millis {
         if naive {
             for core in world.cores.iter_mut().flatten() {
                 core.subjects.iter_mut().for_each(|(_, subject)| subject.in_step = false);
@@ -51,11 +49,33 @@ fn asked_next(naive: bool) -> Duration {
         }
         world.run(1);
     }
+}
+
+/// How long until somebody asks a host next, on the mean of all hosts and of many moments.
+fn asked_next(naive: bool) -> Duration {
+    let mut world = World::new(30, 2, Config::default());
+    in_step(&mut world, 500, naive);
     world.run(4_000);
+    next_asked(&mut world)
+}
+
+/// The same after deaths: whoever is about to accuse asks all others first, whether it is deaf itself.
+fn asked_next_after_deaths(naive: bool) -> Duration {
+    let mut world = World::new(30, 2, Config::default());
+    world.run(4_000);
+    for victim in [3, 8, 13] {
+        world.kill(victim, true);
+    }
+    in_step(&mut world, 1_500, naive);
+    world.run(4_000);
+    next_asked(&mut world)
+}
+
+fn next_asked(world: &mut World) -> Duration {
     let (mut sum, mut count) = (Duration::ZERO, 0);
     for _ in 0..20 {
         world.run(170);
-        for of in 0..30 {
+        for of in (0..30).filter(|of| world.cores[*of].is_some()) {
             let asked = |core: &Membership| Some(core.subjects.get(&keys(of).key()).filter(|s| s.watched)?.next);
             let next = world.cores.iter().flatten().filter_map(asked).min().expect("somebody watches it");
             sum += next.since(world.now);
@@ -71,6 +91,16 @@ fn watchers_do_not_march_in_step() {
     // Eight that ask at random, each every two seconds: the first of them after a ninth of that.
     assert!(ours < Duration::from_millis(400), "{ours:?}");
     assert!(naive > ours * 3 / 2, "all that connected at once ask at once: {naive:?}, and ours {ours:?}");
+}
+
+#[test]
+fn a_death_brings_nobody_into_step() {
+    let (ours, naive) = (asked_next_after_deaths(false), asked_next_after_deaths(true));
+    assert!(ours < Duration::from_millis(400), "{ours:?}");
+    assert!(
+        naive > ours * 5 / 4,
+        "who was asked because of it is asked at once from then on: {naive:?}, ours {ours:?}"
+    );
 }
 
 #[test]

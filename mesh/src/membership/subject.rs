@@ -131,11 +131,11 @@ pub(super) struct Subject {
     pub credit: Time,
 
     pub next: Time,
-    /// It was asked together with others (they connected at once, or this host had stood still): what follows its next
+    /// It was asked together with others (they connected at once, this host had stood still, or somebody else had died): what follows its next
     /// answer is spread over a whole period, else all that watch somebody would come to ask it at the same time.
     pub in_step: bool,
-    /// And it will be asked then, whatever it asks meanwhile: its questions are in step as well.
-    pub spread: bool,
+    /// When that was drawn, until it is asked: see [`super::Membership::asked_instead`].
+    pub spread: Option<Time>,
     pub sent: VecDeque<Sent>,
     pub silent_since: Option<Time>,
     /// Since when it does not answer on the connection that stands, whatever it answers others.
@@ -200,7 +200,7 @@ impl Subject {
             credit,
             next: first_probe,
             in_step: true,
-            spread: false,
+            spread: None,
             sent: VecDeque::new(),
             silent_since: None,
             mute_since: None,
