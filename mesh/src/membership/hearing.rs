@@ -202,9 +202,6 @@ impl Membership {
         if restarted || before.is_none() {
             subject.reborn(me, incarnation, now);
         }
-        if restarted {
-            subject.credit = now + self.config.acquaint;
-        }
         let accusers = subject.standing.len();
         let mine = subject.refute(me, incarnation, stamp_us, asked, now);
         let ended = accusers - subject.standing.len();
@@ -212,7 +209,7 @@ impl Membership {
             self.stories.tell(peer, Told::Answered { incarnation, asked: asked.is_some(), ended }, now);
         }
         if mine && !restarted {
-            tracing::debug!(?peer, ?asked, relayed_by_gossip = proof.is_some(), "was wrong about it");
+            tracing::debug!(?peer, ?asked, "was wrong about it");
             subject.doublings = (subject.doublings + 1).min(self.config.doublings_max);
             subject.doubled = now;
         }
@@ -230,7 +227,8 @@ impl Membership {
         }
         // What it told others says that it lives, not that we have met.
         let met = asked.is_some() || subject.view.connected;
-        subject.credit = subject.credit.min(if met { now } else { now + self.config.acquaint });
+        let until = if met { now } else { now + self.config.acquaint };
+        subject.credit = if restarted { until } else { subject.credit.min(until) };
         let clean = subject.standing.is_empty();
         if asked.is_none() {
             subject.passed_on(incarnation, stamp_us);

@@ -427,11 +427,14 @@ impl Consensus {
         status::lags(&self.raft.metrics().borrow_watched()).filter_map(near).collect()
     }
 
-    /// How far the log of this host goes, and how far of it is applied here.
-    pub fn log_ends(&self) -> (u64, u64) {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        (metrics.last_log_index.unwrap_or_default(), metrics.last_applied.map_or(0, |id| id.index))
+    /// Index of the last entry here.
+    pub fn last_log(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_log_index.unwrap_or_default()
+    }
+
+    /// Index of the last entry applied here.
+    pub fn applied(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index)
     }
 
     /// Whether this host leads Raft, with a grant or not.

@@ -39,6 +39,12 @@ impl Inner {
         }
     }
 
+    /// The fence under which this host leads now, by its lease and by the ledger.
+    pub(super) fn leads_under(&self) -> Option<Fence> {
+        let fence = self.consensus.grant()?.fence;
+        (self.shared.with(|l| l.leader()) == Some((self.me, fence))).then_some(fence)
+    }
+
     /// Until a leader has to look at the world: it was woken, has looked `every` so long ago, or leads from now on.
     pub(super) async fn woken_to_lead(&self, wake: &Notify, every: Duration) {
         let by_itself = async {

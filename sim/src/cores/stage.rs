@@ -275,8 +275,8 @@ impl Cores {
     /// No other member of its mesh is well: nobody is left who would have to reach it.
     fn is_alone(&self, host: usize) -> bool {
         let Some(process) = &self.hosts[host].process else { return true };
-        let member = |other: &usize| process.ledger.roster().is_member(&self.hosts[*other].machine.keys.key());
-        !(0..self.hosts.len()).filter(|other| *other != host && self.is_well(*other)).any(|other| member(&other))
+        let member = |other: usize| process.ledger.roster().is_member(&self.hosts[other].machine.keys.key());
+        !(0..self.hosts.len()).any(|other| other != host && member(other) && self.is_well(other))
     }
 
     /// With whom each host cannot talk at all, or one way only. Who has no power is not cut off.

@@ -9,6 +9,7 @@ use super::eyes::Eyes;
 use super::program::{Entrance, Folder};
 use super::{Addresses, Nodes, Station};
 use crate::action::{Action, LEADER};
+use crate::cores::quick_policy;
 use crate::det::{self, Options};
 use crate::invariants::Jury;
 use crate::log;
@@ -19,8 +20,8 @@ use crate::scenarios::incidents::Incident;
 use crate::stage::{Failure, Played, Stage, play};
 use crate::trace::{Event, Trace};
 use crate::world::{Settings, World};
+use mesh::healing::Policy;
 use mesh::identity::PeerKey;
-use node::api::healing::PolicyRequest;
 use node::api::types::InviteRequest;
 use node::consensus::Timing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,9 +46,9 @@ pub struct NodesStage {
     pub(super) eyes: Eyes,
     pub(super) clients: Clients,
     hosts: Vec<String>,
-    /// What an owner asks of healing once there is a mesh, key by key. Incidents are healed as quickly as on bare cores, for
-    /// they last minutes; all other plans as a mesh is whose owners have set nothing.
-    policy: Vec<PolicyRequest>,
+    /// What an owner asks of healing once there is a mesh. Incidents are healed as quickly as on bare cores, for they last
+    /// minutes; all other plans as a mesh is whose owners have set nothing.
+    policy: Option<Policy>,
     /// Hosts that belong to the mesh as far as the plan goes: their views must agree in the end.
     pub(super) members: BTreeSet<String>,
     /// Joins under way: who was invited by whom, and the token once it is there.
@@ -107,13 +108,6 @@ fn timing(fleet: &Fleet, network: &Network) -> Timing {
     if worst * 2 <= Timing::lan().heartbeat { Timing::lan() } else { Timing::default() }
 }
 
-/// What differs from the shipped policy where bare cores are healed.
-fn quick_policy() -> Vec<PolicyRequest> {
-    let changes = crate::cores::quick_policy().changes(&mesh::healing::Policy::default());
-    let pairs = changes.split(", ").filter_map(|pair| pair.split_once(" = "));
-    pairs.map(|(key, value)| PolicyRequest { key: key.into(), value: value.into() }).collect()
-}
-
 impl NodesStage {
     /// The plan's fleet, with nobody on it yet.
     ///
@@ -134,7 +128,7 @@ impl NodesStage {
             eyes: Eyes::default(),
             clients: Clients::default(),
             hosts: plan.hosts.clone(),
-            policy: if Incident::find(&plan.scenario).is_some() { quick_policy() } else { vec![] },
+            policy: Incident::find(&plan.scenario).map(|_| quick_policy()),
             members: BTreeSet::new(),
             joining: BTreeMap::new(),
             invited: BTreeMap::new(),
@@ -327,17 +321,13 @@ impl Stage for NodesStage {
         }
         let Some(founder) = hosts.first().cloned() else { return Ok(()) };
         self.until(jury, FOUNDED_WITHIN, "a mesh is founded", |stage| stage.leader() == Some(founder.clone()))?;
-        if !self.policy.is_empty() {
-            let requests = std::mem::take(&mut self.policy);
-            let set = self.nodes.ask(&founder, |node| async move {
-                for request in requests {
-                    node::api::Tend::set_policy(&*node, request).await.map_err(|error| error.message)?;
-                }
-                Ok::<(), String>(())
-            });
+        if let Some(policy) = self.policy {
+            let entry = mesh::healing::Entry::Policy(policy);
+            let set = self.nodes.ask(&founder, |node| async move { node.write_healing(entry, None).await });
             self.until(jury, FOUNDED_WITHIN, "an owner has said how to heal", |_| set.is_there())?;
-            if let Some(Err(text)) = set.take() {
-                return Err(Failure::Crash(text));
+            match set.take() {
+                Some(Ok(reply)) if reply.is_ok() => {}
+                other => return Err(Failure::Crash(format!("no policy: {other:?}"))),
             }
         }
         for name in &hosts[1..] {

@@ -66,7 +66,7 @@ impl Inner {
     /// One step. True when it changed something.
     async fn heal_once(self: &Arc<Self>) -> bool {
         let Some(fence) = self.leads_under() else { return false };
-        let settled = self.consensus.log_ends().1 >= lock(&self.healing.leading).settled_at;
+        let settled = self.consensus.applied() >= lock(&self.healing.leading).settled_at;
         if !settled && !mutants::on(Mutant::HealsUnsettled) {
             return false;
         }
@@ -86,9 +86,8 @@ impl Inner {
             }
             Err(why) => {
                 tracing::info!(host, what = %step.what, why, "a step of healing is not in the ledger");
-                let end = self.consensus.log_ends().0;
                 let mut leading = lock(&self.healing.leading);
-                leading.settled_at = leading.settled_at.max(end);
+                leading.settled_at = leading.settled_at.max(self.consensus.last_log());
                 leading.balked.insert(step.host, Instant::now());
                 false
             }

@@ -223,12 +223,6 @@ impl Inner {
             }
         });
     }
-
-    /// The fence under which this host leads now, by its lease and by the ledger.
-    pub(in super::super) fn leads_under(&self) -> Option<Fence> {
-        let fence = self.consensus.grant()?.fence;
-        (self.shared.with(|l| l.leader()) == Some((self.me, fence))).then_some(fence)
-    }
 }
 
 #[cfg(test)]
