@@ -80,6 +80,11 @@ pub fn plan(ledger: &Ledger, view: &View, restraint: &Restraint) -> Plan {
     Plan { lose, assign, voters: voters::voters(ledger, view) }
 }
 
+/// For how long a host must have been alive with a start below that of its attempt before the attempt is lost: given to
+/// a copy of its machine that is gone since, or to what was there before a backup was brought back. Far longer than word
+/// of a new start takes.
+const OLDER_MS: u64 = 30_000;
+
 /// An attempt that has run for longer is taken for stuck by the naive variant of incident 12.
 const NAIVE_PATIENCE_MS: u64 = 5_000;
 
@@ -93,6 +98,9 @@ fn lost(ledger: &Ledger, view: &View, restraint: &Restraint) -> Vec<Lost> {
             let reason = match view.get(&attempt.host) {
                 Some(host) if host.start > attempt.start => "its host restarted".to_owned(),
                 Some(host) if host.down => "its host is down".to_owned(),
+                Some(host) if host.alive && host.start < attempt.start && host.steady_ms >= OLDER_MS => {
+                    "its host goes on with an older start: the one it was given to is gone".to_owned()
+                }
                 _ if restraint.takes(&attempt.host).is_some() => {
                     format!("its host is {}", restraint.takes(&attempt.host).unwrap_or_default())
                 }

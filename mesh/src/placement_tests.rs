@@ -66,6 +66,9 @@ fn only_a_lost_host_loses_its_work() {
         (HostNow { alive: false, ..host(1) }, false), // merely suspect
         (HostNow { alive: false, down: true, ..host(1) }, true),
         (HostNow { start: 2, ..host(1) }, true),
+        (HostNow { start: 0, ..host(1) }, false), // not heard of its new start yet
+        (HostNow { start: 0, steady_ms: OLDER_MS, ..host(1) }, true), // given to a copy of it, which is gone
+        (HostNow { start: 0, steady_ms: OLDER_MS, alive: false, ..host(1) }, false),
     ] {
         let mut w = World::new(2);
         let id = w.submit(vec![spec("a", &[])])[0];

@@ -10,6 +10,7 @@ use crate::action::{Action, LEADER, Task};
 use crate::invariants::Fact;
 use mesh::identity::PeerKey;
 use mesh::ledger::{Cancel, Command, Entry, RequestId, Retry, Revoke, State, Submit};
+use mesh::placement::heir;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) fn check(sensible: bool, why: &str) -> Done {
     if sensible { Ok(()) } else { Err(why.to_owned()) }
 }
 
-/// The sets of voters that count for a host, by its log.
+/// The sets of voters that count for a host, by its log, and the one that it proposes, or will when it goes on.
 fn sets_of(host: &Host) -> Vec<BTreeSet<PeerKey>> {
     let log = &host.machine.disk.store.log;
     let newest = log.iter().rev().find_map(|item| match &item.payload {
@@ -38,7 +39,11 @@ fn sets_of(host: &Host) -> Vec<BTreeSet<PeerKey>> {
     if let Some(process) = &host.process {
         sets.extend(process.raft.members().joint);
         sets.push(process.ledger.voters().voters().clone());
+        let heir = process.retiring.and_then(|_| heir(&process.ledger, &process.view, &process.me));
+        sets.extend(heir.map(|heir| BTreeSet::from([heir])));
     }
+    let epoch = host.process.as_ref().map_or(0, |process| process.ledger.voters().epoch());
+    sets.extend(host.machine.proposed.iter().filter(|(at, _)| *at > epoch).map(|(_, set)| set.clone()));
     sets
 }
 

@@ -56,6 +56,8 @@ pub struct Machine {
     pub machine_id: [u8; 32],
     /// A sync of the disk is under way.
     pub syncing: bool,
+    /// The voters that it last proposed as the leader, and their epoch.
+    pub proposed: Option<(u64, BTreeSet<PeerKey>)>,
     /// Its own veto of every order.
     pub protected: bool,
     /// Whether it may be rebooted.

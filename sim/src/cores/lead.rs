@@ -150,6 +150,7 @@ impl Process {
     fn gather(&mut self, env: &mut Env<'_>, fence: Fence, voters: &BTreeSet<PeerKey>) {
         let body = self.ledger.voters().next(voters);
         let (majority, present) = (self.ledger.voters().majority(), self.ledger.voters().voters().clone());
+        env.m.proposed = Some((self.ledger.voters().epoch() + 1, voters.clone()));
         self.leading.numbers += 1;
         let (number, until) = (self.leading.numbers, self.now(env) + COSIGN);
         let mut signatures = vec![];

@@ -332,6 +332,7 @@ impl Host {
             store_id,
             machine_id: derive(seed, &format!("machine-id of {name}"), 0),
             syncing: false,
+            proposed: None,
             protected: false,
             allow_reboot: true,
             broke: 0,

@@ -358,8 +358,15 @@ impl Raft {
     pub fn due(&self) -> Option<Time> {
         match &self.role {
             Role::Leader(leader) => Some(leader.beat_at),
-            _ => self.newest().is_some_and(|m| m.votes(&self.me)).then_some(self.elect_at.max(self.quiet_until)),
+            _ => self.may_campaign().then_some(self.elect_at.max(self.quiet_until)),
         }
+    }
+
+    /// A voter, or one that is taken out by an entry that is not committed: who has the longest log may have to lead once
+    /// more for it to be (Ongaro 2014, section 4.2.2). As openraft.
+    fn may_campaign(&self) -> bool {
+        let committed = self.members.iter().rfind(|(at, _)| *at <= self.store.commit).map(|(_, members)| members);
+        self.newest().into_iter().chain(committed).any(|members| members.votes(&self.me))
     }
 
     /// Time has passed.
