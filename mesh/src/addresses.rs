@@ -402,6 +402,16 @@ impl Addresses {
         self.peers.get(peer).into_iter().flatten().filter(|(_, lead)| lead.lives(now)).map(row).collect()
     }
 
+    /// The routers that a peer is behind, when no proved address of its own leads past them.
+    pub fn only_behind(&self, peer: &PeerKey, now: Time) -> BTreeSet<PeerKey> {
+        let living = || self.peers.get(peer).into_iter().flatten().filter(|(_, lead)| lead.lives(now));
+        let mut proved = living().filter(|(_, lead)| lead.proved.is_some() && lead.failed.is_none());
+        if proved.any(|(addr, _)| self.nat_of(peer, addr).is_none()) {
+            return BTreeSet::new();
+        }
+        living().filter_map(|(addr, _)| self.nat_of(peer, addr)).filter(|router| router != peer).collect()
+    }
+
     /// Drops what has expired.
     pub fn expire(&mut self, now: Time) {
         for leads in self.peers.values_mut() {

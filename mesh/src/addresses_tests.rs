@@ -43,6 +43,11 @@ fn incident_1_the_masquerade_is_named_and_never_dialled() {
     assert!(naive.iter().any(|addr| addr == GATEWAY) && naive.iter().any(|addr| addr == "10.42.0.199"));
     // The gateway itself is nobody's masquerade.
     assert_eq!(table.nat_of(&gateway, GATEWAY), None);
+    // The drone has nobody else to be reached through, until an address of its own is proved.
+    assert_eq!(table.only_behind(&drone, at(5)), BTreeSet::from([gateway]));
+    assert_eq!(table.only_behind(&gateway, at(5)), BTreeSet::new());
+    table.proved(drone, DRONE, at(6));
+    assert_eq!(table.only_behind(&drone, at(6)), BTreeSet::new());
 }
 
 #[test]

@@ -130,6 +130,9 @@ fn assign(ledger: &Ledger, view: &View, restraint: &Restraint) -> Vec<Assignment
     }
     let works = |peer: &PeerKey, h: &HostNow| h.alive && !h.suspended && h.cores > 0 && ledger.roster().is_member(peer);
     let canaries = canaries(ledger, view, restraint, works);
+    if rank(ledger).next().is_none() {
+        return canaries;
+    }
     let mut free: BTreeMap<PeerKey, Free<'_>> = view
         .iter()
         .filter(|(peer, h)| works(peer, h) && restraint.host(peer).is_none())

@@ -24,7 +24,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Timing {
-            heartbeat: Duration::from_millis(1_000),
+            heartbeat: Duration::from_millis(1_500),
             election_min: Duration::from_millis(2_500),
             lease: Duration::from_millis(5_000),
             margin: Duration::from_millis(250),

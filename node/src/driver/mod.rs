@@ -167,7 +167,7 @@ pub struct Inner {
     entries: mpsc::Sender<Pending>,
     submit_streams: Mutex<Vec<(PeerKey, Stream)>>,
     clock: Mutex<Option<(u64, LedgerClock)>>,
-    view: Mutex<View>,
+    view: Mutex<Arc<View>>,
     /// What blame says of the ledger as it is.
     judge: Mutex<Judge>,
     wake_leader: Notify,

@@ -30,6 +30,8 @@ const DIGEST_WITHIN: Duration = Duration::from_secs(10);
 const ANNOUNCE_SHARE: Duration = Duration::from_millis(100);
 /// A connection on which nothing was heard for so long is dead, whatever the kernel thinks.
 const DEAD_AFTER: Duration = Duration::from_secs(15);
+/// The leader's view is made anew every so many ticks.
+const VIEW_TICKS: u64 = 2;
 
 impl Inner {
     pub(super) async fn run_watch(
@@ -41,6 +43,7 @@ impl Inner {
         debug_assert!(inputs.max_capacity() == INPUTS_MAX);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0_u64;
         loop {
             self.drain(&inputs);
             let due =
@@ -60,7 +63,13 @@ impl Inner {
                 Some(input) = taken.recv() => lock(&self.members).handle(input, self.now()),
                 changes = self.shared.changes() => self.on_changes(changes),
                 () = timer => lock(&self.members).handle_timeout(self.now()),
-                _ = tick.tick() => self.on_tick(),
+                _ = tick.tick() => {
+                    self.on_tick();
+                    ticks += 1;
+                    if ticks.is_multiple_of(VIEW_TICKS) {
+                        self.refresh_view(); // news have been looked at when they came: for what grows and ends by itself
+                    }
+                }
             }
         }
     }
@@ -322,7 +331,6 @@ impl Inner {
         lock(&self.addresses).expire(now);
         self.settle_anew();
         self.tend_paths();
-        self.refresh_view();
     }
 
     /// Dials a peer at the leads whose turn it is.
@@ -372,13 +380,14 @@ impl Inner {
             };
             members.hosts().map(|(peer, h)| (*peer, host(peer, &h))).collect()
         };
-        let mut old = lock(&self.view);
-        for (peer, host) in old.iter_mut() {
-            host.steady_ms = view.get(peer).map_or(0, |new| new.steady_ms); // it always grows: that is no news
-        }
-        let changed = *old != view;
-        *old = view;
-        drop(old);
+        let changed = {
+            let mut known = lock(&self.view);
+            let old = Arc::make_mut(&mut known);
+            for (peer, host) in old.iter_mut() {
+                host.steady_ms = view.get(peer).map_or(0, |new| new.steady_ms); // it always grows: that is no news
+            }
+            std::mem::replace(old, view) != *old
+        };
         if changed {
             self.wake_leader.notify_one();
             self.wake_healer();

@@ -176,8 +176,19 @@ pub(super) struct Rank {
 /// Puts the connections with one peer in the order in which both ends prefer them.
 pub(super) fn sort<'a>(of_peer: impl Iterator<Item = (&'a Connection, &'a Rank)>) -> Vec<(&'a Connection, &'a Rank)> {
     let mut all: Vec<_> = of_peer.collect();
-    all.sort_by_key(|(info, rank)| (rank.doubted.is_some(), info.relayed, rank.dialer, rank.id));
+    all.sort_by_key(order);
     all
+}
+
+/// The one that is preferred to all others.
+pub(super) fn first<'a>(
+    of_peer: impl Iterator<Item = (&'a Connection, &'a Rank)>,
+) -> Option<(&'a Connection, &'a Rank)> {
+    of_peer.min_by_key(order)
+}
+
+fn order((info, rank): &(&Connection, &Rank)) -> (bool, bool, PeerKey, ConnectionId) {
+    (rank.doubted.is_some(), info.relayed, rank.dialer, rank.id)
 }
 
 /// The one that a new stream takes.

@@ -235,11 +235,15 @@ impl Table {
 
     /// The connection that most streams take.
     pub(crate) fn best(&self, peer: PeerKey) -> Option<Connection> {
-        self.sorted(peer, |sorted| sorted.first().map(|(info, _)| (*info).clone()))
+        let connections = lock(&self.connections);
+        let of_peer = connections.get(&peer)?.values().map(|c| (&c.info, &c.rank));
+        paths::first(of_peer).map(|(info, _)| info.clone())
     }
 
     pub(crate) fn path(&self, peer: PeerKey) -> Option<Path> {
-        self.best(peer).map(|c| if c.relayed { Path::Relayed(c.relay) } else { Path::Direct })
+        let connections = lock(&self.connections);
+        let (best, _) = paths::first(connections.get(&peer)?.values().map(|c| (&c.info, &c.rank)))?;
+        Some(if best.relayed { Path::Relayed(best.relay) } else { Path::Direct })
     }
 
     /// Prefers a connection that is younger than the silence of a peer, where one stands; whether that is news.

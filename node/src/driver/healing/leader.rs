@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A look at the plan at least so often: cool-downs end by themselves.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A look at the plan at least so often: cool-downs end by themselves. Whatever happens wakes it at once.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Steps between two looks at most: notes, and one deed.
 const STEPS_MAX: usize = 16;
 /// After a step that the ledger refused, the host is left alone for this long.

@@ -74,13 +74,8 @@ impl Inner {
             if let Some(Path::Relayed(Some(relay))) = self.net.path(other) {
                 through(relay, other);
             }
-            let rows = lock(&self.addresses).rows(&other, now);
-            if !rows.iter().any(|row| row.proved && row.nat_of.is_none()) {
-                for row in rows {
-                    if let Some(router) = row.nat_of.filter(|router| *router != other) {
-                        through(router, other);
-                    }
-                }
+            for router in lock(&self.addresses).only_behind(&other, now) {
+                through(router, other);
             }
         }
         paths

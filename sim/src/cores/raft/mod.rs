@@ -544,3 +544,6 @@ impl Raft {
         self.promise(from, Talk::Appended { term, index: Ok(agreed), sent });
     }
 }
+
+#[cfg(test)]
+mod tests;
