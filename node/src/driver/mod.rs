@@ -38,6 +38,7 @@ mod succession;
 mod tend;
 mod token;
 mod topology;
+mod view;
 mod watch;
 mod why;
 

@@ -32,7 +32,7 @@ mod target;
 mod watch;
 
 pub(crate) use heal::policy as quick_policy;
-pub use stage::{Cores, run_cores};
+pub use stage::{Cores, run_cores, run_cores_at};
 
 use crate::invariants::Fact;
 use events::DIAL_TIMEOUT;

@@ -528,8 +528,19 @@ impl Stage for Cores {
 
 /// Plays a plan on this tier, with a timeline for people when one is wanted.
 pub fn run_cores(plan: &Plan, jury: &mut Jury, timeline: Option<Box<dyn Write + Send>>) -> (Played, Summary) {
+    run_cores_at(Timing::default(), plan, jury, timeline)
+}
+
+/// The same with other times of consensus.
+pub fn run_cores_at(
+    timing: Timing,
+    plan: &Plan,
+    jury: &mut Jury,
+    timeline: Option<Box<dyn Write + Send>>,
+) -> (Played, Summary) {
     mesh::mutants::with(plan.mutant, || match Cores::new(plan, timeline) {
         Ok(mut stage) => {
+            stage.timing = timing;
             let played = play(plan, &mut stage, jury);
             (played, stage.summary())
         }
