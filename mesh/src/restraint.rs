@@ -12,7 +12,7 @@
 
 use crate::blame::{Fault, Verdict, held};
 use crate::build::BuildId;
-use crate::healing::{Phase, Record, Rule, Stage, Stop, pace_ends, span, storm};
+use crate::healing::{Case, Phase, Record, Rule, Stage, Stop, pace_ends, span, storm};
 use crate::identity::PeerKey;
 use crate::ledger::{AttemptRecord, Build, Ledger};
 use crate::limits::{TIME_IDLE_MS_MAX, TIME_STANDS_MS_MAX};
@@ -191,7 +191,8 @@ pub fn wakes_ms(ledger: &Ledger, verdicts: &[Verdict]) -> u64 {
     });
     let stood = |since_ms: u64| now.saturating_sub(since_ms) / HEALING_STANDS_PART;
     let open = record.cases().filter(|(_, case)| case.stage.is_open());
-    let healing = open.map(|(_, case)| now + stood(case.since_ms).max(HEALING_STANDS_MS));
+    let looks = |case: &Case| now + stood(case.since_ms).max(HEALING_STANDS_MS);
+    let healing = open.map(|(_, case)| case.waits_until_ms(record.policy(), now).unwrap_or_else(|| looks(case)));
     let storm = match storm(record, now) {
         Some(Rule::Storm { left_ms, .. }) => Some(now + left_ms),
         _ => None,

@@ -146,6 +146,18 @@ fn a_leader_knows_when_time_has_to_pass() {
     assert!(with(Some(Mutant::TimeStandsStill), || wakes(&world)) > TIME_IDLE_MS_MAX);
     pass(&mut world, 5_000);
     case(&mut world, 3, &[Event::Blamed]);
+    // Who waits for a canary waits for known times: that it has stayed up, that it does so for twice as long, and the end.
+    let mut later = world.clone();
+    for _ in 0..2 {
+        assert_eq!(wakes(&later), RETURNED_MS);
+        pass(&mut later, RETURNED_MS);
+    }
+    assert_eq!(wakes(&later), TIME_STANDS_MS_MAX, "it is to be seen how long that is");
+    let aside_ms = later.ledger.healing().policy().aside_ms;
+    pass(&mut later, aside_ms - 2 * RETURNED_MS - 1_000);
+    assert_eq!(wakes(&later), 1_000);
+    // What becomes of its canary is looked at again and again.
+    case(&mut world, 3, &[Event::Given]);
     assert_eq!(wakes(&world), HEALING_STANDS_MS);
     let mut later = world.clone();
     pass(&mut later, 80_000);

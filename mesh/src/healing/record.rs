@@ -61,6 +61,15 @@ impl Case {
         let back = self.stage == Stage::On(Rung::Aside, Phase::CanaryDue);
         back && !self.blamed && now_ms < self.since_ms.saturating_add(2 * RETURNED_MS)
     }
+
+    /// The ledger time at which something about a host that waits for its canary is next decided by time alone; what else
+    /// may happen to it moves ledger time by itself. `None` for a host whose state is to be looked at again and again.
+    pub(crate) fn waits_until_ms(&self, policy: &Policy, now_ms: u64) -> Option<u64> {
+        let Stage::On(rung, Phase::CanaryDue) = self.stage else { return None };
+        let proved = if rung == Rung::Aside { RETURNED_MS } else { policy.cool_ms };
+        let ends = [proved, 2 * RETURNED_MS, policy.aside_ms].map(|after| self.since_ms.saturating_add(after));
+        ends.into_iter().filter(|end| *end > now_ms).min()
+    }
 }
 
 /// Something that was done to a host.
