@@ -363,6 +363,11 @@ impl Addresses {
     /// interface, or both claimed by it and seen as the source of its connection; and neither proved for, nor
     /// claimed by, the peer itself. `addr` is a multiaddr or a bare IP. Loopback is everybody's, and told apart by port.
     pub fn nat_of(&self, peer: &PeerKey, addr: &str) -> Option<PeerKey> {
+        self.whose(peer, addr, |lead| lead.proved.is_some())
+    }
+
+    /// The same, when only such leads of another say that an address is its own.
+    fn whose(&self, peer: &PeerKey, addr: &str, is_its: impl Fn(&Lead) -> bool) -> Option<PeerKey> {
         let ip = ip_of(addr).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())?;
         let at = |lead: &(&String, &Lead)| lead.1.source != Source::Observed && ip_of(lead.0) == Some(ip);
         let owns = |lead: &Lead| lead.proved.is_some() || lead.source == Source::Interface;
@@ -379,7 +384,10 @@ impl Addresses {
             leads.contains_key(&bare) && leads.iter().filter(at).any(|(_, lead)| lead.claimed)
         };
         others
-            .find(|(_, leads)| came_from_it(leads) || leads.iter().filter(at).any(|(_, lead)| owns(lead)))
+            .find(|(_, leads)| {
+                let its = |lead: &Lead| is_its(lead) || lead.source == Source::Interface;
+                came_from_it(leads) || leads.iter().filter(at).any(|(_, lead)| its(lead))
+            })
             .map(|(other, _)| *other)
     }
 
@@ -420,18 +428,21 @@ impl Addresses {
     }
 
     /// Another peer answered on this very address (port included), or its IP is a masquerade. An address that changed
-    /// hands is not: the peer has claimed it since, and who had it before does so no more.
+    /// hands is not: the peer has claimed it since, and who had it before does so no more. Where an invitation, or an earlier
+    /// life, says that the peer is, it is tried again once whoever was met there has been dialled in vain.
     fn is_anothers(&self, peer: &PeerKey, addr: &str) -> bool {
         let own = self.peers.get(peer).and_then(|leads| leads.get(addr));
         let claimed = own.filter(|own| own.claimed).map(|own| own.last_seen);
+        let told = own.is_some_and(|own| own.source == Source::Invitation || own.was_its);
+        let holds = |lead: &Lead| lead.proved.is_some() && !(told && lead.failed.is_some());
         let same = |(other, leads): (&PeerKey, &BTreeMap<String, Lead>)| {
             other != peer
                 && leads.get(addr).is_some_and(|lead| {
                     let changed_hands = !lead.claimed && claimed > lead.proved;
-                    (lead.proved.is_some() && !changed_hands) || (*other == self.me && lead.source == Source::Interface)
+                    (holds(lead) && !changed_hands) || (*other == self.me && lead.source == Source::Interface)
                 })
         };
-        self.peers.iter().any(same) || self.nat_of(peer, addr).is_some()
+        self.peers.iter().any(same) || self.whose(peer, addr, holds).is_some()
     }
 
     fn note(&mut self, peer: PeerKey, addr: &str, source: Source, observer: Option<PeerKey>, now: Time) {

@@ -393,3 +393,26 @@ fn whoever_makes_up_neighbours_takes_no_room_from_other_leads() {
     table.expire(at(0) + LEAD_LIFE);
     assert!(!table.rows(&peer, at(0) + LEAD_LIFE).iter().any(|row| row.addr == presence[0]));
 }
+
+/// Found by chaos on cores, seed 7860. A container and the host whose address it shares had swapped that with a third, and
+/// back. The invitation still said where the third was, but that was where the host had been met meanwhile.
+#[test]
+fn who_was_met_elsewhere_since_keeps_no_address_from_who_was_invited_there() {
+    let (me, host, third) = (key(1), key(2), key(3));
+    let (at_hosts, invited) = ("/ip4/10.0.0.6/tcp/7401", "/ip4/10.0.0.6/tcp/7400");
+    let mut table = Addresses::new(me);
+    table.learn(third, invited, Source::Invitation, None, at(0));
+    table.learn_presence(third, &["/ip4/10.0.0.5/tcp/7400".to_owned()], at(1));
+    table.learn_presence(host, &[at_hosts.to_owned()], at(1));
+    table.proved(host, at_hosts, at(1));
+    let tries = |table: &Addresses, addr: &str, now| table.leads(&third, at(now)).iter().any(|lead| lead == addr);
+    assert!(!tries(&table, invited, 2), "another was met there");
+    table.failed(host, at_hosts, Failure::Timeout, at(3));
+    assert!(tries(&table, invited, 4), "and is not there any more");
+    // What identify makes up is nobody's word.
+    let made_up = "/ip4/10.0.0.6/tcp/7402";
+    table.learn(third, made_up, Source::Identify, None, at(4));
+    assert!(!tries(&table, made_up, 4));
+    table.proved(host, at_hosts, at(5));
+    assert!(!tries(&table, invited, 6));
+}
