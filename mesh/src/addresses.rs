@@ -366,7 +366,7 @@ impl Addresses {
         self.whose(peer, addr, |lead| lead.proved.is_some())
     }
 
-    /// The same, when only such leads of another say that an address is its own.
+    /// The same, when of what another was proved at only such leads say that an address is its own.
     fn whose(&self, peer: &PeerKey, addr: &str, is_its: impl Fn(&Lead) -> bool) -> Option<PeerKey> {
         let ip = ip_of(addr).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())?;
         let at = |lead: &(&String, &Lead)| lead.1.source != Source::Observed && ip_of(lead.0) == Some(ip);
@@ -428,8 +428,9 @@ impl Addresses {
     }
 
     /// Another peer answered on this very address (port included), or its IP is a masquerade. An address that changed
-    /// hands is not: the peer has claimed it since, and who had it before does so no more. Where an invitation, or an earlier
-    /// life, says that the peer is, it is tried again once whoever was met there has been dialled in vain.
+    /// hands is not: the peer has claimed it since, and who had it before does so no more. Where the peer was invited or has
+    /// been met, in this life of the host or an earlier one, it is tried again once whoever was met there since has been
+    /// dialled in vain.
     fn is_anothers(&self, peer: &PeerKey, addr: &str) -> bool {
         let own = self.peers.get(peer).and_then(|leads| leads.get(addr));
         let claimed = own.filter(|own| own.claimed).map(|own| own.last_seen);

@@ -30,7 +30,7 @@ use crate::blame::{Canary, Verdict, canary, failure, next_canary};
 use crate::build::BuildId;
 use crate::identity::PeerKey;
 use crate::ledger::Ledger;
-use crate::limits::{CANARY_COUNTS_MS, FLAPS_FORGIVEN, RETURNED_MS};
+use crate::limits::{CANARY_COUNTS_MS, FLAPS_FORGIVEN};
 use crate::mutants::{self, Mutant};
 use crate::order::{Act, BootId, Gently};
 use crate::placement::{HostNow, View, can_run};
@@ -315,7 +315,7 @@ fn due(facts: &Facts<'_>, host: &PeerKey) -> Option<(What, String)> {
 fn proved_by_itself(facts: &Facts<'_>, host: &PeerKey, case: &record::Case, rung: Rung) -> Option<u64> {
     let sight = facts.sights.get(host)?;
     let steady = sight.accusers.is_empty() && !sight.suspended && sight.flaps <= FLAPS_FORGIVEN;
-    let needed_ms = if rung == Rung::Aside { RETURNED_MS } else { facts.record.policy().cool_ms };
+    let needed_ms = record::up_needed_ms(rung, facts.record.policy());
     let up_ms = facts.now_ms().saturating_sub(case.since_ms);
     let clean = !case.blamed && facts.blamed(host).is_none();
     ((clean && steady) || mutants::on(Mutant::ReturnIsHealth)).then_some(up_ms).filter(|up_ms| *up_ms >= needed_ms)

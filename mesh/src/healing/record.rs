@@ -66,10 +66,15 @@ impl Case {
     /// may happen to it moves ledger time by itself. `None` for a host whose state is to be looked at again and again.
     pub(crate) fn waits_until_ms(&self, policy: &Policy, now_ms: u64) -> Option<u64> {
         let Stage::On(rung, Phase::CanaryDue) = self.stage else { return None };
-        let proved = if rung == Rung::Aside { RETURNED_MS } else { policy.cool_ms };
-        let ends = [proved, 2 * RETURNED_MS, policy.aside_ms].map(|after| self.since_ms.saturating_add(after));
+        let ends = [up_needed_ms(rung, policy), 2 * RETURNED_MS, policy.aside_ms]
+            .map(|after| self.since_ms.saturating_add(after));
         ends.into_iter().filter(|end| *end > now_ms).min()
     }
+}
+
+/// How long a host has to be up to need no canary: one that had to be healed stays up for a cool-down.
+pub(super) fn up_needed_ms(rung: Rung, policy: &Policy) -> u64 {
+    if rung == Rung::Aside { RETURNED_MS } else { policy.cool_ms }
 }
 
 /// Something that was done to a host.

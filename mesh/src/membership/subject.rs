@@ -131,8 +131,9 @@ pub(super) struct Subject {
     pub credit: Time,
 
     pub next: Time,
-    /// It was asked together with others (they connected at once, this host had stood still, or somebody else had died): what follows its next
-    /// answer is spread over a whole period, else all that watch somebody would come to ask it at the same time.
+    /// It was asked together with others (they connected at once, this host had stood still, or somebody else had died):
+    /// what follows its next answer is spread over a whole period, else all that watch somebody would come to ask it at the
+    /// same time.
     pub in_step: bool,
     /// When that was drawn, until it is asked: see [`super::Membership::asked_instead`].
     pub spread: Option<Time>,

@@ -233,17 +233,20 @@ impl Table {
         look(&paths::sort(of_peer.map(|c| (&c.info, &c.rank))))
     }
 
-    /// The connection that most streams take.
-    pub(crate) fn best(&self, peer: PeerKey) -> Option<Connection> {
+    /// Looks at the first of them only.
+    fn preferred<T>(&self, peer: PeerKey, look: impl FnOnce(&Connection) -> T) -> Option<T> {
         let connections = lock(&self.connections);
         let of_peer = connections.get(&peer)?.values().map(|c| (&c.info, &c.rank));
-        paths::first(of_peer).map(|(info, _)| info.clone())
+        paths::first(of_peer).map(|(info, _)| look(info))
+    }
+
+    /// The connection that most streams take.
+    pub(crate) fn best(&self, peer: PeerKey) -> Option<Connection> {
+        self.preferred(peer, Connection::clone)
     }
 
     pub(crate) fn path(&self, peer: PeerKey) -> Option<Path> {
-        let connections = lock(&self.connections);
-        let (best, _) = paths::first(connections.get(&peer)?.values().map(|c| (&c.info, &c.rank)))?;
-        Some(if best.relayed { Path::Relayed(best.relay) } else { Path::Direct })
+        self.preferred(peer, |best| if best.relayed { Path::Relayed(best.relay) } else { Path::Direct })
     }
 
     /// Prefers a connection that is younger than the silence of a peer, where one stands; whether that is news.
