@@ -152,7 +152,7 @@ pub const TIME_IDLE_MS_MAX: u64 = 3_600_000;
 
 /// How far ledger time may be behind while something stands that ends by time alone, in milliseconds: what is left of
 /// a block is shown to people in minutes.
-pub const TIME_STANDS_MS_MAX: u64 = 30_000;
+pub const TIME_STANDS_MS_MAX: u64 = 60_000;
 
 /// Steps of healing that the ledger remembers: a day of a busy mesh. The oldest go first.
 pub const HEAL_STEPS_MAX: usize = 1_000;

@@ -577,3 +577,5 @@ fn three_hosts_on_threads_and_files() {
 mod anew;
 #[path = "clone_tests.rs"]
 mod clones;
+#[path = "pace_tests.rs"]
+mod pace;

@@ -11,8 +11,10 @@ mod disk;
 mod errors;
 mod line;
 mod machine;
+mod pace;
 mod peers;
 mod quiet;
+mod round;
 mod rpc;
 pub mod rt;
 mod serve;
@@ -159,6 +161,7 @@ impl Consensus {
             dial,
             peers: peers_told,
             vouched: vouched_told,
+            rounds: round::Rounds::default(),
             patience,
             watch_peers,
         };
@@ -198,6 +201,8 @@ impl Consensus {
         let record = Arc::new(Mutex::new(record));
         let consensus = Consensus { me, raft, scope, timing, epoch, era, record, store: weak, desk, peers, end };
         consensus.watch_for_the_end();
+        let pace = pace::keep(me, consensus.raft.clone(), consensus.scope.clone(), timing.heartbeat);
+        consensus.scope.spawn(pace);
         consensus.begin_to_vote(quiet_until, alone && !voters.is_empty()).await;
         Ok(consensus)
     }
@@ -206,12 +211,16 @@ impl Consensus {
         let (raft, scope, end) = (self.raft.clone(), self.scope.clone(), self.end.clone());
         let (mut metrics, peers) = (raft.metrics(), self.peers.clone());
         self.scope.spawn(async move {
+            let mut known = None;
             loop {
-                let (runs, members) = {
+                let (runs, membership) = {
                     let metrics = metrics.borrow_watched();
-                    (metrics.running_state.is_ok(), Members::of(&metrics.membership_config))
+                    (metrics.running_state.is_ok(), metrics.membership_config.clone())
                 };
-                peers.set_learners(members.learners);
+                if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &membership)) {
+                    peers.set_learners(membership.membership().learner_ids().collect());
+                    known = Some(membership);
+                }
                 if !runs || metrics.changed().await.is_err() {
                     break;
                 }

@@ -8,6 +8,7 @@
 
 use super::line::{self, Line, Way};
 use super::peers::{Met, Peers, Process, Record};
+use super::round::Rounds;
 use super::rt::NodeRuntime;
 use super::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use super::vouched::Vouched;
@@ -44,6 +45,8 @@ pub(super) const REPLY_BYTES_MAX: usize = 64 << 10;
 const DEPTH_MAX: usize = 32;
 /// This part of a heartbeat's time may be spent on opening a stream.
 const OPENS: u32 = 4;
+/// For this part of a heartbeat's time an answer may wait for those of the others.
+const GATHERS: u32 = 20;
 /// A learner that has answered a heartbeat hears no other of the same content for so long. It gives no vote and no
 /// lease, so its silence delays nothing; and with the mesh grow its learners, while its voters do not.
 const LEARNER_EVERY: Duration = Duration::from_secs(30);
@@ -157,6 +160,8 @@ pub(super) struct Network {
     pub dial: Arc<dyn Dial>,
     pub peers: Arc<Peers>,
     pub vouched: Arc<Vouched>,
+    /// Answers to heartbeats that belong together.
+    pub rounds: Rounds,
     /// How long a request with entries may take: a slow uplink needs more than a heartbeat does.
     pub patience: Duration,
     /// See `ConsensusConfig::watch_peers`.
@@ -175,6 +180,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             record: self.peers.record(peer),
             peers: self.peers.clone(),
             vouched: self.vouched.clone(),
+            rounds: self.rounds.clone(),
             patience: self.patience,
             watch_peers: self.watch_peers,
             way: Mutex::default(),
@@ -192,6 +198,7 @@ pub(super) struct Client {
     dial: Arc<dyn Dial>,
     peers: Arc<Peers>,
     vouched: Arc<Vouched>,
+    rounds: Rounds,
     record: Arc<Record>,
     patience: Duration,
     watch_peers: bool,
@@ -391,11 +398,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
             // It names nobody: in a large mesh it is made many times a second, and a name is reckoned from the key.
             return Err(Unreachable::from_string("a learner that has heard this lately").into());
         }
+        let round = beat.map(|_| self.rounds.ask(option.hard_ttl() / GATHERS));
         match self.call(&Request::Append(request), Some(&asked.vote), opens, within).await? {
             (process, Reply::Append(reply)) => match self.check(process, &asked, &reply) {
                 Ok(()) => {
                     let well = matches!(reply, AppendEntriesResponse::Success);
                     self.told = beat.filter(|_| well).map(|(vote, committed)| (Instant::now(), vote, committed));
+                    if let Some(round) = round.filter(|_| well) {
+                        round.answered().await; // any other answer is news
+                    }
                     Ok(reply)
                 }
                 Err(why) => Err(self.unreachable(&why).into()),

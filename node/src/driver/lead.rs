@@ -20,8 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Who leads looks at the world at least so often, whatever happens: what follows from time alone can wait so long.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Who has been elected looks so often whether its lease has begun, until the ledger says that it leads.
 const BEGIN_EVERY: Duration = Duration::from_millis(250);
 /// How long a leader's own entry may take before the next plan.
@@ -33,8 +31,8 @@ impl Inner {
     /// The leader's task: does nothing while somebody else leads.
     pub(super) async fn run_leader(self: Arc<Self>) {
         loop {
-            let every = if self.leads_under().is_some() { LOOK_EVERY } else { BEGIN_EVERY };
-            self.woken_to_lead(&self.wake_leader, every).await;
+            let begins = self.leads_under().is_none().then_some(BEGIN_EVERY);
+            self.woken_to_lead(&self.wake_leader, begins).await;
             while self.lead_once().await {}
         }
     }
@@ -45,12 +43,14 @@ impl Inner {
         (self.shared.with(|l| l.leader()) == Some((self.me, fence))).then_some(fence)
     }
 
-    /// Until a leader has to look at the world: it was woken, has looked `every` so long ago, or leads from now on.
-    pub(super) async fn woken_to_lead(&self, wake: &Notify, every: Duration) {
+    /// Until a leader has to look at the world: it was woken (the watch does so every other moment), has looked `every` so
+    /// long ago, or leads from now on.
+    pub(super) async fn woken_to_lead(&self, wake: &Notify, every: Option<Duration>) {
         let by_itself = async {
-            match self.consensus.leads() {
-                true => tokio::time::sleep(every).await,
-                false => self.consensus.elected().await,
+            match (self.consensus.leads(), every) {
+                (true, Some(every)) => tokio::time::sleep(every).await,
+                (true, None) => std::future::pending().await,
+                (false, _) => self.consensus.elected().await,
             }
         };
         tokio::select! {

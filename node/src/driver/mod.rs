@@ -216,7 +216,7 @@ pub struct Inner {
 
 /// Inputs for the membership core that wait for the loop.
 const INPUTS_MAX: usize = 1_024;
-/// Housekeeping: views, dials, load.
+/// Between two ticks of the housekeeping (dials, load) while there is something to do.
 const TICK: Duration = Duration::from_millis(500);
 
 /// This host's wall clock, in milliseconds since 1970. For people and for ledger time, never for order.

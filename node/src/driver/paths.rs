@@ -114,11 +114,12 @@ impl Inner {
         lock(&self.members).set_facts(facts, self.now());
     }
 
-    /// Looks after the ways to everybody. Called every tick.
-    pub(super) fn tend_paths(&self) {
+    /// Looks after the ways to everybody. Called every tick. True when all ways are direct and in use.
+    pub(super) fn tend_paths(&self) -> bool {
         let others = self.others();
+        let mut calm = true;
         for peer in &others {
-            self.tend_path(*peer);
+            calm &= self.tend_path(*peer);
         }
         {
             let paths = &mut *lock(&self.paths);
@@ -131,20 +132,24 @@ impl Inner {
         }
         self.tend_offer();
         self.tend_reservations(&others);
+        calm
     }
 
-    fn tend_path(&self, peer: PeerKey) {
+    /// True when there is nothing to better.
+    fn tend_path(&self, peer: PeerKey) -> bool {
         let now = self.now();
         match self.net.path(peer) {
             Some(Path::Direct) if self.mute_for(&peer) >= MORE_PATIENCE => {
                 // Connected by the book only: as good as apart.
                 lock(&self.paths).apart.entry(peer).or_insert(now);
                 self.dial_circuit(peer, true);
+                false
             }
             Some(Path::Direct) => {
                 let paths = &mut *lock(&self.paths);
                 paths.apart.remove(&peer);
                 paths.better.remove(&peer);
+                true
             }
             Some(Path::Relayed(_)) => {
                 let due = {
@@ -161,6 +166,7 @@ impl Inner {
                 if !leads.is_empty() {
                     self.net.dial_beside(peer, leads);
                 }
+                false
             }
             None => {
                 self.dial(peer);
@@ -173,6 +179,7 @@ impl Inner {
                 if now >= since + patience {
                     self.dial_circuit(peer, false);
                 }
+                false
             }
         }
     }
@@ -244,9 +251,7 @@ impl Inner {
         let now = self.now();
         let standing = self
             .net
-            .connections()
-            .into_iter()
-            .any(|c| !c.dialed && !c.relayed && ip_of(&c.address).is_some_and(|ip| !ip.is_loopback()));
+            .any_connection(|c| !c.dialed && !c.relayed && ip_of(&c.address).is_some_and(|ip| !ip.is_loopback()));
         let changed = {
             let paths = &mut *lock(&self.paths);
             if standing {

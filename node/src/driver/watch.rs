@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Probe messages that wait for one stream; older ones would be answered too late to matter.
 const PROBES_WAITING: usize = 8;
@@ -29,8 +30,10 @@ const DIGEST_WITHIN: Duration = Duration::from_secs(10);
 const ANNOUNCE_SHARE: Duration = Duration::from_millis(100);
 /// A connection on which nothing was heard for so long is dead, whatever the kernel thinks.
 const DEAD_AFTER: Duration = Duration::from_secs(15);
-/// The leader's view is made anew every so many ticks.
-const VIEW_TICKS: u64 = 2;
+/// Between two ticks of the housekeeping while all others are connected directly and nothing happens.
+const CALM_TICK: Duration = Duration::from_secs(2);
+/// Between two looks at the view where nobody's state changes, at least: for what grows and ends by itself.
+const VIEW_EVERY: Duration = Duration::from_secs(1);
 
 impl Inner {
     pub(super) async fn run_watch(
@@ -40,11 +43,11 @@ impl Inner {
         inputs: mpsc::Sender<Input>,
     ) {
         debug_assert!(inputs.max_capacity() == INPUTS_MAX);
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ticks = 0_u64;
+        let (mut tick_at, mut view_at) = (Instant::now(), Instant::now());
         loop {
-            self.drain(&inputs);
+            if self.drain(&inputs) {
+                tick_at = tick_at.min(Instant::now() + TICK);
+            }
             let due =
                 lock(&self.members).poll_timeout().map(|(at, _)| self.born + at.since(mesh::time::Time::default()));
             let timer = async {
@@ -55,27 +58,35 @@ impl Inner {
             };
             tokio::select! {
                 biased;
-                event = events.recv() => match event {
-                    Some(event) => self.on_net(event),
-                    None => return, // the network has ended: so do we
-                },
+                event = events.recv() => {
+                    let Some(event) = event else { return }; // the network has ended: so do we
+                    if !matches!(event, NetEvent::Gossip { .. }) {
+                        tick_at = tick_at.min(Instant::now() + TICK);
+                    }
+                    self.on_net(event);
+                }
                 Some(input) = taken.recv() => lock(&self.members).handle(input, self.now()),
-                changes = self.shared.changes() => self.on_changes(changes),
+                changes = self.shared.changes() => {
+                    tick_at = tick_at.min(Instant::now() + TICK);
+                    self.on_changes(changes);
+                }
                 () = timer => lock(&self.members).handle_timeout(self.now()),
-                _ = tick.tick() => {
-                    self.on_tick();
-                    ticks += 1;
-                    if ticks.is_multiple_of(VIEW_TICKS) {
-                        self.refresh_view(); // news have been looked at when they came: for what grows and ends by itself
+                () = tokio::time::sleep_until(tick_at) => {
+                    let calm = self.on_tick();
+                    let now = Instant::now();
+                    tick_at = now + if calm { CALM_TICK } else { TICK };
+                    if now + TICK / 2 >= view_at {
+                        view_at = now + VIEW_EVERY;
+                        self.look_again();
                     }
                 }
             }
         }
     }
 
-    /// Does what the core asks for.
-    fn drain(self: &Arc<Self>, inputs: &mpsc::Sender<Input>) {
-        let mut news = false;
+    /// Does what the core asks for. True when somebody's state has changed.
+    fn drain(self: &Arc<Self>, inputs: &mpsc::Sender<Input>) -> bool {
+        let (mut news, mut moved) = (false, false);
         loop {
             let Some(output) = lock(&self.members).poll() else { break };
             match output {
@@ -92,7 +103,7 @@ impl Inner {
                 }
                 Output::Digest { to, bytes } => self.send_digest(to, bytes),
                 Output::Changed { peer, from, to, why } => {
-                    news = true;
+                    moved = true;
                     let host = self.name_of(&peer);
                     tracing::info!(host, %from, %to, why, "a host's state changed");
                     if to == State::Down {
@@ -104,11 +115,11 @@ impl Inner {
                     self.learn_presence(peer);
                 }
                 Output::Restarted { peer, before, start } => {
-                    news = true;
+                    moved = true;
                     tracing::info!(host = self.name_of(&peer), before, start, "a host has restarted");
                 }
                 Output::Clone { peer, evidence } => {
-                    news = true;
+                    moved = true;
                     tracing::warn!(
                         host = self.name_of(&peer),
                         ?evidence,
@@ -117,9 +128,10 @@ impl Inner {
                 }
             }
         }
-        if news {
+        if news || moved {
             self.refresh_view();
         }
+        moved
     }
 
     fn on_net(self: &Arc<Self>, event: NetEvent) {
@@ -302,7 +314,18 @@ impl Inner {
         self.consensus.vouch(chain, told);
     }
 
-    fn on_tick(self: &Arc<Self>) {
+    /// The view anew, and whoever leads looks at the world, whatever has happened: what follows from time alone can wait
+    /// so long.
+    fn look_again(&self) {
+        self.refresh_view();
+        if self.consensus.leads() {
+            self.wake_leader.notify_one();
+            self.wake_healer();
+        }
+    }
+
+    /// Housekeeping. True when there is nothing that has to be looked after soon.
+    fn on_tick(self: &Arc<Self>) -> bool {
         let now = self.now();
         let used: u32 = self.shared.with(|l| {
             l.builds()
@@ -329,7 +352,7 @@ impl Inner {
         }
         lock(&self.addresses).expire(now);
         self.settle_anew();
-        self.tend_paths();
+        self.tend_paths()
     }
 
     /// Dials a peer at the leads whose turn it is.

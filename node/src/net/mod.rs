@@ -458,6 +458,11 @@ impl Net {
         self.shared.table.connections()
     }
 
+    /// Whether there is a connection of which this is true.
+    pub fn any_connection(&self, is: impl Fn(&Connection) -> bool) -> bool {
+        self.shared.table.any(is)
+    }
+
     /// With whom streams were opened lately, either way.
     pub fn opened(&self) -> Opened {
         self.shared.table.opened()

@@ -204,6 +204,10 @@ impl Table {
         connections.values().flat_map(|of_peer| of_peer.values().map(|c| c.info.clone())).collect()
     }
 
+    pub(crate) fn any(&self, is: impl Fn(&Connection) -> bool) -> bool {
+        lock(&self.connections).values().any(|of_peer| of_peer.values().any(|c| is(&c.info)))
+    }
+
     /// A peer's connections, the oldest first.
     pub(crate) fn ids(&self, peer: PeerKey) -> Vec<ConnectionId> {
         lock(&self.connections).get(&peer).map(|of_peer| of_peer.keys().copied().collect()).unwrap_or_default()
@@ -259,6 +263,11 @@ impl Table {
         let old = of_peer.values_mut().filter(|c| c.info.since <= silent_since && c.rank.doubted.is_none());
         let now = Instant::now();
         old.map(|c| c.rank.doubted = Some(now)).count() > 0
+    }
+
+    /// Whether there is a peer with more than one connection: of others none is dispensable.
+    pub(crate) fn is_crowded(&self) -> bool {
+        lock(&self.connections).values().any(|of_peer| of_peer.len() > 1)
     }
 
     /// Connections that are not needed any more.

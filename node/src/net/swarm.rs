@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Events on their way to the driver.
@@ -46,7 +47,7 @@ const TOPIC: &str = "mesh/statements/v1";
 /// Author, signature, key and topic around a statement.
 const GOSSIP_OVERHEAD_BYTES: usize = 1_024;
 
-/// How often connections that are not needed any more are looked for.
+/// How often connections that are not needed any more are looked for, where some peer has more than one.
 const TIDY: Duration = Duration::from_secs(1);
 
 /// Addresses taken from one identify message.
@@ -213,15 +214,23 @@ struct Task {
 impl Task {
     async fn run(mut self, events: mpsc::Sender<NetEvent>, end: CancellationToken) {
         let shared = Arc::clone(&self.shared);
-        let mut tidy = tokio::time::interval(TIDY);
-        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tidied = Instant::now();
         loop {
+            let tidy = async {
+                match shared.table.is_crowded() {
+                    true => tokio::time::sleep_until(tidied + TIDY).await,
+                    false => std::future::pending().await, // a connection more is an event of the Swarm's
+                }
+            };
             tokio::select! {
                 biased;
                 () = end.cancelled() => break,
                 () = shared.posted.notified() => self.collect(),
                 () = shared.table.bell.notified() => self.dial_spares(),
-                _ = tidy.tick() => self.tidy(),
+                () = tidy => {
+                    self.tidy();
+                    tidied = Instant::now();
+                }
                 room = events.reserve(), if !self.outbox.is_empty() => match room {
                     Ok(room) => if let Some(event) = self.outbox.pop_front() { room.send(event) },
                     Err(_) => break, // nobody listens any more

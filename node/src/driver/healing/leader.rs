@@ -24,8 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A look at the plan at least so often: cool-downs end by themselves. Whatever happens wakes it at once.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Steps between two looks at most: notes, and one deed.
 const STEPS_MAX: usize = 16;
 /// After a step that the ledger refused, the host is left alone for this long.
@@ -54,7 +52,7 @@ impl Inner {
     /// The leader's healing: does nothing while somebody else leads.
     pub(in super::super) async fn run_healer(self: Arc<Self>) {
         loop {
-            self.woken_to_lead(&self.healing.wake, LOOK_EVERY).await;
+            self.woken_to_lead(&self.healing.wake, None).await;
             for _ in 0..STEPS_MAX {
                 if !self.heal_once().await {
                     break;
