@@ -201,7 +201,7 @@ impl Consensus {
         let record = Arc::new(Mutex::new(record));
         let consensus = Consensus { me, raft, scope, timing, epoch, era, record, store: weak, desk, peers, end };
         consensus.watch_for_the_end();
-        let pace = pace::keep(me, consensus.raft.clone(), consensus.scope.clone(), timing.heartbeat);
+        let pace = pace::keep(me, consensus.raft.clone(), consensus.scope.clone(), timing);
         consensus.scope.spawn(pace);
         consensus.begin_to_vote(quiet_until, alone && !voters.is_empty()).await;
         Ok(consensus)

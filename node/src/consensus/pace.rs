@@ -1,46 +1,48 @@
 //! When openraft has to look at its clock.
 //!
-//! It looks five times in each heartbeat, on every host, whether anything can follow from that or not, and publishes
-//! all its metrics after each look: in a mesh at rest most of what consensus costs. What follows from time alone is an
-//! election, of a voter that follows, and a heartbeat, of a leader. So only voters that do not lead have openraft's
-//! ticks; a learner has none, and a leader asks for each heartbeat when it is due.
+//! By itself it does five times in each heartbeat, on every host, whether anything can follow from that or not, and
+//! publishes all its metrics after each look: in a mesh at rest, most of what consensus costs. What follows from time
+//! alone is a heartbeat, of a leader, and an election, of a voter that has heard nobody for long. So a leader asks for
+//! each heartbeat when it is due, a voter has openraft's ticks while nobody leads it, and a learner has none.
 
-use super::rt::{Scope, Sleep};
-use super::types::{Metrics, Raft};
+use super::rt::{Moment, Scope, Sleep};
+use super::timing::Timing;
+use super::types::{Metrics, Raft, StoredMembership};
 use mesh::identity::PeerKey;
 use mesh::time::Time;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use std::time::Duration;
 
 /// What a host has to look at the clock for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Duty {
     /// Heartbeats.
     Lead,
-    /// Elections.
+    /// Elections, when it hears nobody.
     Vote,
+    /// Its own election: a sole voter waits for nobody.
+    Alone,
     /// Nothing.
     Listen,
 }
 
 impl Duty {
     fn of(metrics: &Metrics, me: &PeerKey) -> Duty {
-        let votes = |membership: &super::types::StoredMembership| membership.voter_ids().any(|voter| voter == *me);
+        let (effective, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
+        let votes = |membership: &StoredMembership| membership.voter_ids().any(|voter| voter == *me);
         match metrics.state {
             ServerState::Leader => Duty::Lead,
-            ServerState::Candidate => Duty::Vote,
-            _ if votes(&metrics.membership_config) || votes(&metrics.committed_membership_config) => Duty::Vote,
+            _ if votes(effective) && effective.voter_ids().count() == 1 => Duty::Alone,
+            _ if votes(effective) || votes(committed) || metrics.state == ServerState::Candidate => Duty::Vote,
             _ => Duty::Listen,
         }
     }
 }
 
 /// Keeps the pace until consensus has ended.
-pub(super) async fn keep(me: PeerKey, raft: Raft, scope: Scope, heartbeat: Duration) {
+pub(super) async fn keep(me: PeerKey, raft: Raft, scope: Scope, timing: Timing) {
     let mut metrics = raft.metrics();
-    let mut last = None;
-    let mut due = Time::default();
+    let (mut last, mut due) = (None, Time::default());
     loop {
         let duty = {
             let metrics = metrics.borrow_watched();
@@ -51,24 +53,48 @@ pub(super) async fn keep(me: PeerKey, raft: Raft, scope: Scope, heartbeat: Durat
         };
         if last != Some(duty) {
             last = Some(duty);
-            raft.runtime_config().tick(duty == Duty::Vote);
-            due = scope.now() + heartbeat; // who has just been elected has sent an entry to everybody
+            raft.runtime_config().tick(matches!(duty, Duty::Vote | Duty::Alone));
+            due = scope.now() + timing.heartbeat; // who has just been elected has sent an entry to everybody
         }
-        let beat = async {
+        let is_due = async {
             match duty {
-                Duty::Lead => Sleep::until(scope.clone(), due).await,
-                Duty::Vote | Duty::Listen => std::future::pending().await,
+                Duty::Lead | Duty::Vote => Sleep::until(scope.clone(), due).await,
+                Duty::Alone | Duty::Listen => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let on_time = tokio::select! {
             biased;
-            () = beat => {
-                due = scope.now() + heartbeat;
-                if scope.run(raft.trigger().heartbeat()).await.is_err() {
-                    return;
-                }
-            }
-            changed = metrics.changed() => if changed.is_err() { return },
+            () = is_due => true,
+            changed = metrics.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => return,
+            },
+        };
+        if on_time {
+            let next = match duty {
+                Duty::Lead => beat(&raft, &scope, &timing).await,
+                _ => listen(&raft, &scope, &timing).await,
+            };
+            let Some(next) = next else { return };
+            due = next;
         }
     }
+}
+
+/// Sends a heartbeat. When the next is due; `None` when consensus has ended.
+async fn beat(raft: &Raft, scope: &Scope, timing: &Timing) -> Option<Time> {
+    let next = scope.now() + timing.heartbeat;
+    scope.run(raft.trigger().heartbeat()).await.ok().map(|()| next)
+}
+
+/// Gives a voter its ticks, or takes them from it. When to see about it again; `None` when consensus has ended.
+///
+/// openraft elects no sooner than the shortest election time-out after the vote here was changed or confirmed last, which
+/// a heartbeat does; with a lease on top of that mostly, but not always.
+async fn listen(raft: &Raft, scope: &Scope, timing: &Timing) -> Option<Time> {
+    let heard = scope.run(raft.with_raft_state(|state| state.vote_last_modified())).await.ok()?;
+    let now = scope.now();
+    let until = heard.map(|Moment(at)| at + timing.election_min).filter(|until| *until > now);
+    raft.runtime_config().tick(until.is_none());
+    Some(until.unwrap_or(now + timing.election_min))
 }
