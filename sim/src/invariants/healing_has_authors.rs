@@ -4,7 +4,8 @@
 use super::{HostSeen, Invariant, Name, Truth};
 use mesh::healing::{Event, Kind, Line};
 use mesh::ledger::Ledger;
-use std::collections::BTreeMap;
+use mesh::identity::PeerKey;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Lines that one look may find new.
@@ -13,13 +14,18 @@ const NEW_MAX: usize = 64;
 /// See the module.
 #[derive(Default)]
 pub struct HealingHasAuthors {
-    looked: BTreeMap<Name, (u64, u64)>,
+    /// Of each host's ledger: index and time of the last look, and who signed then.
+    looked: BTreeMap<Name, (u64, u64, BTreeSet<PeerKey>)>,
     judged: u64,
 }
 
-/// What is wrong with a line, if anything is.
-fn wrong(ledger: &Ledger, line: &Line) -> Option<&'static str> {
-    let signs = ledger.roster().member(&line.by).is_some_and(|member| member.signer);
+fn signers(ledger: &Ledger) -> BTreeSet<PeerKey> {
+    ledger.roster().members().filter(|(_, member)| member.signer).map(|(key, _)| *key).collect()
+}
+
+/// What is wrong with a line, if anything is. Its author may have signed `before`, and have left in the same batch.
+fn wrong(ledger: &Ledger, line: &Line, before: &BTreeSet<PeerKey>) -> Option<&'static str> {
+    let signs = ledger.roster().member(&line.by).is_some_and(|member| member.signer) || before.contains(&line.by);
     // Between two leaders nobody can tell who led before.
     let leads = ledger.leader().is_none_or(|(leader, _)| leader == line.by);
     let own = line.host == Some(line.by);
@@ -51,12 +57,13 @@ impl Invariant for HealingHasAuthors {
 
     fn look(&mut self, _at: Duration, host: &HostSeen<'_>, _truth: &dyn Truth) -> Result<(), String> {
         let ledger = host.ledger;
-        let (index, at_ms) = self.looked.entry(host.name.clone()).or_default();
+        let (index, at_ms, signed) = self.looked.entry(host.name.clone()).or_default();
         let by_one = *index + 1 >= ledger.index();
         if *index == ledger.index() {
             return Ok(());
         }
         let since = std::mem::replace(at_ms, ledger.time_ms());
+        let before = std::mem::replace(signed, signers(ledger));
         *index = ledger.index();
         if !by_one {
             return Ok(()); // who led then and who signed then cannot be told any more
@@ -64,7 +71,7 @@ impl Invariant for HealingHasAuthors {
         let new = ledger.healing().audit().lines().rev().take(NEW_MAX).take_while(|l| l.at_ms > since);
         for line in new {
             self.judged += 1;
-            if let Some(what) = wrong(ledger, line) {
+            if let Some(what) = wrong(ledger, line, &before) {
                 return Err(format!("{}: {} {what}: {:?}", host.name, line.by, line.kind));
             }
         }

@@ -22,6 +22,8 @@ use std::time::Duration;
 const COPY: &str = "-copy";
 /// A wall clock that is off by more is wrong.
 const WALL_FIT_MS: u64 = 1_000;
+/// Of a hundred packets so many may be lost, and verdicts are right all the same. Of more nothing is promised.
+const LOSS_PROMISED: u32 = 25;
 
 /// The whole state of a host.
 struct Backup {
@@ -130,9 +132,9 @@ impl NodesStage {
 
     pub(super) fn cut_power(&mut self, name: &str) {
         if let Some(station) = self.station(name)
-            && self.votes(name)
+            && (self.votes(name) || self.may_inherit())
         {
-            // It may have become a voter since it began to lie: then it has flushed in time.
+            // It may have become a voter since it began to lie, or be about to: then it has flushed in time.
             let lies = station.host.disk().lies();
             station.host.disk().lie(false);
             station.host.disk().lie(lies);
@@ -529,13 +531,14 @@ impl NodesStage {
             && self.faults.copies.iter().all(|copy| copy != name && copy.strip_suffix(COPY) != Some(name))
     }
 
-    /// The members that a host cannot talk with, or only one way.
+    /// The members that a host cannot talk with, or only one way, or over links of which nothing is promised.
     pub(super) fn cut_off(&self, name: &str) -> Vec<String> {
-        if !self.nodes.network.is_harmed() {
+        let lossy = self.nodes.network.loss_percent() > LOSS_PROMISED;
+        if !lossy && !self.nodes.network.is_harmed() {
             return vec![];
         }
         let others = self.members.iter().filter(|other| *other != name);
-        others.filter(|other| self.nodes.network.is_severed(name, other)).cloned().collect()
+        others.filter(|other| lossy || self.nodes.network.is_severed(name, other)).cloned().collect()
     }
 
     /// Ends every fault that can end.

@@ -13,7 +13,7 @@ use crate::network::Network;
 use crate::stage::Stage;
 use crate::transport::to_socket;
 use mesh::identity::PeerKey;
-use node::driver::Inner;
+use node::driver::{Inner, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ fn addresses(network: &Network, name: &str) -> Vec<SocketAddr> {
 
 impl NodesStage {
     /// What owners do in a healed mesh: they ask again for what was not answered, invite again whom nobody invites any
-    /// more, put out what does not start any more or has voted and forgot, and start anew what is held to be alive twice although it is not.
+    /// more or whose token leads nowhere, put out what does not start any more or has voted and forgot, and start anew what is held to be alive twice although it is not.
     pub(super) fn tend(&mut self) {
         if !self.faults.healed {
             return;
@@ -81,7 +81,8 @@ impl NodesStage {
             let member = |by: &PeerKey| self.nodes.ledger(leader.as_ref()?, |l| l.roster().is_member(by));
             self.invited.get(name).and_then(member) == Some(false)
         };
-        let uninvited = self.members.iter().filter(outside).filter(|name| self.waits(name) || is_void(name)).cloned();
+        let invites = |name: &&String| self.waits(name) || is_void(name) || self.is_astray(name);
+        let uninvited = self.members.iter().filter(outside).filter(invites).cloned();
         let (broken, uninvited): (Vec<String>, Vec<String>) = (broken.collect(), uninvited.collect());
         for name in broken.into_iter().filter(|name| due(self, name)).collect::<Vec<_>>() {
             if let Some(by) = &leader {
@@ -114,6 +115,20 @@ impl NodesStage {
             self.faults.restarted.insert(name.clone(), now);
             self.start_anew(&name);
         }
+    }
+
+    /// Whether a host was invited to where by now nobody is who could let it in. While one of those whom its token names is at
+    /// an address that is in it, finding it there is the program's affair.
+    fn is_astray(&self, name: &str) -> bool {
+        let token = self.station(name).and_then(|station| station.desk.token.borrow().clone());
+        let Some(Ok((token, _))) = token.as_deref().map(Token::parse) else { return false };
+        let who = |address: &String| {
+            let at = to_socket(&address.parse().ok()?)?;
+            let who = self.nodes.network.leads_to(name, at).filter(|who| self.members.contains(&**who))?;
+            self.key(&who)
+        };
+        let all = token.leads.iter().flat_map(|lead| &lead.addresses).filter_map(who);
+        !all.into_iter().any(|key| token.leads.iter().any(|lead| lead.peer == key))
     }
 
     /// Has owners tell members where those are that nobody can find any more.

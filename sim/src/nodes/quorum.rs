@@ -34,9 +34,15 @@ impl NodesStage {
     pub(super) fn votes(&self, name: &str) -> bool {
         let Some(key) = self.key(name) else { return false };
         let in_ledger = |node: &Inner| node.ledger(|l| l.voters().voters().contains(&key));
-        let told = self.quorum.voters.iter().filter(|(host, _)| self.members.contains(*host));
+        // Also of those that were taken out: until they hear of it they would elect whoever goes back to what they know.
         self.nodes.stations.values().filter_map(Station::node).any(|node| in_ledger(&node))
-            || told.into_iter().any(|(_, voters)| voters.contains(&key))
+            || self.quorum.voters.values().any(|voters| voters.contains(&key))
+    }
+
+    /// Whether a leader may be giving its vote to another just now: whoever leaves does, and from the first host that has
+    /// the entry on there may be no way back.
+    pub(super) fn may_inherit(&self) -> bool {
+        !self.quorum.going.is_empty()
     }
 
     /// Whether a host's copy votes, by its own consensus, and the host has never heard that its key does.

@@ -10,7 +10,7 @@ mod serf;
 mod swarm;
 mod table;
 
-use crate::usage::{cpu_s, rss_mib, sent};
+use crate::usage::{Yardstick, cpu_s, rss_mib, sent};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
@@ -43,6 +43,9 @@ pub struct Figures {
     pub killed_s: Vec<f64>,
     pub powered_off_s: Vec<f64>,
     pub idle: Vec<Idle>,
+    /// What a [`Yardstick`] took meanwhile, % of a core. None in figures of before there was one.
+    #[serde(default)]
+    pub yardstick_percent: Option<f64>,
     pub lossy: Option<Lossy>,
 }
 
@@ -114,6 +117,7 @@ fn measure(mut swarm: impl Swarm, n: usize, wanted: &Wanted) -> Figures {
         killed_s: vec![],
         powered_off_s: vec![],
         idle: vec![],
+        yardstick_percent: None,
         lossy: None,
     };
     std::thread::sleep(SETTLES);
@@ -125,7 +129,9 @@ fn measure(mut swarm: impl Swarm, n: usize, wanted: &Wanted) -> Figures {
     }
     if wanted.idle {
         std::thread::sleep(CALMS);
+        let yardstick = Yardstick::start();
         figures.idle = idle(&swarm, &lab);
+        figures.yardstick_percent = Some(yardstick.stop());
     }
     if wanted.loss_minutes > 0.0 {
         figures.lossy = Some(lossy(&swarm, &mut lab, wanted.loss_minutes));

@@ -60,6 +60,16 @@ pub fn table(all: &[Figures]) -> String {
     let repeats = all.iter().map(|f| f.repeats).min().unwrap_or_default();
     let loads: Vec<String> = all.iter().map(|f| format!("{} of {}: {}", f.swarm, f.hosts, f.load)).collect();
     let _ = writeln!(out, "\n{repeats} deaths of each kind at least. Load before each run: {}.", loads.join("; "));
+    let yard = |f: &Figures| Some(format!("{} of {}: {:.2}", f.swarm, f.hosts, f.yardstick_percent?));
+    let yards: Vec<String> = all.iter().filter_map(yard).collect();
+    if !yards.is_empty() {
+        let _ = writeln!(
+            out,
+            "\nA thread that woke twenty times a second and read 256 KiB took so much of a core while idleness was \
+             counted: {}. It tells how quiet the machine was.",
+            yards.join("; ")
+        );
+    }
     out
 }
 
@@ -141,6 +151,7 @@ mod tests {
             killed_s: vec![0.9],
             powered_off_s: vec![3.1],
             idle: vec![idle("leader", 3_999.0), idle("other", 1_001.0)],
+            yardstick_percent: None,
             lossy: Some(Lossy { minutes: 10.0, percent: 25, downs: 1, sent_bytes_s: 1.0 }),
         };
         let text = table(&[figures]);
