@@ -79,8 +79,7 @@ async fn at_one_of(round_trip: Duration, peers: Arc<Peers>, heartbeats: usize) -
     let process = Process { start: 1, origin: 1 };
     let (era, vouched) = (Arc::default(), Arc::default());
     let rounds = super::super::round::Rounds::default();
-    let mut network =
-        Network { me: key(1), process, era, dial, peers, vouched, rounds, patience, watch_peers: true };
+    let mut network = Network { me: key(1), process, era, dial, peers, vouched, rounds, patience, watch_peers: true };
     let mut client = network.new_client(key(2), &EmptyNode {}).await;
     scope.run(answered(&mut client, heartbeats)).await
 }

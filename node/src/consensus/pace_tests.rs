@@ -64,9 +64,7 @@ async fn whoever_gets_or_keeps_a_vote_elects() {
     net.cut(2, 4);
     eventually("a leader that reaches nobody stops", || one.consensus.grant().is_none()).await;
     net.heal(2, 4);
-    eventually("and the two agree again", || {
-        one.consensus.grant().is_some() || other.consensus.grant().is_some()
-    })
-    .await;
+    eventually("and the two agree again", || one.consensus.grant().is_some() || other.consensus.grant().is_some())
+        .await;
     assert!(hosts[2].consensus.grant().is_none(), "a learner now");
 }

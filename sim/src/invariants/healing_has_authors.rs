@@ -3,8 +3,8 @@
 
 use super::{HostSeen, Invariant, Name, Truth};
 use mesh::healing::{Event, Kind, Line};
-use mesh::ledger::Ledger;
 use mesh::identity::PeerKey;
+use mesh::ledger::Ledger;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -531,14 +531,15 @@ impl NodesStage {
             && self.faults.copies.iter().all(|copy| copy != name && copy.strip_suffix(COPY) != Some(name))
     }
 
-    /// The members that a host cannot talk with, or only one way, or over links of which nothing is promised.
+    /// The members that a host cannot talk with, or only one way, or over links of which nothing is promised; all of them
+    /// while the mesh is in parts that know no way to each other.
     pub(super) fn cut_off(&self, name: &str) -> Vec<String> {
-        let lossy = self.nodes.network.loss_percent() > LOSS_PROMISED;
-        if !lossy && !self.nodes.network.is_harmed() {
+        let from_all = self.nodes.network.loss_percent() > LOSS_PROMISED || self.owners.have_lost_some();
+        if !from_all && !self.nodes.network.is_harmed() {
             return vec![];
         }
         let others = self.members.iter().filter(|other| *other != name);
-        others.filter(|other| lossy || self.nodes.network.is_severed(name, other)).cloned().collect()
+        others.filter(|other| from_all || self.nodes.network.is_severed(name, other)).cloned().collect()
     }
 
     /// Ends every fault that can end.

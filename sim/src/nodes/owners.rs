@@ -32,6 +32,13 @@ pub struct Owners {
     lost: BTreeMap<String, Duration>,
 }
 
+impl Owners {
+    /// Whether somebody has to be told by its owner where the others are.
+    pub(super) fn have_lost_some(&self) -> bool {
+        !self.lost.is_empty()
+    }
+}
+
 /// A member that runs.
 type Running = (String, PeerKey, Arc<Inner>);
 
