@@ -43,8 +43,8 @@ impl Inner {
         (self.shared.with(|l| l.leader()) == Some((self.me, fence))).then_some(fence)
     }
 
-    /// Until a leader has to look at the world: it was woken (the watch does so every other moment), has looked `every` so
-    /// long ago, or leads from now on.
+    /// Until a leader has to look at the world: it was woken (by news, and by the watch at each of its own looks),
+    /// has looked `every` so long ago, or leads from now on.
     pub(super) async fn woken_to_lead(&self, wake: &Notify, every: Option<Duration>) {
         let by_itself = async {
             match (self.consensus.leads(), every) {

@@ -25,7 +25,7 @@ fn signers(ledger: &Ledger) -> BTreeSet<PeerKey> {
 
 /// What is wrong with a line, if anything is. Its author may have signed `before`, and have left in the same batch.
 fn wrong(ledger: &Ledger, line: &Line, before: &BTreeSet<PeerKey>) -> Option<&'static str> {
-    let signs = ledger.roster().member(&line.by).is_some_and(|member| member.signer) || before.contains(&line.by);
+    let signs = before.contains(&line.by) || ledger.roster().member(&line.by).is_some_and(|member| member.signer);
     // Between two leaders nobody can tell who led before.
     let leads = ledger.leader().is_none_or(|(leader, _)| leader == line.by);
     let own = line.host == Some(line.by);

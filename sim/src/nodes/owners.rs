@@ -63,7 +63,8 @@ fn addresses(network: &Network, name: &str) -> Vec<SocketAddr> {
 
 impl NodesStage {
     /// What owners do in a healed mesh: they ask again for what was not answered, invite again whom nobody invites any
-    /// more or whose token leads nowhere, put out what does not start any more or has voted and forgot, and start anew what is held to be alive twice although it is not.
+    /// more or whose token leads nowhere, put out what does not start any more or has voted and forgot, and start anew what
+    /// is held to be alive twice although it is not.
     pub(super) fn tend(&mut self) {
         if !self.faults.healed {
             return;

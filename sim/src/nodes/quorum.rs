@@ -39,10 +39,10 @@ impl NodesStage {
             || self.quorum.voters.values().any(|voters| voters.contains(&key))
     }
 
-    /// Whether a leader may be giving its vote to another just now: whoever leaves does, and from the first host that has
-    /// the entry on there may be no way back.
+    /// Whether a leader may be giving its vote to another just now: a leader that leaves does, until it is out, and
+    /// from the first host that has the entry on there may be no way back.
     pub(super) fn may_inherit(&self) -> bool {
-        !self.quorum.going.is_empty()
+        self.quorum.going.iter().any(|name| self.members.contains(name))
     }
 
     /// Whether a host's copy votes, by its own consensus, and the host has never heard that its key does.
