@@ -49,6 +49,7 @@ use mesh::time::Time;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::{ChangeMembers, EmptyNode, ServerState};
+use pace::Pace;
 use peers::Peers;
 use rt::{Scope, Sleep};
 use serve::Desk;
@@ -110,6 +111,7 @@ pub struct Consensus {
     store: store::WeakStore,
     desk: Arc<Desk>,
     peers: Arc<Peers>,
+    pace: Arc<Pace>,
     end: Arc<End>,
 }
 
@@ -199,10 +201,9 @@ impl Consensus {
         };
         let (epoch, desk, end) = (Arc::new(AtomicU64::new(epoch)), Arc::new(desk), Arc::new(End::default()));
         let record = Arc::new(Mutex::new(record));
-        let consensus = Consensus { me, raft, scope, timing, epoch, era, record, store: weak, desk, peers, end };
+        let pace = Arc::new(Pace::start(me, raft.clone(), &scope, timing));
+        let consensus = Consensus { me, raft, scope, timing, epoch, era, record, store: weak, desk, peers, pace, end };
         consensus.watch_for_the_end();
-        let pace = pace::keep(me, consensus.raft.clone(), consensus.scope.clone(), timing);
-        consensus.scope.spawn(pace);
         consensus.begin_to_vote(quiet_until, alone && !voters.is_empty()).await;
         Ok(consensus)
     }
@@ -565,6 +566,7 @@ impl Consensus {
 
     /// Stops taking part. What was acknowledged is on the disk.
     pub async fn shutdown(&self) {
+        self.pace.stop().await;
         if let Err(error) = self.scope.run(self.raft.shutdown()).await {
             tracing::warn!(%error, "the ledger did not end well");
         }

@@ -12,6 +12,7 @@ use mesh::identity::PeerKey;
 use mesh::time::Time;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio_util::sync::CancellationToken;
 
 /// What a host has to look at the clock for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,8 +40,34 @@ impl Duty {
     }
 }
 
-/// Keeps the pace until consensus has ended.
-pub(super) async fn keep(me: PeerKey, raft: Raft, scope: Scope, timing: Timing) {
+/// What keeps the pace on this host.
+#[derive(Default)]
+pub(super) struct Pace {
+    stop: CancellationToken,
+    stopped: CancellationToken,
+}
+
+impl Pace {
+    /// Keeps the pace until [`Pace::stop`], or until consensus has ended by itself.
+    pub(super) fn start(me: PeerKey, raft: Raft, scope: &Scope, timing: Timing) -> Pace {
+        let pace = Pace::default();
+        let (stop, stopped) = (pace.stop.clone(), pace.stopped.clone().drop_guard());
+        let keeper = scope.clone();
+        scope.spawn(async move {
+            keep(me, raft, keeper, timing, &stop).await;
+            drop(stopped);
+        });
+        pace
+    }
+
+    /// Asks openraft for nothing more once it returns: what it is asked for while it ends, it takes for an error.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        self.stopped.cancelled().await;
+    }
+}
+
+async fn keep(me: PeerKey, raft: Raft, scope: Scope, timing: Timing, stop: &CancellationToken) {
     let mut metrics = raft.metrics();
     let (mut last, mut due) = (None, Time::default());
     loop {
@@ -64,6 +91,7 @@ pub(super) async fn keep(me: PeerKey, raft: Raft, scope: Scope, timing: Timing) 
         };
         let on_time = tokio::select! {
             biased;
+            () = stop.cancelled() => return,
             () = is_due => true,
             changed = metrics.changed() => match changed {
                 Ok(()) => false,

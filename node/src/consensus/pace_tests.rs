@@ -1,5 +1,6 @@
 //! How often consensus does something while nothing happens.
 
+use super::super::quiet::tests::Log;
 use super::*;
 
 /// How often each of these hosts publishes its metrics in ten heartbeats.
@@ -67,4 +68,18 @@ async fn whoever_gets_or_keeps_a_vote_elects() {
     eventually("and the two agree again", || one.consensus.grant().is_some() || other.consensus.grant().is_some())
         .await;
     assert!(hosts[2].consensus.grant().is_none(), "a learner now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consensus_that_ends_is_asked_for_nothing() {
+    let log = Log::default();
+    let _guard = log.start(true);
+    for ms in 1_480..=1_500 {
+        // A voter asks for the first time a heartbeat after it became one.
+        let (_net, hosts) = grown(3).await;
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        hosts[1].consensus.shutdown().await;
+        // What peers ask it for is what the daemon ends before.
+        assert!(!log.text().contains("with_raft_state"), "after {ms} ms: {}", log.text());
+    }
 }

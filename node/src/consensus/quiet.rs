@@ -42,4 +42,4 @@ impl Visit for Message {
 
 #[cfg(test)]
 #[path = "quiet_tests.rs"]
-mod tests;
+pub(super) mod tests;

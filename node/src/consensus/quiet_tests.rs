@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 /// What is logged at ERROR on this thread until the guard is dropped.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(in super::super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -22,7 +22,7 @@ impl io::Write for Log {
 }
 
 impl Log {
-    fn start(&self, quiet: bool) -> DefaultGuard {
+    pub fn start(&self, quiet: bool) -> DefaultGuard {
         let log = self.clone();
         let plain = tracing_subscriber::fmt()
             .with_ansi(false)
@@ -34,7 +34,7 @@ impl Log {
             false => tracing::subscriber::set_default(plain),
         }
     }
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
