@@ -1,5 +1,5 @@
 //! Which way to which host: direct if it can be, else through a member that relays, and away from the relay as soon
-//! as something better stands.
+//! as something better stands; by TCP if it can be, and away from QUIC in the same way.
 //!
 //! Every host relays for members, and one that has been dialled from elsewhere offers it. A host that has no direct connection with somebody
 //! who seems to live waits behind two relays, of different networks where there are, and says so in its presence;
@@ -33,10 +33,12 @@ const NEED_AFTER: Duration = Duration::from_secs(2);
 const CIRCUIT_WITHIN: Duration = Duration::from_secs(10);
 /// A relay that has not given a reservation is not asked again for so long.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// The first direct dial beside a relayed connection, and the longest pause between two: they fail as long as the
-/// network is as it is.
+/// The first dial for something better than a relayed connection, and the longest pause between two: they fail as long as
+/// the network is as it is.
 const BETTER_MIN: Duration = Duration::from_secs(10);
 const BETTER_MAX: Duration = Duration::from_secs(600);
+/// The first dial for something better than QUIC: mostly it stands only because it was first, as when a host came back.
+const TCP_AFTER: Duration = Duration::from_secs(3);
 /// Whoever has been dialled from elsewhere relays for so long after.
 const REACHABLE_FOR: Duration = Duration::from_secs(600);
 
@@ -56,7 +58,7 @@ pub struct Paths {
     apart: BTreeMap<PeerKey, Time>,
     /// When a dial through a relay was begun that is not known to have ended.
     circuits: BTreeMap<PeerKey, Time>,
-    /// When the next direct dial beside a relayed connection is due, and the pause after it.
+    /// When the next dial for something better than what stands is due, and the pause after it.
     better: BTreeMap<PeerKey, (Time, Duration)>,
     /// Relays that were asked for a reservation and have not given one, and until when they are not asked again.
     asked: BTreeMap<PeerKey, Time>,
@@ -146,26 +148,17 @@ impl Inner {
                 false
             }
             Some(Path::Direct) => {
-                let paths = &mut *lock(&self.paths);
-                paths.apart.remove(&peer);
-                paths.better.remove(&peer);
-                true
+                lock(&self.paths).apart.remove(&peer);
+                if self.net.is_by_quic(peer) {
+                    self.seek_better(peer, TCP_AFTER, is_tcp);
+                } else {
+                    lock(&self.paths).better.remove(&peer);
+                }
+                true // it does as it is
             }
             Some(Path::Relayed(_)) => {
-                let due = {
-                    let paths = &mut *lock(&self.paths);
-                    paths.apart.entry(peer).or_insert(now);
-                    let (at, pause) = paths.better.entry(peer).or_insert((now + BETTER_MIN, BETTER_MIN));
-                    let due = *at <= now;
-                    if due {
-                        (*at, *pause) = (now + *pause, (*pause * 2).min(BETTER_MAX));
-                    }
-                    due
-                };
-                let leads = if due { self.leads_to(&peer) } else { vec![] };
-                if !leads.is_empty() {
-                    self.net.dial_beside(peer, leads);
-                }
+                lock(&self.paths).apart.entry(peer).or_insert(now);
+                self.seek_better(peer, BETTER_MIN, |_| true);
                 false
             }
             None => {
@@ -180,6 +173,27 @@ impl Inner {
                     self.dial_circuit(peer, false);
                 }
                 false
+            }
+        }
+    }
+
+    /// Dials a peer beside its connection from time to time, at the leads that may give a better one.
+    fn seek_better(&self, peer: PeerKey, after: Duration, may: fn(&Multiaddr) -> bool) {
+        let now = self.now();
+        let first = if self.me < peer { after } else { after + MORE_PATIENCE };
+        let due = {
+            let paths = &mut *lock(&self.paths);
+            let (at, pause) = paths.better.entry(peer).or_insert((now + first, BETTER_MIN));
+            let due = *at <= now;
+            if due {
+                (*at, *pause) = (now + *pause, (*pause * 2).min(BETTER_MAX));
+            }
+            due
+        };
+        if due {
+            let leads: Vec<Multiaddr> = self.leads_to(&peer).into_iter().filter(may).collect();
+            if !leads.is_empty() {
+                self.net.dial_beside(peer, leads);
             }
         }
     }
@@ -301,6 +315,10 @@ impl Inner {
         let paths = lock(&self.paths);
         others.iter().any(|peer| paths.apart.get(peer).is_some_and(|at| now >= *at + NEED_AFTER) && lives(peer))
     }
+}
+
+fn is_tcp(lead: &Multiaddr) -> bool {
+    lead.iter().any(|part| matches!(part, libp2p::multiaddr::Protocol::Tcp(_)))
 }
 
 /// What counts as one network: what shares a cable, a router or a provider's rack more often than not.

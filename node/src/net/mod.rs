@@ -252,6 +252,8 @@ pub struct Connection {
     pub relayed: bool,
     /// The relay, when it is known.
     pub relay: Option<PeerKey>,
+    /// Over QUIC, without a relay. Should the process at its other end die, no kernel says so, as it does of TCP.
+    pub by_quic: bool,
     /// Since when.
     pub since: Instant,
 }
@@ -400,6 +402,11 @@ impl Net {
     /// How a peer is reached now. `None` without a connection.
     pub fn path(&self, peer: PeerKey) -> Option<Path> {
         self.shared.table.path(peer)
+    }
+
+    /// Whether the connection with a peer that most streams take is a direct one over QUIC.
+    pub fn is_by_quic(&self, peer: PeerKey) -> bool {
+        self.shared.table.is_by_quic(peer)
     }
 
     /// The connection with a peer that most streams take.

@@ -253,6 +253,10 @@ impl Table {
         self.preferred(peer, |best| if best.relayed { Path::Relayed(best.relay) } else { Path::Direct })
     }
 
+    pub(crate) fn is_by_quic(&self, peer: PeerKey) -> bool {
+        self.preferred(peer, |best| best.by_quic).unwrap_or(false)
+    }
+
     /// Prefers a connection that is younger than the silence of a peer, where one stands; whether that is news.
     pub(crate) fn turn(&self, peer: PeerKey, silent_since: Instant) -> bool {
         let mut connections = lock(&self.connections);
@@ -409,7 +413,8 @@ impl Streams {
         let relay = relay_of(&address).or_else(|| {
             connections.values().flat_map(BTreeMap::values).find(|c| relayed && at(c)).map(|c| c.info.peer)
         });
-        let info = Connection { peer, address, dialed, relayed, relay, since: Instant::now() };
+        let by_quic = !relayed && address.iter().any(|part| part == libp2p::multiaddr::Protocol::QuicV1);
+        let info = Connection { peer, address, dialed, relayed, relay, by_quic, since: Instant::now() };
         let dialer = if role.is_dialer() { table.me } else { peer };
         let rank = Rank { id, dialer, doubted: None, usage: Arc::clone(&usage) };
         connections.entry(peer).or_default().insert(id, Standing { info, rank, plain, requests });
