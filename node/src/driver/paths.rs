@@ -58,8 +58,7 @@ pub struct Paths {
     apart: BTreeMap<PeerKey, Time>,
     /// When a dial through a relay was begun that is not known to have ended.
     circuits: BTreeMap<PeerKey, Time>,
-    /// When the next dial for something better than what stands is due, and the pause after it.
-    better: BTreeMap<PeerKey, (Time, Duration)>,
+    better: BTreeMap<PeerKey, Search>,
     /// Relays that were asked for a reservation and have not given one, and until when they are not asked again.
     asked: BTreeMap<PeerKey, Time>,
     /// When a silent host may next be dialled beside its connection, and the pause after that.
@@ -67,6 +66,16 @@ pub struct Paths {
     /// When a member last reached us from elsewhere.
     reached: Option<Time>,
     offering: bool,
+}
+
+/// Dials for something better than what stands.
+struct Search {
+    /// Than a relay, or than QUIC: what is found out about the one says nothing of the other.
+    beside_relay: bool,
+    /// When the next is due.
+    at: Time,
+    /// The pause after that.
+    pause: Duration,
 }
 
 impl Inner {
@@ -150,7 +159,7 @@ impl Inner {
             Some(Path::Direct) => {
                 lock(&self.paths).apart.remove(&peer);
                 if self.net.is_by_quic(peer) {
-                    self.seek_better(peer, TCP_AFTER, is_tcp);
+                    self.seek_better(peer, false);
                 } else {
                     lock(&self.paths).better.remove(&peer);
                 }
@@ -158,7 +167,7 @@ impl Inner {
             }
             Some(Path::Relayed(_)) => {
                 lock(&self.paths).apart.entry(peer).or_insert(now);
-                self.seek_better(peer, BETTER_MIN, |_| true);
+                self.seek_better(peer, true);
                 false
             }
             None => {
@@ -177,24 +186,28 @@ impl Inner {
         }
     }
 
-    /// Dials a peer beside its connection from time to time, at the leads that may give a better one.
-    fn seek_better(&self, peer: PeerKey, after: Duration, may: fn(&Multiaddr) -> bool) {
+    /// Dials a peer beside its connection from time to time, where a better one may be had: than a relay's at every lead,
+    /// than one over QUIC by TCP. Whoever has the larger key begins later, so that not both dial.
+    fn seek_better(&self, peer: PeerKey, beside_relay: bool) {
         let now = self.now();
+        let after = if beside_relay { BETTER_MIN } else { TCP_AFTER };
         let first = if self.me < peer { after } else { after + MORE_PATIENCE };
-        let due = {
+        let begin = || Search { beside_relay, at: now + first, pause: BETTER_MIN };
+        {
             let paths = &mut *lock(&self.paths);
-            let (at, pause) = paths.better.entry(peer).or_insert((now + first, BETTER_MIN));
-            let due = *at <= now;
-            if due {
-                (*at, *pause) = (now + *pause, (*pause * 2).min(BETTER_MAX));
+            let search = paths.better.entry(peer).or_insert_with(begin);
+            if search.beside_relay != beside_relay {
+                *search = begin();
             }
-            due
-        };
-        if due {
-            let leads: Vec<Multiaddr> = self.leads_to(&peer).into_iter().filter(may).collect();
-            if !leads.is_empty() {
-                self.net.dial_beside(peer, leads);
+            if now < search.at {
+                return;
             }
+            (search.at, search.pause) = (now + search.pause, (search.pause * 2).min(BETTER_MAX));
+        }
+        let leads: Vec<Multiaddr> =
+            self.leads_to(&peer).into_iter().filter(|lead| beside_relay || is_tcp(lead)).collect();
+        if !leads.is_empty() {
+            self.net.dial_beside(peer, leads);
         }
     }
 
